@@ -1,0 +1,172 @@
+/* nif_lab.h: the C ABI between the Lab and a NIF library.
+ *
+ * One table per library, one calling convention, one value type. The value, the
+ * tensor and the call have the layout of the stable C ABI of Apache TVM FFI, so
+ * a NIF library is a TVM-FFI library too. docs/abi.md is the prose to this file.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef NIF_LAB_H
+#define NIF_LAB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NIF_ABI_VERSION 1u
+
+/* nif_any.type_index */
+enum nif_type {
+  NIF_NONE = 0,
+  NIF_INT = 1,     /* v.i */
+  NIF_BOOL = 2,    /* v.i, 0 or 1 */
+  NIF_FLOAT = 3,   /* v.f */
+  NIF_DTYPE = 5,   /* v.dtype */
+  NIF_DEVICE = 6,  /* v.device */
+  NIF_TENSOR = 7,  /* v.p is a nif_tensor* */
+  NIF_STR = 8,     /* v.p is a NUL-terminated UTF-8 string */
+  NIF_BYTES = 9,   /* v.p is a nif_bytes* */
+  /* Sent by TVM-FFI clients, accepted by every backend: */
+  NIF_TVM_SMALL_STR = 11,
+  NIF_TVM_SMALL_BYTES = 12,
+  NIF_TVM_STR = 65,    /* v.p: 24-byte object header, then a nif_bytes */
+  NIF_TVM_BYTES = 66,  /* the same */
+  NIF_TVM_TENSOR = 70  /* v.p: 24-byte object header, then a nif_tensor */
+};
+
+/* kind of nif_host.set_error */
+enum nif_error_kind {
+  NIF_TYPE_ERROR = 1,
+  NIF_VALUE_ERROR = 2,
+  NIF_ERROR = 3,
+  NIF_PANIC = 4,
+  NIF_MEMORY_ERROR = 5,
+  NIF_CANCELLED = 6,
+  /* Or-ed in: clean-up was skipped (a longjmp, say), so the host reloads the
+   * library, or restarts its worker, before the next call. */
+  NIF_TAINTED = 0x100
+};
+
+/* nif_function.flags */
+enum nif_flag {
+  NIF_FLAG_LONG = 1,         /* release the GIL */
+  NIF_FLAG_IDEMPOTENT = 2,   /* may be retried */
+  NIF_FLAG_PURE = 4,         /* no effect but the result; implies IDEMPOTENT */
+  NIF_FLAG_THREAD_BOUND = 8, /* call it on the thread that opened the library */
+  NIF_FLAG_POLLS_CANCEL = 16,
+  NIF_FLAG_FAULT = 32        /* fails on purpose */
+};
+
+/* nif_dtype.code: DLPack's */
+enum nif_dtype_code {
+  NIF_DTYPE_INT = 0,
+  NIF_DTYPE_UINT = 1,
+  NIF_DTYPE_FLOAT = 2,
+  NIF_DTYPE_COMPLEX = 5,
+  NIF_DTYPE_BOOL = 6
+};
+
+#define NIF_DEVICE_CPU 1
+
+typedef struct nif_dtype {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+} nif_dtype;
+
+typedef struct nif_device {
+  int32_t type;
+  int32_t id;
+} nif_device;
+
+/* DLPack's DLTensor. strides count elements and may be NULL (row-major). */
+typedef struct nif_tensor {
+  void *data;
+  nif_device device;
+  int32_t ndim;
+  nif_dtype dtype;
+  int64_t *shape;
+  int64_t *strides;
+  uint64_t byte_offset;
+} nif_tensor;
+
+typedef struct nif_bytes {
+  const char *data;
+  size_t size;
+} nif_bytes;
+
+typedef struct nif_any {
+  int32_t type_index;
+  uint32_t zero; /* 0; the length of a TVM small string */
+  union {
+    int64_t i;
+    double f;
+    void *p;
+    nif_dtype dtype;
+    nif_device device;
+    char small[8];
+  } v;
+} nif_any;
+
+struct nif_env;
+
+/* What a host offers to a library. It outlives the library. */
+typedef struct nif_host {
+  uint32_t struct_size;
+  uint32_t abi_version;
+  /* Record why this call fails; the callee then returns -1. `message` is copied.
+   * `argument` is the index of the argument at fault, or -1. */
+  void (*set_error)(struct nif_env *env, int32_t kind, const char *message, int32_t argument);
+  /* A zero-filled, row-major tensor in shared memory, to be returned as the
+   * result of the running call: the caller of the function then owns it. NULL when
+   * there is no memory. Tensors that are not returned are freed after the call. */
+  nif_tensor *(*alloc_tensor)(nif_dtype dtype, int32_t ndim, const int64_t *shape);
+  /* level: 10 debug, 20 info, 30 warning, 40 error (Python's numbers) */
+  void (*log)(int32_t level, const char *message);
+} nif_host;
+
+/* What a host passes to each call. NULL when a TVM-FFI client calls. */
+typedef struct nif_env {
+  uint32_t struct_size;
+  uint32_t zero;
+  const nif_host *host;
+  void *error;                     /* the host's own */
+  const volatile int32_t *cancel;  /* becomes non-zero when the call should stop */
+} nif_env;
+
+/* 0: *result is set. -1: an error was set, *result is untouched. */
+typedef int32_t (*nif_call)(void *env, const nif_any *args, int32_t n_args, nif_any *result);
+
+typedef struct nif_function {
+  const char *name;
+  const char *signature; /* "dot(x: f64[n], y: f64[n]) -> f64" */
+  const char *doc;
+  nif_call call;
+  uint32_t flags;
+  uint32_t zero;
+} nif_function;
+
+typedef struct nif_library {
+  uint32_t abi_version;
+  uint32_t struct_hash; /* see docs/abi.md, "Layout" */
+  const char *language;
+  const char *compiler;
+  const char *library_version;
+  uint32_t n_functions;
+  uint32_t zero;
+  const nif_function *functions;
+  int32_t (*load)(const nif_host *host); /* before the first call; may be NULL; 0 is ok */
+  void (*unload)(void);                  /* at the host's end; may be NULL */
+} nif_library;
+
+/* The one symbol every library exports. `host` may be NULL. */
+const nif_library *nif_init(const nif_host *host);
+typedef const nif_library *(*nif_init_function)(const nif_host *host);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* NIF_LAB_H */
