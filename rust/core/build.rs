@@ -1,0 +1,40 @@
+//! Builds the native libraries of the other languages beside the core, so that one wheel has them all.
+//!
+//! The recipes are Python (`nif_lab.build`): the same that `nif-lab build` runs. A language whose compiler is missing is left out
+//! with a warning; the Lab then says how to mend it.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn main() {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
+    let out = PathBuf::from(env::var("OUT_DIR").unwrap()).join("_native");
+    for watched in ["rust/nif", "rust/nif-macros", "rust/kernels", "zig", "nim", "julia/src"] {
+        println!("cargo:rerun-if-changed={}", root.join(watched).display());
+    }
+    for watched in ["src/nif_lab/build.py", "src/nif_lab/backends", "src/nif_lab/errors.py"] {
+        println!("cargo:rerun-if-changed={}", root.join(watched).display());
+    }
+    // `cargo check` and clippy want no libraries.
+    println!("cargo:rerun-if-env-changed=NIF_LAB_BUILD");
+    if env::var("NIF_LAB_BUILD").as_deref() == Ok("core") {
+        std::fs::create_dir_all(&out).unwrap();
+        return;
+    }
+    let python = env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".into());
+    let built = Command::new(&python)
+        .args(["-m", "nif_lab.build", "--out"])
+        .arg(&out)
+        .env("PYTHONPATH", root.join("src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output();
+    let output = match built {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => panic!("{python} -m nif_lab.build: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("{python} doesn't start: {error}"),
+    };
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        println!("cargo:warning={line}");
+    }
+}

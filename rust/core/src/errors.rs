@@ -1,0 +1,40 @@
+//! From a status to an exception of `nif_lab.errors`, where the tree is drawn.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    PyModule::import(py, "nif_lab.errors")
+}
+
+/// A failed call: `rust.dot(): argument 'y': expected f64[n], got str`.
+pub fn call_error(
+    py: Python<'_>,
+    kind: i32,
+    backend: &str,
+    function: &str,
+    argument: Option<&str>,
+    reason: &str,
+) -> PyErr {
+    let place = argument.map_or_else(String::new, |name| format!("argument '{name}': "));
+    let message = format!("{backend}.{function}(): {place}{reason}");
+    let make = || -> PyResult<PyErr> {
+        let errors = module(py)?;
+        let class = match errors.getattr("KINDS")?.cast_into::<PyDict>()?.get_item(kind)? {
+            Some(class) => class,
+            None => errors.getattr("NifError")?,
+        };
+        let error = class.call1((message.as_str(), backend, function, argument, reason))?;
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|broken| broken)
+}
+
+/// A file that isn't a NIF library of this version.
+pub fn abi_error(py: Python<'_>, reason: &str, cure: &str) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let error = module(py)?.getattr("AbiError")?.call1((reason, cure))?;
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|broken| broken)
+}

@@ -1,0 +1,378 @@
+//! One call: its arguments in the ABI's form, and what came of it.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicI32;
+
+use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, Device, Tensor, type_index};
+use numpy::PY_ARRAY_API;
+use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::host::{self, ErrorRecord, HostTensor};
+use crate::python;
+use crate::signature::{Extent, Param};
+
+/// The most parameters a NIF may have.
+pub const MAX_PARAMS: usize = 16;
+
+/// Why a call can't be made or failed, before it is an exception.
+pub enum Failure {
+    /// Refused or failed with a kind of the ABI, an argument's index or -1, and the reason.
+    Nif { kind: i32, argument: i32, reason: String },
+    /// Python's own: KeyboardInterrupt, an exception of `__index__`.
+    Python(PyErr),
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+/// A refusal of one argument by the Lab itself.
+pub fn refuse(kind: i32, argument: usize, reason: impl Into<String>) -> Failure {
+    Failure::Nif { kind, argument: argument as i32, reason: reason.into() }
+}
+
+const TYPE: i32 = nif::abi::error_kind::TYPE_ERROR;
+const VALUE: i32 = nif::abi::error_kind::VALUE_ERROR;
+
+/// The arguments of one call. Uninitialised room for the most, so that a short call pays for what it uses.
+pub struct Frame {
+    values: [MaybeUninit<Any>; MAX_PARAMS],
+    tensors: [MaybeUninit<Tensor>; MAX_PARAMS],
+    bytes: [MaybeUninit<Bytes>; MAX_PARAMS],
+    /// Element strides of arrays that aren't row-major; NumPy counts bytes.
+    strides: Vec<Box<[i64]>>,
+    pub count: usize,
+    /// Bytes of all arrays: large calls release the GIL.
+    pub bytes_total: usize,
+}
+
+/// What a call left behind.
+pub struct Outcome {
+    pub status: i32,
+    pub result: Any,
+    pub tensor: Option<HostTensor>,
+    pub error: ErrorRecord,
+    pub ticks: u64,
+}
+
+// SAFETY: a frame's pointers lead into itself, or into Python objects whose owner keeps them alive until the call is over.
+unsafe impl Send for Frame {}
+// SAFETY: without the GIL only `run` uses a frame, and it writes nothing in it.
+unsafe impl Sync for Frame {}
+// SAFETY: the result is a scalar, a constant string of the library, or `tensor`.
+unsafe impl Send for Outcome {}
+
+impl Frame {
+    #[inline]
+    pub fn new() -> Self {
+        Self {
+            values: [const { MaybeUninit::uninit() }; MAX_PARAMS],
+            tensors: [const { MaybeUninit::uninit() }; MAX_PARAMS],
+            bytes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
+            strides: Vec::new(),
+            count: 0,
+            bytes_total: 0,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, type_index: i32, v: AnyValue) {
+        self.values[self.count] = MaybeUninit::new(Any { type_index, zero: 0, v });
+        self.count += 1;
+    }
+
+    /// Add an argument that isn't there; the callee, or nobody, complains.
+    pub fn push_none(&mut self) {
+        self.push(type_index::NONE, AnyValue { i: 0 });
+    }
+
+    fn value(&self, index: usize) -> Option<Any> {
+        // SAFETY: the first `count` values were written by `push`.
+        (index < self.count).then(|| unsafe { self.values[index].assume_init() })
+    }
+
+    /// Add a Python value.
+    ///
+    /// # Safety
+    /// The GIL is held, `object` is alive and stays alive (and in place) until the call is over.
+    #[inline]
+    pub unsafe fn push_object(
+        &mut self,
+        py: Python<'_>,
+        object: *mut ffi::PyObject,
+        param: &Param,
+        array_type: *mut ffi::PyTypeObject,
+    ) -> Result<(), Failure> {
+        // SAFETY: the caller vouches for `object`; each branch has checked its type.
+        unsafe {
+            let kind = ffi::Py_TYPE(object);
+            if kind == array_type {
+                return self.push_array(object.cast(), param);
+            }
+            if kind == &raw mut ffi::PyFloat_Type {
+                self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AS_DOUBLE(object) });
+                return Ok(());
+            }
+            if kind == &raw mut ffi::PyLong_Type {
+                return self.push_int(py, object);
+            }
+            self.push_other(py, object, param, array_type)
+        }
+    }
+
+    unsafe fn push_int(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> Result<(), Failure> {
+        let mut overflow = 0;
+        // SAFETY: `object` is an int.
+        let i = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow) };
+        if overflow != 0 {
+            return Err(refuse(VALUE, self.count, "expected an integer of 64 bits"));
+        }
+        if i == -1 && PyErr::occurred(py) {
+            return Err(PyErr::fetch(py).into());
+        }
+        self.push(type_index::INT, AnyValue { i });
+        Ok(())
+    }
+
+    #[cold]
+    unsafe fn push_other(
+        &mut self,
+        py: Python<'_>,
+        object: *mut ffi::PyObject,
+        param: &Param,
+        array_type: *mut ffi::PyTypeObject,
+    ) -> Result<(), Failure> {
+        // SAFETY: as in `push_object`.
+        unsafe {
+            if object == ffi::Py_None() {
+                self.push_none();
+            } else if ffi::PyBool_Check(object) != 0 {
+                self.push(type_index::BOOL, AnyValue { i: i64::from(object == ffi::Py_True()) });
+            } else if ffi::PyUnicode_Check(object) != 0 {
+                let mut size = 0;
+                let data = ffi::PyUnicode_AsUTF8AndSize(object, &raw mut size);
+                if data.is_null() {
+                    return Err(PyErr::fetch(py).into());
+                }
+                if CStr::from_ptr(data).count_bytes() != size as usize {
+                    return Err(refuse(VALUE, self.count, "contains a NUL character"));
+                }
+                self.push(type_index::STR, AnyValue { p: data.cast_mut().cast() });
+            } else if ffi::PyBytes_Check(object) != 0 {
+                let data = ffi::PyBytes_AsString(object).cast_const();
+                let size = ffi::PyBytes_Size(object) as usize;
+                let slot = self.bytes[self.count].write(Bytes { data, size });
+                let p = (&raw mut *slot).cast();
+                self.bytes_total += size;
+                self.push(type_index::BYTES, AnyValue { p });
+            } else if ffi::PyObject_TypeCheck(object, array_type) != 0 {
+                return self.push_array(object.cast(), param);
+            } else if ffi::PyFloat_Check(object) != 0 {
+                self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AsDouble(object) });
+            } else if ffi::PyLong_Check(object) != 0 {
+                return self.push_int(py, object);
+            } else {
+                return self.push_scalar(py, object, param, array_type);
+            }
+        }
+        Ok(())
+    }
+
+    /// A NumPy scalar counts as the Python value it stands for; anything else is refused.
+    unsafe fn push_scalar(
+        &mut self,
+        py: Python<'_>,
+        object: *mut ffi::PyObject,
+        param: &Param,
+        array_type: *mut ffi::PyTypeObject,
+    ) -> Result<(), Failure> {
+        // SAFETY: the GIL is held and `object` is alive.
+        let value = unsafe { Bound::from_borrowed_ptr(py, object) };
+        // SAFETY: both are alive.
+        if unsafe { ffi::PyObject_TypeCheck(object, python::scalar_type(py)) } != 0 {
+            let item = value.call_method0("item")?;
+            let number = item.is_instance_of::<pyo3::types::PyFloat>()
+                || item.is_instance_of::<pyo3::types::PyInt>()
+                || item.is_instance_of::<pyo3::types::PyBool>();
+            if number {
+                // SAFETY: numbers are copied, so `item` may go.
+                return unsafe { self.push_object(py, item.as_ptr(), param, array_type) };
+            }
+        }
+        let name = value.get_type().name()?.to_string();
+        let cure = match name.as_str() {
+            "list" | "tuple" | "memoryview" | "bytearray" | "array" => " (make it an array: numpy.asarray(...))",
+            _ => "",
+        };
+        Err(refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.spelled)))
+    }
+
+    #[inline]
+    unsafe fn push_array(&mut self, array: *mut PyArrayObject, param: &Param) -> Result<(), Failure> {
+        // SAFETY: the caller checked the type; a NumPy array's fields are valid while it lives, and `push_object`'s caller
+        // keeps it alive. The shape is NumPy's own array of 64-bit numbers.
+        unsafe {
+            let fields = &(*array).fields;
+            let Some(dtype) = crate::dtype::from_numpy((*fields.descr).fields.type_num) else {
+                return Err(self.odd_dtype(array, param));
+            };
+            if (*fields.descr).fields.byteorder == b'>' as c_char {
+                return Err(refuse(TYPE, self.count, "expected native byte order"));
+            }
+            if param.mutable && fields.flags & NPY_ARRAY_WRITEABLE == 0 {
+                return Err(refuse(VALUE, self.count, "is read-only"));
+            }
+            let axes = fields.nd as usize;
+            let shape = fields.dimensions.cast::<i64>();
+            let item = usize::from(dtype.bits / 8);
+            let strides = if fields.flags & NPY_ARRAY_C_CONTIGUOUS != 0 {
+                std::ptr::null_mut()
+            } else {
+                self.element_strides(std::slice::from_raw_parts(fields.strides.cast::<i64>(), axes), item)?
+            };
+            self.bytes_total += (0..axes).fold(item, |n, axis| n.wrapping_mul(*shape.add(axis) as usize));
+            let slot = self.tensors[self.count].write(Tensor {
+                data: fields.data.cast(),
+                device: Device { r#type: DEVICE_CPU, id: 0 },
+                ndim: fields.nd,
+                dtype,
+                shape,
+                strides,
+                byte_offset: 0,
+            });
+            let p = (&raw mut *slot).cast();
+            self.push(type_index::TENSOR, AnyValue { p });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    unsafe fn odd_dtype(&self, array: *mut PyArrayObject, param: &Param) -> Failure {
+        // SAFETY: the GIL is held and `array` is an array.
+        let name = unsafe {
+            let py = Python::assume_attached();
+            Bound::from_borrowed_ptr(py, array.cast())
+                .getattr("dtype")
+                .and_then(|dtype| dtype.getattr("name"))
+                .map_or_else(|_| "unknown elements".into(), |name| name.to_string())
+        };
+        refuse(TYPE, self.count, format!("expected {}, got an array of {name}", param.spelled))
+    }
+
+    #[cold]
+    fn element_strides(&mut self, bytes: &[i64], item: usize) -> Result<*mut i64, Failure> {
+        let item = item as i64;
+        if bytes.iter().any(|stride| stride % item != 0) {
+            return Err(refuse(VALUE, self.count, "expected strides in whole elements"));
+        }
+        let mut strides: Box<[i64]> = bytes.iter().map(|stride| stride / item).collect();
+        let address = strides.as_mut_ptr();
+        self.strides.push(strides);
+        Ok(address)
+    }
+
+    /// The length of an output's axis, from the arguments pushed so far; None when the callee will refuse one of them.
+    pub fn extent(&self, extent: Extent) -> Result<Option<i64>, Failure> {
+        match extent {
+            Extent::Scalar(index) => {
+                let value = self.value(index).filter(|it| matches!(it.type_index, type_index::INT | type_index::BOOL));
+                // SAFETY: the type index says which field counts.
+                let Some(length) = value.map(|it| unsafe { it.v.i }) else { return Ok(None) };
+                if length < 0 {
+                    return Err(refuse(VALUE, index, format!("expected 0 or more, got {length}")));
+                }
+                Ok(Some(length))
+            }
+            Extent::Axis(index, axis) => {
+                let value = self.value(index).filter(|it| it.type_index == type_index::TENSOR);
+                Ok(value.and_then(|it| {
+                    // SAFETY: this frame wrote the tensor, whose shape has `ndim` numbers.
+                    unsafe {
+                        let tensor = &*it.v.p.cast::<Tensor>();
+                        (axis < tensor.ndim as usize).then(|| *tensor.shape.add(axis))
+                    }
+                }))
+            }
+        }
+    }
+
+    /// Call the function. This is all that happens between the two looks at the clock.
+    ///
+    /// # Safety
+    /// `call` is a live function of the ABI, and what the frame points to is alive.
+    #[inline]
+    pub unsafe fn run(&self, call: Call, cancel: &'static AtomicI32) -> Outcome {
+        let mut error = ErrorRecord::default();
+        let mut env = host::env(&mut error, cancel.as_ptr());
+        let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
+        let start = crate::clock::now();
+        // SAFETY: the first `count` values are written; `env` and `result` live through the call.
+        let status = unsafe {
+            let env = (&raw mut env).cast::<c_void>();
+            call(env, self.values.as_ptr().cast::<Any>(), self.count as i32, &raw mut result)
+        };
+        let ticks = crate::clock::now().wrapping_sub(start);
+        let tensor = match (status, result.type_index) {
+            // SAFETY: the type index says which field counts.
+            (0, type_index::TENSOR) => host::claim(Some(unsafe { result.v.p }.cast_const().cast())),
+            _ => host::claim(None),
+        };
+        Outcome { status, result, tensor, error, ticks }
+    }
+}
+
+/// The Python value of a scalar, string or tensor result.
+pub fn to_python(py: Python<'_>, outcome: Outcome, unsigned: bool) -> Result<Py<PyAny>, Failure> {
+    let broken = |reason: String| Failure::Nif { kind: nif::abi::error_kind::ERROR, argument: -1, reason };
+    // SAFETY: the type index says which field counts; strings live as long as their library, which is for ever.
+    unsafe {
+        let v = outcome.result.v;
+        let object = match outcome.result.type_index {
+            type_index::NONE => return Ok(py.None()),
+            type_index::INT if unsigned => ffi::PyLong_FromUnsignedLongLong(v.i.cast_unsigned()),
+            type_index::INT => ffi::PyLong_FromLongLong(v.i),
+            type_index::BOOL => ffi::PyBool_FromLong(std::ffi::c_long::from(v.i != 0)),
+            type_index::FLOAT => ffi::PyFloat_FromDouble(v.f),
+            type_index::STR => ffi::PyUnicode_FromString(v.p.cast_const().cast()),
+            type_index::TENSOR => {
+                let Some(made) = outcome.tensor else {
+                    return Err(broken("returned an array that isn't from nif_host.alloc_tensor".into()));
+                };
+                let Some((type_num, _)) = crate::dtype::to_numpy(made.tensor.dtype) else {
+                    return Err(broken("returned an array of an unknown element type".into()));
+                };
+                return Ok(crate::memory::array_over(py, made.block, type_num, &made.shape)?);
+            }
+            other => return Err(broken(format!("returned a value of type index {other}, which the Lab doesn't know"))),
+        };
+        Ok(python::owned(py, object)?)
+    }
+}
+
+/// An uninitialised, row-major array for an output that was left out.
+pub fn new_output(py: Python<'_>, element: &str, shape: &mut [i64]) -> Result<Py<PyAny>, Failure> {
+    let Some((type_num, _)) = crate::dtype::by_name(element) else {
+        return Err(Failure::Python(pyo3::exceptions::PyTypeError::new_err(format!("no element type '{element}'"))));
+    };
+    // SAFETY: NumPy copies the shape and allocates by itself.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_New(
+            py,
+            python::array_type(py),
+            shape.len() as i32,
+            shape.as_mut_ptr().cast(),
+            type_num,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+            0,
+            std::ptr::null_mut(),
+        );
+        Ok(python::owned(py, array)?)
+    }
+}

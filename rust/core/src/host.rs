@@ -1,0 +1,115 @@
+//! What the Lab offers to a library while one of its functions runs: `nif_host`.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nif::abi::{ABI_VERSION, DEVICE_CPU, DType, Device, Env, Host, Tensor};
+
+use crate::memory::Block;
+
+/// Why a call failed, as the callee told it. `env.error` points to one.
+#[derive(Default)]
+pub struct ErrorRecord {
+    pub kind: i32,
+    pub argument: i32,
+    pub message: String,
+}
+
+/// A tensor made by `alloc_tensor`: the callee sees `tensor`, the rest is what it points to.
+pub struct HostTensor {
+    pub tensor: Tensor,
+    pub shape: Box<[i64]>,
+    pub block: Block,
+}
+
+thread_local! {
+    /// What the call that runs on this thread has allocated so far.
+    #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
+    static ALLOCATED: RefCell<Vec<Box<HostTensor>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tensors in all threads' `ALLOCATED`: lets a call that allocated nothing skip the look.
+static UNCLAIMED: AtomicUsize = AtomicUsize::new(0);
+
+/// The host's table; it lives as long as the process.
+pub static HOST: Host =
+    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+
+/// Take the tensor that a call returned, and free the others it allocated.
+pub fn claim(result: Option<*const Tensor>) -> Option<HostTensor> {
+    if UNCLAIMED.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let all = ALLOCATED.take();
+    UNCLAIMED.fetch_sub(all.len(), Ordering::Relaxed);
+    all.into_iter().find(|it| result.is_some_and(|p| std::ptr::eq(&raw const it.tensor, p))).map(|it| *it)
+}
+
+unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
+    if env.is_null() {
+        return;
+    }
+    // SAFETY: `env` is the one this host passed to the running call, so `error` is an `ErrorRecord` nobody else uses.
+    let Some(record) = (unsafe { (*env).error.cast::<ErrorRecord>().as_mut() }) else { return };
+    record.kind = kind;
+    record.argument = argument;
+    record.message = text(message);
+}
+
+unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) -> *mut Tensor {
+    // Nothing may unwind into the callee; no memory is the one answer to every failure.
+    std::panic::catch_unwind(|| allocate(dtype, ndim, shape)).ok().flatten().unwrap_or(std::ptr::null_mut())
+}
+
+fn allocate(dtype: DType, ndim: i32, shape: *const i64) -> Option<*mut Tensor> {
+    let (_, item) = crate::dtype::to_numpy(dtype)?;
+    let axes = usize::try_from(ndim).ok()?;
+    let mut shape: Box<[i64]> = match axes {
+        0 => Box::default(),
+        // SAFETY: the contract gives `ndim` numbers at `shape`.
+        _ => unsafe { std::slice::from_raw_parts(shape, axes) }.into(),
+    };
+    let bytes = shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?))?;
+    let block = Block::new(bytes).ok()?;
+    let tensor = Tensor {
+        data: block.address(),
+        device: Device { r#type: DEVICE_CPU, id: 0 },
+        ndim,
+        dtype,
+        shape: shape.as_mut_ptr(),
+        strides: std::ptr::null_mut(),
+        byte_offset: 0,
+    };
+    let mut boxed = Box::new(HostTensor { tensor, shape, block });
+    let address = &raw mut boxed.tensor;
+    ALLOCATED.with_borrow_mut(|all| all.push(boxed));
+    UNCLAIMED.fetch_add(1, Ordering::Relaxed);
+    Some(address)
+}
+
+unsafe extern "C" fn log(level: i32, message: *const c_char) {
+    // The Lab's own log is Python's, and this may run on any thread without the GIL: standard error is the safe place.
+    if level >= 30 {
+        eprintln!("nif_lab: {}", text(message));
+    }
+}
+
+fn text(message: *const c_char) -> String {
+    if message.is_null() {
+        return String::new();
+    }
+    // SAFETY: the contract gives a NUL-terminated string.
+    unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
+}
+
+/// An environment for one call. `record` and `cancel` must outlive it.
+pub fn env(record: &mut ErrorRecord, cancel: *const i32) -> Env {
+    Env {
+        struct_size: size_of::<Env>() as u32,
+        zero: 0,
+        host: &raw const HOST,
+        error: (&raw mut *record).cast::<c_void>(),
+        cancel,
+    }
+}

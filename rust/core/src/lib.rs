@@ -1,0 +1,44 @@
+//! `nif_lab._core`: what a call passes through on its way from Python to native code and back.
+//!
+//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `memory`, `host`, `owner`, `interrupt`, `stats` serve
+//! a call; `frame` is one call; `nif` and `library` are what Python holds.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "CPython, NumPy and DLPack count the same things in isize, int, i64 and u64; each cast is between those"
+)]
+
+mod clock;
+mod dtype;
+mod errors;
+mod frame;
+mod host;
+mod interrupt;
+mod julia;
+mod library;
+mod memory;
+mod nif;
+mod owner;
+mod python;
+mod signature;
+mod stats;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    clock::start();
+    module.add_class::<library::Library>()?;
+    module.add_class::<nif::Nif>()?;
+    module.add_class::<owner::Owner>()?;
+    module.add_class::<memory::Block>()?;
+    module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
+    module.add_function(wrap_pyfunction!(library::open_address, module)?)?;
+    module.add_function(wrap_pyfunction!(library::host_address, module)?)?;
+    module.add_function(wrap_pyfunction!(library::layout, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(julia::start_julia, module)?)?;
+    Ok(())
+}

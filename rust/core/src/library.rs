@@ -1,0 +1,282 @@
+//! Opening a NIF library: is it one of ours, was it built for this layout, what is in it.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::abi_error;
+use crate::frame::Failure;
+use crate::host::HOST;
+use crate::nif::Nif;
+use crate::owner::Owner;
+
+/// Where a library's functions come from; shared by all of them.
+pub struct Origin {
+    pub backend: String,
+    pub path: Option<String>,
+    pub owner: Option<Py<Owner>>,
+    tainted: AtomicBool,
+    /// The functions whose pointers a reload swaps.
+    nifs: Mutex<Vec<Py<Nif>>>,
+}
+
+impl Origin {
+    /// Note that a failure skipped clean-up. The next call opens the library afresh.
+    pub fn taint(&self) {
+        self.tainted.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn needs_reload(&self) -> bool {
+        self.tainted.load(Ordering::Relaxed)
+    }
+}
+
+/// One opened library.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Library {
+    origin: Arc<Origin>,
+    #[pyo3(get)]
+    language: String,
+    #[pyo3(get)]
+    compiler: String,
+    #[pyo3(get)]
+    version: String,
+    #[pyo3(get)]
+    functions: Py<PyDict>,
+}
+
+/// A refusal: the reason, and what mends it.
+type Refusal = (String, String);
+
+fn refuse(reason: String) -> Refusal {
+    (reason, "rebuild it with this version's SDK: nif-lab build".into())
+}
+
+/// Open the library at `path`.
+///
+/// A damaged file must be found here: the dynamic loader maps what the headers promise and dies on what isn't there.
+fn open_table(path: &Path) -> Result<&'static Table, Refusal> {
+    let shown = path.display();
+    check_elf(path).map_err(|e| refuse(format!("{shown}: {e}")))?;
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| refuse(format!("{shown}: {e}")))?;
+    // SAFETY: loading runs the library's initialisers, which is what the user asked for; it is never closed, so the table
+    // lives as long as the process. `nif_init` has the type that the contract gives it.
+    unsafe {
+        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        if handle.is_null() {
+            let why = CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned();
+            return Err(refuse(format!("{shown} can't be loaded: {why}")));
+        }
+        let symbol = libc::dlsym(handle, c"nif_init".as_ptr());
+        if symbol.is_null() {
+            let cure = "see docs/abi.md for what a library exports".into();
+            return Err((format!("{shown} is not a NIF library: it exports no nif_init"), cure));
+        }
+        let init = std::mem::transmute::<*mut libc::c_void, Init>(symbol);
+        check_table(init(&raw const HOST), &shown.to_string())
+    }
+}
+
+/// Is this a table of our version and layout? Then let the library get ready.
+///
+/// # Safety
+/// `table` is null or leads to a table of some version, which always begins with the version and the hash.
+unsafe fn check_table(table: *const Table, shown: &str) -> Result<&'static Table, Refusal> {
+    if table.is_null() {
+        return Err(refuse(format!("{shown}: its nif_init returned nothing")));
+    }
+    // SAFETY: the first two fields are the same in every version; the rest is read only after they agree.
+    unsafe {
+        let version = (*table).abi_version;
+        if version != ABI_VERSION {
+            return Err(refuse(format!("{shown} speaks version {version} of the ABI, this nif_lab {ABI_VERSION}")));
+        }
+        let hash = (*table).struct_hash;
+        if hash != STRUCT_HASH {
+            let here = format!("{shown} has another struct layout (hash {hash:08x}, here {STRUCT_HASH:08x})");
+            return Err(refuse(here));
+        }
+        if let Some(load) = (*table).load {
+            let status = load(&raw const HOST);
+            if status != 0 {
+                return Err(refuse(format!("{shown}: its load hook failed with status {status}")));
+            }
+        }
+        Ok(&*table)
+    }
+}
+
+fn functions(table: &Table) -> &[Function] {
+    if table.functions.is_null() {
+        return &[];
+    }
+    // SAFETY: a checked table tells the truth about its functions.
+    unsafe { std::slice::from_raw_parts(table.functions, table.n_functions as usize) }
+}
+
+fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: a checked table has NUL-terminated strings.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+/// Is it a whole shared object for this machine?
+fn check_elf(path: &Path) -> io::Result<()> {
+    let damaged = |what: &str| io::Error::other(format!("not a whole shared library ({what})"));
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut header = [0u8; 64];
+    file.read_exact(&mut header).map_err(|_| damaged("shorter than an ELF header"))?;
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+    if header[..4] != *b"\x7fELF" || header[4] != 2 || header[5] != 1 {
+        return Err(damaged("no 64-bit ELF header"));
+    }
+    let machine = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    if number(&header[16..18]) != 3 || number(&header[18..20]) != machine {
+        return Err(damaged("not a shared object of this machine"));
+    }
+    let (offset, entry, count) = (number(&header[32..40]), number(&header[54..56]), number(&header[56..58]));
+    let size = entry.checked_mul(count).filter(|_| entry >= 56).ok_or_else(|| damaged("bad program headers"))?;
+    let end = offset.checked_add(size).ok_or_else(|| damaged("bad program headers"))?;
+    if end > length {
+        return Err(damaged("cut off in its headers"));
+    }
+    file.seek(SeekFrom::Start(offset))?;
+    let mut programs = vec![0u8; size as usize];
+    file.read_exact(&mut programs)?;
+    for program in programs.chunks_exact(entry as usize) {
+        let segment = number(&program[8..16]).checked_add(number(&program[32..40]));
+        if segment.is_none_or(|end| end > length) {
+            return Err(damaged("cut off in its segments"));
+        }
+    }
+    Ok(())
+}
+
+fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> {
+    let origin = Arc::new(origin);
+    let dict = PyDict::new(py);
+    for function in functions(table) {
+        let signature = text(function.signature);
+        let nif = Nif::new(&signature, &text(function.doc), function.flags, function.call, Arc::clone(&origin))
+            .map_err(|reason| abi_error(py, &reason, "see docs/abi.md, \"Signatures\""))?;
+        let name = text(function.name);
+        if nif.key() != name || dict.contains(&name)? {
+            return Err(abi_error(py, &format!("{name}: listed twice, or under another name than '{signature}'"), ""));
+        }
+        let nif = Py::new(py, nif)?;
+        dict.set_item(name, &nif)?;
+        origin.nifs.lock().unwrap_or_else(PoisonError::into_inner).push(nif);
+    }
+    Ok(Library {
+        language: text(table.language),
+        compiler: text(table.compiler),
+        version: text(table.library_version),
+        functions: dict.unbind(),
+        origin,
+    })
+}
+
+fn origin(backend: &str, path: Option<String>, owner: Option<Py<Owner>>) -> Origin {
+    Origin { backend: backend.into(), path, owner, tainted: AtomicBool::new(false), nifs: Mutex::default() }
+}
+
+/// Open the NIF library in the file `path` as the backend `backend`.
+#[pyfunction]
+pub fn open_library(py: Python<'_>, path: &str, backend: &str) -> PyResult<Library> {
+    let table = open_table(Path::new(path)).map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    describe(py, table, origin(backend, Some(path.into()), None))
+}
+
+/// Open the table at `address`, whose functions run on the thread `owner`.
+#[pyfunction]
+#[pyo3(name = "open_table")]
+pub fn open_address(py: Python<'_>, address: usize, backend: &str, owner: Py<Owner>) -> PyResult<Library> {
+    let shown = format!("the table of {backend}");
+    let owned = shown.clone();
+    // The load hook may need its runtime's own thread.
+    let table = owner.get().run(py, move || {
+        // SAFETY: the runtime gave this address as that of its table.
+        unsafe { check_table(address as *const Table, &owned) }
+    })?;
+    let table = table.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    describe(py, table, origin(backend, None, Some(owner)))
+}
+
+/// The address of the Lab's `nif_host`, for runtimes that are asked for their table.
+#[pyfunction]
+pub fn host_address() -> usize {
+    (&raw const HOST) as usize
+}
+
+/// The layout of the ABI's structs as this core was built: lines of name, offset, size.
+#[pyfunction]
+pub fn layout() -> &'static str {
+    &nif::abi::LAYOUT
+}
+
+/// Open a tainted library afresh and swap every function that is held.
+///
+/// The loader knows a file by its inode, so the second copy is a memfd. The first stays open: code of it may still run.
+#[cold]
+pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
+    origin.tainted.store(false, Ordering::Relaxed);
+    let Some(path) = &origin.path else { return Ok(()) };
+    let copied = copy_to_memfd(path)
+        .map_err(|e| refuse(format!("{path} can't be opened afresh after a panic: {e}")))
+        .and_then(|file| open_table(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))));
+    let table = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
+    let nifs = origin.nifs.lock().unwrap_or_else(PoisonError::into_inner);
+    for function in functions(table) {
+        let signature = text(function.signature);
+        if let Some(nif) = nifs.iter().find(|nif| nif.get().signature_text() == signature) {
+            nif.get().swap(function.call);
+        }
+    }
+    Ok(())
+}
+
+fn copy_to_memfd(path: &str) -> io::Result<File> {
+    use std::os::fd::FromRawFd;
+    let mut source = File::open(path)?;
+    // SAFETY: the name is a C string; the descriptor is owned by the file from here on.
+    let mut copy = unsafe {
+        let fd = libc::memfd_create(c"nif_lab library".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(fd)
+    };
+    io::copy(&mut source, &mut copy)?;
+    Ok(copy)
+}
+
+#[pymethods]
+impl Library {
+    /// The backend's name.
+    #[getter]
+    fn backend(&self) -> &str {
+        &self.origin.backend
+    }
+
+    /// The file, or None where a runtime gave the table.
+    #[getter]
+    fn path(&self) -> Option<&str> {
+        self.origin.path.as_deref()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<library {} {} ({})>", self.origin.backend, self.version, self.compiler)
+    }
+}

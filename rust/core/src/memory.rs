@@ -1,0 +1,128 @@
+//! Blocks of shared memory that arrays live in.
+//!
+//! One block is one sealed memfd: it has no name, leaves nothing behind when the process dies, and can be handed to another
+//! process by its descriptor.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Mutex;
+
+use numpy::PY_ARRAY_API;
+use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PyArrayObject, npy_intp};
+use pyo3::prelude::*;
+
+use crate::python;
+
+/// Start -> end of every live block: what an address is checked against.
+static LIVE: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+
+/// One block; the arrays over it keep it alive.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Block {
+    address: *mut c_void,
+    size: usize,
+    file: OwnedFd,
+}
+
+// SAFETY: the mapping belongs to the block until it is dropped, and may be used from any thread.
+unsafe impl Send for Block {}
+// SAFETY: as above; a block hands out nothing but its address.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// Zero-filled memory of `size` bytes (at least one page is taken).
+    pub fn new(size: usize) -> io::Result<Self> {
+        let length = libc::off_t::try_from(size.max(1)).map_err(io::Error::other)?;
+        // SAFETY: the name is a C string; the descriptor is owned from here on.
+        let file = unsafe {
+            let fd = libc::memfd_create(c"nif_lab".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: plain calls on a descriptor that we own; every result is checked.
+        let address = unsafe {
+            if libc::ftruncate(file.as_raw_fd(), length) < 0
+                || libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) < 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), size.max(1), access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        live().insert(address as usize, address as usize + size.max(1));
+        Ok(Self { address, size: size.max(1), file })
+    }
+
+    pub fn address(&self) -> *mut c_void {
+        self.address
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        live().remove(&(self.address as usize));
+        // SAFETY: this mapping was made in `new`, and no array over it is left.
+        unsafe { libc::munmap(self.address, self.size) };
+    }
+}
+
+#[pymethods]
+impl Block {
+    /// Size in bytes.
+    #[getter]
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The memfd behind the block; it stays the block's own.
+    fn fileno(&self) -> c_int {
+        self.file.as_raw_fd()
+    }
+}
+
+fn live() -> std::sync::MutexGuard<'static, BTreeMap<usize, usize>> {
+    LIVE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Does the range lie in one live block?
+#[pyfunction]
+pub fn in_shared_memory(address: usize, size: usize) -> bool {
+    let end = address.saturating_add(size);
+    live().range(..=address).next_back().is_some_and(|(_, block_end)| end <= *block_end && address < *block_end)
+}
+
+/// A writable, row-major NumPy array over a block.
+pub fn array_over(py: Python<'_>, block: Block, type_num: c_int, shape: &[i64]) -> PyResult<Py<PyAny>> {
+    let data = block.address();
+    let owner = Py::new(py, block)?;
+    let mut dims: Vec<npy_intp> = shape.iter().map(|n| *n as npy_intp).collect();
+    // SAFETY: the block is large enough for the shape (whoever made it computed it from the same shape) and is kept alive
+    // by the array, whose base it becomes; PyArray_SetBaseObject takes over the reference even when it fails.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_New(
+            py,
+            python::array_type(py),
+            dims.len() as c_int,
+            dims.as_mut_ptr(),
+            type_num,
+            std::ptr::null_mut(),
+            data,
+            0,
+            NPY_ARRAY_WRITEABLE,
+            std::ptr::null_mut(),
+        );
+        let array = python::owned(py, array)?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast::<PyArrayObject>(), owner.into_ptr()) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(array)
+    }
+}

@@ -1,0 +1,379 @@
+//! One NIF as Python sees it: a built-in function over a swappable pointer, and its counters.
+//!
+//! A call goes: Python's vectorcall -> [`fastcall`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run`
+//! -> `to_python`. No Python code runs on the way unless the call fails.
+
+use std::ffi::{CString, c_int};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nif::abi::{Any, Call, error_kind, flag};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::errors;
+use crate::frame::{self, Failure, Frame, Outcome, new_output, refuse, to_python};
+use crate::interrupt;
+use crate::library::Origin;
+use crate::python;
+use crate::signature::Signature;
+use crate::stats::Stats;
+
+/// Arrays of this size together are worth a release of the GIL (about 70 ns) even in a short function.
+const RELEASE_BYTES: usize = 1 << 20;
+
+/// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Nif {
+    signature: Signature,
+    signature_text: String,
+    doc: String,
+    flags: u32,
+    unsigned: bool,
+    outputs: usize,
+    pub stats: Stats,
+    pub origin: Arc<Origin>,
+    /// The function in the library that is loaded now; a reload swaps it under all who hold the NIF.
+    call: AtomicPtr<()>,
+    // What Python's method definition points to: kept as long as the NIF, which the built-in keeps alive.
+    method: ffi::PyMethodDef,
+    _name: CString,
+    _doc: CString,
+}
+
+// SAFETY: the method definition and its strings are never written after `new`; everything else is Send and Sync by itself.
+unsafe impl Send for Nif {}
+// SAFETY: as above.
+unsafe impl Sync for Nif {}
+
+impl Nif {
+    pub fn new(signature_text: &str, doc: &str, flags: u32, call: Call, origin: Arc<Origin>) -> Result<Self, String> {
+        let signature = Signature::parse(signature_text)?;
+        if signature.params.len() > frame::MAX_PARAMS {
+            return Err(format!("signature '{signature_text}': more than {} parameters", frame::MAX_PARAMS));
+        }
+        let text = |it: String| CString::new(it).map_err(|_| format!("'{signature_text}': a NUL in its texts"));
+        let name = text(signature.name.clone())?;
+        // Python's `inspect` reads the first line, `help` shows the rest.
+        let python_doc = text(format!("{}\n--\n\n{signature_text}\n\n{doc}", signature.python()))?;
+        let method = ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: fastcall },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: python_doc.as_ptr(),
+        };
+        Ok(Self {
+            unsigned: signature.result == "u64",
+            outputs: signature.params.iter().filter(|p| p.output.is_some()).count(),
+            signature,
+            signature_text: signature_text.into(),
+            doc: doc.into(),
+            flags,
+            stats: Stats::default(),
+            origin,
+            call: AtomicPtr::new(call as *mut ()),
+            method,
+            _name: name,
+            _doc: python_doc,
+        })
+    }
+
+    pub fn key(&self) -> &str {
+        &self.signature.name
+    }
+
+    pub fn signature_text(&self) -> &str {
+        &self.signature_text
+    }
+
+    /// Put another library's function of the same signature in place.
+    pub fn swap(&self, call: Call) {
+        self.call.store(call as *mut (), Ordering::Release);
+    }
+
+    fn target(&self) -> Call {
+        // SAFETY: only `new` and `swap` write the pointer, both from a `Call`.
+        unsafe { std::mem::transmute::<*mut (), Call>(self.call.load(Ordering::Acquire)) }
+    }
+
+    /// The call itself, from Python's arguments to Python's result.
+    #[inline]
+    fn invoke(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
+        if self.origin.needs_reload() {
+            crate::library::reload(py, &self.origin)?;
+        }
+        if self.origin.owner.as_ref().is_some_and(|owner| !owner.get().is_current()) {
+            return self.invoke_on_owner(py, given);
+        }
+        let mut frame = Frame::new();
+        let mut outputs = Vec::new();
+        // SAFETY: the caller of a built-in keeps its arguments alive; `outputs` holds what was added.
+        unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
+        let call = self.target();
+        // SAFETY: `call` is a function of a library that is never closed, and the frame's objects are alive as above.
+        let run = |cancel| unsafe { frame.run(call, cancel) };
+        let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
+            let guard = interrupt::Guard::watch();
+            py.detach(|| run(guard.flag()))
+        } else if self.flags & flag::LONG != 0 || frame.bytes_total >= RELEASE_BYTES {
+            py.detach(|| run(&interrupt::NEVER))
+        } else {
+            run(&interrupt::NEVER)
+        };
+        self.finish(py, outcome, outputs)
+    }
+
+    /// The same by way of the thread that owns the runtime: all that the call uses goes along.
+    fn invoke_on_owner(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
+        let mut frame = Box::new(Frame::new());
+        let mut outputs = Vec::new();
+        // SAFETY: as in `invoke`; `held` keeps the arguments alive if this wait is interrupted and the call goes on alone.
+        unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
+        // SAFETY: as above.
+        let mut held: Vec<Py<PyAny>> = given.values.iter().map(|it| unsafe { python::borrowed(py, *it) }).collect();
+        held.extend(outputs.iter().map(|it| it.clone_ref(py)));
+        let call = self.target();
+        let owner = self.origin.owner.as_ref().expect("asked by invoke");
+        let (outcome, held) = owner.get().run(py, move || {
+            // SAFETY: as in `invoke`, with `held` in place of the caller.
+            (unsafe { frame.run(call, &interrupt::NEVER) }, held)
+        })?;
+        drop(held);
+        self.finish(py, outcome, outputs)
+    }
+
+    /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
+    #[inline]
+    unsafe fn fill(
+        &self,
+        py: Python<'_>,
+        frame: &mut Frame,
+        given: &Given<'_>,
+        outputs: &mut Vec<Py<PyAny>>,
+    ) -> Result<(), Failure> {
+        let params = &self.signature.params;
+        let array_type = python::array_type(py);
+        if given.positional == params.len() && given.values.len() == params.len() && self.outputs == 0 {
+            for (object, param) in given.values.iter().zip(params) {
+                // SAFETY: the caller vouches for the arguments.
+                unsafe { frame.push_object(py, *object, param, array_type)? };
+            }
+            return Ok(());
+        }
+        // SAFETY: as above.
+        unsafe {
+            let slots = self.bind(py, given)?;
+            for (param, object) in params.iter().zip(slots) {
+                let left_out = object.is_null() || object == ffi::Py_None();
+                match &param.output {
+                    Some((element, axes)) if left_out => {
+                        let lengths: Result<Option<Vec<i64>>, Failure> =
+                            axes.iter().map(|axis| frame.extent(*axis)).collect();
+                        let Some(mut shape) = lengths? else {
+                            frame.push_none();
+                            continue;
+                        };
+                        let output = new_output(py, element, &mut shape).map_err(|_| {
+                            let reason = format!("no memory for {element}{shape:?}").replace(", ", ",");
+                            refuse(error_kind::MEMORY_ERROR, frame.count, reason)
+                        })?;
+                        frame.push_object(py, output.as_ptr(), param, array_type)?;
+                        outputs.push(output);
+                    }
+                    output => {
+                        frame.push_object(py, object, param, array_type)?;
+                        if output.is_some() {
+                            outputs.push(python::borrowed(py, object));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which object goes to which parameter; null where an output was left out.
+    #[cold]
+    unsafe fn bind(&self, py: Python<'_>, given: &Given<'_>) -> Result<Vec<*mut ffi::PyObject>, Failure> {
+        let params = &self.signature.params;
+        let count_error = |expected: usize, given: usize| {
+            let s = if expected == 1 { "" } else { "s" };
+            let reason = format!("takes {expected} argument{s}, {given} given");
+            Failure::Nif { kind: error_kind::TYPE_ERROR, argument: -1, reason }
+        };
+        if given.values.len() > params.len() {
+            return Err(count_error(params.len(), given.values.len()));
+        }
+        let (positional, named) = given.values.split_at(given.positional);
+        let mut slots = vec![std::ptr::null_mut(); params.len()];
+        slots[..positional.len()].copy_from_slice(positional);
+        for (i, value) in named.iter().enumerate() {
+            // SAFETY: `names` is a tuple with a str for each named value.
+            let name = unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(given.names, i as isize)) };
+            let name = name.to_string();
+            let unknown = |reason: String| Failure::Nif { kind: error_kind::TYPE_ERROR, argument: -1, reason };
+            let Some(index) = params.iter().position(|p| p.name == name) else {
+                return Err(unknown(format!("has no parameter '{name}'")));
+            };
+            if !slots[index].is_null() {
+                return Err(unknown(format!("has two values for parameter '{name}'")));
+            }
+            slots[index] = *value;
+        }
+        let required = self.signature.required();
+        if slots[..required].iter().any(|slot| slot.is_null()) {
+            return Err(count_error(required, given.values.len()));
+        }
+        Ok(slots)
+    }
+
+    #[inline]
+    fn finish(&self, py: Python<'_>, outcome: Outcome, outputs: Vec<Py<PyAny>>) -> Result<Py<PyAny>, Failure> {
+        if outcome.status != 0 {
+            return Err(self.failure(py, outcome));
+        }
+        self.stats.succeeded(outcome.ticks);
+        let result = to_python(py, outcome, self.unsigned)?;
+        if self.outputs == 0 {
+            return Ok(result);
+        }
+        let mut all = outputs;
+        if !result.is_none(py) {
+            all.insert(0, result);
+        }
+        if all.len() == 1 {
+            return Ok(all.swap_remove(0));
+        }
+        Ok(PyTuple::new(py, all)?.into_any().unbind())
+    }
+
+    #[cold]
+    fn failure(&self, py: Python<'_>, outcome: Outcome) -> Failure {
+        let error = outcome.error;
+        if error.kind & error_kind::TAINTED != 0 {
+            self.origin.taint();
+        }
+        // A call that was cancelled by Ctrl-C ends as Ctrl-C does everywhere.
+        if error.kind == error_kind::CANCELLED
+            && let Err(interrupt) = py.check_signals()
+        {
+            return Failure::Python(interrupt);
+        }
+        let reason = match (error.kind, error.message) {
+            (0, _) => format!("failed with status {} and gave no reason", outcome.status),
+            (_, message) => message,
+        };
+        let kind = if error.kind == 0 { error_kind::ERROR } else { error.kind & !error_kind::TAINTED };
+        Failure::Nif { kind, argument: if error.kind == 0 { -1 } else { error.argument }, reason }
+    }
+
+    fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
+        match failure {
+            Failure::Python(error) => error,
+            Failure::Nif { kind, argument, reason } => {
+                let argument = usize::try_from(argument).ok().and_then(|i| self.signature.params.get(i));
+                let argument = argument.map(|param| param.name.as_str());
+                errors::call_error(py, kind, &self.origin.backend, &self.signature.name, argument, &reason)
+            }
+        }
+    }
+}
+
+/// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
+struct Given<'a> {
+    values: &'a [*mut ffi::PyObject],
+    positional: usize,
+    names: *mut ffi::PyObject,
+}
+
+/// Python's entry: `self` is the [`Nif`].
+unsafe extern "C" fn fastcall(
+    this: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: Python calls with the GIL held, `this` is the object `function` bound, `values` has `count` objects and then
+    // one for each of `names`.
+    unsafe {
+        let py = Python::assume_attached();
+        let this = Bound::from_borrowed_ptr(py, this);
+        let nif = this.cast_unchecked::<Nif>().get();
+        let positional = count as usize;
+        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
+        let total = positional + named;
+        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
+        let given = Given { values, positional, names };
+        let called = std::panic::catch_unwind(AssertUnwindSafe(|| nif.invoke(py, &given)));
+        let failure = match called {
+            Ok(Ok(result)) => return result.into_ptr(),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::Nif {
+                kind: error_kind::PANIC,
+                argument: -1,
+                reason: "the Lab's own core panicked; please report it".into(),
+            },
+        };
+        nif.stats.failed();
+        nif.exception(py, failure).restore(py);
+        std::ptr::null_mut()
+    }
+}
+
+#[pymethods]
+impl Nif {
+    /// The function's name.
+    #[getter]
+    fn name(&self) -> &str {
+        self.key()
+    }
+
+    /// The typed signature: `dot(x: f64[n], y: f64[n]) -> f64`.
+    #[getter]
+    fn signature(&self) -> &str {
+        &self.signature_text
+    }
+
+    /// What the function does, from its source.
+    #[getter]
+    fn doc(&self) -> &str {
+        &self.doc
+    }
+
+    /// The bits of `enum nif_flag`.
+    #[getter]
+    fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The parameters' names.
+    #[getter]
+    fn parameters(&self) -> Vec<&str> {
+        self.signature.params.iter().map(|p| p.name.as_str()).collect()
+    }
+
+    /// The built-in function that calls the NIF.
+    #[getter]
+    fn function(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let module = pyo3::types::PyString::new(py, &format!("nif_lab.{}", slf.get().origin.backend));
+        // SAFETY: the definition lives in the NIF, which the new object keeps alive as its `__self__`. Python only reads it.
+        unsafe {
+            let method = (&raw const slf.get().method).cast_mut();
+            python::owned(py, ffi::PyCFunction_NewEx(method, slf.as_ptr(), module.as_ptr()))
+        }
+    }
+
+    /// calls, errors, total, minimum and maximum time in nanoseconds.
+    fn counters(&self) -> (u64, u64, f64, f64, f64) {
+        self.stats.read()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<nif {}.{}>", self.origin.backend, self.signature_text)
+    }
+}
+
+const _: () = assert!(size_of::<Any>() == 16 && size_of::<c_int>() == 4);

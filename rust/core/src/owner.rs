@@ -1,0 +1,131 @@
+//! A thread that owns a runtime.
+//!
+//! Julia (before 1.9) may be called only from the thread that started it, and starting it blocks SIGINT in that thread. So
+//! it gets a thread of its own, and Python's main thread keeps its signals. Work is handed over through a queue; both sides spin
+//! for some microseconds before they sleep, because a wake-up costs more than most calls.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// How long a side looks before it sleeps.
+const SPIN: Duration = Duration::from_micros(20);
+/// How often a waiting caller asks Python for signals.
+const TICK: Duration = Duration::from_millis(20);
+
+#[derive(Default)]
+struct Queue {
+    work: Mutex<VecDeque<Work>>,
+    pending: AtomicUsize,
+    wake: Condvar,
+}
+
+/// The owner thread; it ends with the process.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Owner {
+    queue: Arc<Queue>,
+    thread: ThreadId,
+}
+
+/// Where a caller waits for its result.
+struct Ticket<T> {
+    result: Mutex<Option<T>>,
+    done: Condvar,
+}
+
+impl Owner {
+    pub fn start(name: &str) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let theirs = Arc::clone(&queue);
+        // Julia scans and grows its own stack; 64 MiB are reserved, not used.
+        let builder = std::thread::Builder::new().name(name.into()).stack_size(64 << 20);
+        let thread = builder.spawn(move || serve(&theirs))?.thread().id();
+        Ok(Self { queue, thread })
+    }
+
+    pub fn is_current(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+
+    /// Run `work` on the thread and wait for it.
+    ///
+    /// A pending Python signal (Ctrl-C) ends the wait with its exception; the work itself goes on and its result is
+    /// dropped, so it must own what it uses.
+    pub fn run<T: Send + 'static>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
+        let ticket = Arc::new(Ticket { result: Mutex::new(None), done: Condvar::new() });
+        let theirs = Arc::clone(&ticket);
+        self.push(Box::new(move || {
+            let result = work();
+            *theirs.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            theirs.done.notify_one();
+        }));
+        let mut result = py.detach(|| ticket.spin());
+        while result.is_none() {
+            py.check_signals()?;
+            result = py.detach(|| ticket.sleep());
+        }
+        Ok(result.expect("the loop ends with a result"))
+    }
+
+    fn push(&self, work: Work) {
+        self.queue.work.lock().unwrap_or_else(PoisonError::into_inner).push_back(work);
+        self.queue.pending.fetch_add(1, Ordering::Release);
+        self.queue.wake.notify_one();
+    }
+}
+
+impl<T> Ticket<T> {
+    fn spin(&self) -> Option<T> {
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if let Some(result) = self.result.try_lock().ok().and_then(|mut it| it.take()) {
+                return Some(result);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    fn sleep(&self) -> Option<T> {
+        let guard = self.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.done.wait_timeout_while(guard, TICK, |result| result.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+}
+
+fn serve(queue: &Queue) {
+    loop {
+        let start = Instant::now();
+        while queue.pending.load(Ordering::Acquire) == 0 && start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        }
+        let guard = queue.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = queue.wake.wait_while(guard, |work| work.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        let work = guard.pop_front();
+        drop(guard);
+        if let Some(work) = work {
+            queue.pending.fetch_sub(1, Ordering::Release);
+            work();
+        }
+    }
+}
+
+#[pymethods]
+impl Owner {
+    #[new]
+    fn new(name: &str) -> PyResult<Self> {
+        Ok(Self::start(name)?)
+    }
+
+    /// Call a Python function on the thread and return its result. Its exceptions come back too.
+    #[pyo3(name = "run")]
+    fn run_python(&self, py: Python<'_>, function: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        self.run(py, move || Python::attach(|py| function.call0(py)))?
+    }
+}
