@@ -1,0 +1,65 @@
+# Two commands do everything: `make lab` and `make test`. They need python3 (>= 3.10), make, a C compiler and cargo.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JULIA := $(VENV)/lib/nif_lab-julia
+
+# What a build reads: when any of it changes, the libraries are built again.
+SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py src/nif_lab/errors.py \
+  $(shell find rust/core rust/kernels rust/nif rust/nif-macros zig nim julia/src src/nif_lab/backends src/nif_lab/include \
+    -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build julia lab demo doctor test lint fmt clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(VENV)/.built $(VENV)/.julia ## set everything up: .venv with all toolchains, the package and its libraries
+
+lab: build ## JupyterLab on notebooks/ at 127.0.0.1; the URL with its token is printed
+	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --allow-root --notebook-dir=notebooks
+
+demo: build ## the main job without a browser; writes report.html
+	$(BIN)/nif-lab demo
+
+doctor: build ## what works here, what doesn't, and what mends it
+	$(BIN)/nif-lab doctor
+
+test: build ## every test: Python, Rust, Zig, Nim, Julia, the notebooks, the style
+	$(BIN)/python -m pytest
+
+lint: build ## the style checks alone
+	$(BIN)/python -m pytest tests/test_native.py tests/test_tidy.py -k "style or tidy"
+
+fmt: build ## format all languages
+	$(BIN)/ruff format src tests julia
+	$(BIN)/ruff check --fix src tests julia
+	cargo fmt --manifest-path rust/Cargo.toml
+	$(BIN)/python -m ziglang fmt zig
+
+julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)
+
+clean: ## remove what was built; caches in the user's own folders stay
+	rm -rf $(VENV) rust/target dist src/nif_lab/_native src/nif_lab/_core*.so report.html
+
+# The compilers come first: the package's own build uses them.
+$(VENV)/.toolchains: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
+	@touch $@
+
+# Old libraries are unlinked first: a notebook that runs has them mapped, and a build that wrote into them would kill it.
+$(VENV)/.built: $(VENV)/.toolchains $(SOURCES)
+	rm -rf src/nif_lab/_native src/nif_lab/_core*.so
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[lab,test,toolchains]'
+	@touch $@
+
+$(VENV)/.julia: $(VENV)/.built julia/debian.py
+	$(BIN)/python -c 'from nif_lab.backends.julia import find_julia; find_julia()' 2>/dev/null \
+	  || $(BIN)/python julia/debian.py $(JULIA)
+	@touch $@

@@ -1,0 +1,47 @@
+"""Rust, Zig, Nim and Julia functions called from a notebook as if they were Python.
+
+>>> import nif_lab
+>>> lab = nif_lab.Lab()
+>>> lab.rust.dot(x, y)
+
+Importing this package starts nothing: the core and the languages are loaded by `Lab`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .lab import Lab as Lab
+    from .telemetry import FunctionStats as FunctionStats
+    from .telemetry import Snapshot as Snapshot
+    from .transfer import Transfer as Transfer
+    from .transfer import TransferMatrix as TransferMatrix
+
+__version__: Final = "0.1.0"
+__all__ = ["FunctionStats", "Lab", "Snapshot", "Transfer", "TransferMatrix", "get_include"]
+
+_HOME: Final = {
+    "FunctionStats": ".telemetry",
+    "Lab": ".lab",
+    "Snapshot": ".telemetry",
+    "Transfer": ".transfer",
+    "TransferMatrix": ".transfer",
+}
+
+
+def get_include() -> str:
+    """Return the folder of ``nif_lab.h``, for a C compiler's ``-I``."""
+    return str(Path(__file__).parent / "include")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module 'nif_lab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,42 @@
+"""The Rust core (rust/core): opens NIF libraries and calls their functions."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, final
+
+_T = TypeVar("_T")
+
+@final
+class Nif:
+    name: str
+    signature: str
+    doc: str
+    flags: int
+    parameters: list[str]
+    function: Callable[..., Any]
+    def counters(self) -> tuple[int, int, float, float, float]: ...
+
+@final
+class Library:
+    backend: str
+    path: str | None
+    language: str
+    compiler: str
+    version: str
+    functions: dict[str, Nif]
+
+@final
+class Owner:
+    def __new__(cls, name: str) -> Owner: ...
+    def run(self, function: Callable[[], _T]) -> _T: ...
+
+@final
+class Block:
+    size: int
+    def fileno(self) -> int: ...
+
+def open_library(path: str, backend: str) -> Library: ...
+def open_table(address: int, backend: str, owner: Owner) -> Library: ...
+def host_address() -> int: ...
+def layout() -> str: ...
+def in_shared_memory(address: int, size: int) -> bool: ...
+def start_julia(owner: Owner, library: str, bindir: str, image: str, code: str) -> str: ...

@@ -1,0 +1,116 @@
+"""What a backend is: find its toolchain, build its library, open it.
+
+One file in this folder describes one language, by one subclass of `Backend`; the folder's listing is the list of
+languages. Nothing here imports numpy or the compiled core before a library is opened, so that the same recipes can
+build the wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import BackendError, BuildError, ToolchainMissing
+
+if TYPE_CHECKING:
+    from .._core import Library
+
+__all__ = ["Backend", "Compiler", "find_program", "run", "source_root"]
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A toolchain that was found: how to run it and what it says it is."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+def source_root() -> Path | None:
+    """Return the checkout this package runs from, or None for an installed wheel."""
+    root = PACKAGE.parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "rust").is_dir() else None
+
+
+def find_program(name: str) -> str | None:
+    """Find a program beside the running interpreter (a virtual environment's), else on PATH."""
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=str(beside)) or shutil.which(name)
+
+
+def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a compiler; return its output, or raise `BuildError` with it.
+
+    Nothing reaches this process's standard output: the text belongs to whoever asked for the build.
+    """
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise BuildError(f"{Path(command[0]).name} ended with status {done.returncode}", detail=done.stdout.strip())
+    return done.stdout.strip()
+
+
+class Backend(ABC):
+    """One language.
+
+    Attributes
+    ----------
+    name
+        The attribute on the Lab and the folder in the checkout: ``"zig"``.
+    title
+        How people spell it: ``"Zig"``.
+    rank
+        Where it stands in lists; 100 unless it matters.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    rank: ClassVar[int] = 100
+
+    @property
+    def library(self) -> Path:
+        """Where the built library lies."""
+        return PACKAGE / "_native" / f"libnif_{self.name}.so"
+
+    def is_built(self) -> bool:
+        """Whether there is something to open."""
+        return self.library.is_file()
+
+    @abstractmethod
+    def compiler(self) -> Compiler:
+        """Find the toolchain.
+
+        Raises
+        ------
+        ToolchainMissing
+            With the reason and the command that mends it.
+        """
+
+    @abstractmethod
+    def build(self, source: Path, target: Path) -> None:
+        """Compile the language's folder ``source`` into the library ``target``.
+
+        The library appears under its name in one step: a loaded file must never be written in place.
+        """
+
+    def open(self) -> Library:
+        """Open the built library."""
+        from .. import _core
+
+        if not self.is_built():
+            try:
+                self.compiler()
+            except ToolchainMissing as missing:
+                raise BackendError(f"not built: {missing.reason}", missing.cure) from None
+            raise BackendError(f"not built: {self.library} is missing", f"nif-lab build {self.name}")
+        return _core.open_library(str(self.library), self.name)

@@ -1,0 +1,127 @@
+"""``nif-lab``: the project without a notebook.
+
+Every command takes ``--json``: one JSON object on standard output, and nothing else there. Status 0 is success, 1 a
+failure that the output explains, 2 bad use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, backends
+from .errors import NifLabError, ToolchainMissing
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+
+__all__ = ["main"]
+
+
+def _examine(backend: Backend) -> dict[str, Any]:
+    """Look for a language's toolchain and library without loading anything."""
+    try:
+        compiler = backend.compiler()
+        return {"toolchain": compiler.version, "command": " ".join(compiler.command), "built": backend.is_built()}
+    except ToolchainMissing as missing:
+        return {"toolchain": None, "reason": missing.reason, "cure": missing.cure, "built": backend.is_built()}
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Say what works on this machine, what doesn't, and what mends it."""
+    report = {name: _examine(backends.find(name)) for name in backends.names()}
+    from .lab import Lab
+
+    for name, loaded in Lab().backends.items():
+        entry = report[name]
+        entry["loaded"] = loaded.loaded
+        if loaded.library is not None:
+            entry |= {"functions": len(loaded.kernels), "path": loaded.path, "compiler": loaded.library.compiler}
+        else:
+            entry |= {"reason": loaded.reason, "cure": loaded.cure}
+    healthy = all(entry["loaded"] for entry in report.values())
+    if arguments.json:
+        about = {"nif_lab": __version__, "python": platform.python_version(), "machine": platform.machine()}
+        print(json.dumps({"ok": healthy, **about, "backends": report}))
+        return 0 if healthy else 1
+    print(f"nif_lab {__version__}, Python {platform.python_version()}, {platform.machine()}")
+    for name, entry in report.items():
+        toolchain = entry["toolchain"] or "no toolchain"
+        state = f"loaded, {entry['functions']} functions" if entry["loaded"] else f"NOT loaded: {entry['reason']}"
+        print(f"  {name:<6} {toolchain:<12} {state}")
+        if not entry["loaded"] and entry["cure"]:
+            print(f"         to mend it: {entry['cure']}")
+    return 0 if healthy else 1
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Build the native libraries of a checkout."""
+    from .build import build as build_one
+
+    done = [build_one(name) for name in arguments.languages or backends.names()]
+    if arguments.json:
+        print(json.dumps({"ok": all(it.built for it in done), "backends": {it.name: asdict(it) for it in done}}))
+    else:
+        for it in done:
+            print(it)
+    return 0 if all(it.built for it in done) else 1
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Do the main job on real data, without a browser."""
+    from . import demo as demonstration
+    from .lab import Lab
+
+    result = demonstration.run(Lab(), arguments.report)
+    print(json.dumps(result) if arguments.json else demonstration.format_text(result))
+    verified = all(it["verified"] for it in result["transfers"])
+    everything = all(it["loaded"] for it in result["backends"].values())
+    return 0 if result["equal"] and verified and everything else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line as argparse knows it."""
+    top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
+    top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for run in (doctor, build, demo):
+        summary = (run.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(run.__name__, help=summary, description=summary)
+        command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
+        command.set_defaults(run=run)
+        if run is build:
+            command.add_argument("languages", nargs="*", metavar="LANGUAGE", type=_language, help="all unless given")
+        if run is demo:
+            report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
+            report.help = "where the HTML report goes (report.html)"
+    return top
+
+
+def _language(name: str) -> str:
+    if name not in backends.names():
+        raise argparse.ArgumentTypeError(f"no language '{name}'; there are {', '.join(backends.names())}")
+    return name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except NifLabError as error:
+        print(f"nif-lab {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nif-lab {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""How a Lab and its backends show themselves, as text and as HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .lab import Lab, LoadedBackend
+
+__all__ = ["backend_html", "backend_text", "lab_html", "lab_text", "table_html"]
+
+
+def table_html(headers: list[str], rows: list[list[str]], *, caption: str = "") -> str:
+    """Return a plain table. The cells are HTML already; JupyterLab gives it its own look, light or dark."""
+    head = "".join(f'<th scope="col" style="text-align:left">{escape(it)}</th>' for it in headers)
+    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{it}</td>' for it in row) + "</tr>" for row in rows)
+    title = f'<caption style="caption-side:top;text-align:left">{escape(caption)}</caption>' if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _state(backend: LoadedBackend) -> str:
+    if backend.library is None:
+        cure = f" To mend it: {backend.cure}" if backend.cure else ""
+        return f"not loaded: {backend.reason}.{cure}"
+    return f"{len(backend.kernels)} functions, {backend.lane} lane, {backend.library.compiler}"
+
+
+def backend_text(backend: LoadedBackend) -> str:
+    lines = [f"{backend.title}: {_state(backend)}"]
+    lines += [f"  {backend.functions[name].signature}" for name in backend.kernels]
+    return "\n".join(lines)
+
+
+def backend_html(backend: LoadedBackend) -> str:
+    if not backend.loaded:
+        return f"<p><b>{escape(backend.title)}</b>: {escape(_state(backend))}</p>"
+    rows = []
+    for name in backend.kernels:
+        nif = backend.functions[name]
+        rows.append([f"<code>{escape(nif.signature)}</code>", escape(nif.doc.split("\n\n")[0])])
+    return table_html(["function", "what it does"], rows, caption=f"{backend.title}: {_state(backend)}")
+
+
+def lab_text(lab: Lab) -> str:
+    loaded = sum(it.loaded for it in lab.backends.values())
+    lines = [f"Lab: {loaded} of {len(lab.backends)} backends loaded"]
+    lines += [f"  {it.name:<6} {_state(it)}" for it in lab.backends.values()]
+    return "\n".join(lines)
+
+
+def lab_html(lab: Lab) -> str:
+    rows = []
+    for it in lab.backends.values():
+        if it.library is not None:
+            state, functions = "✓ loaded", ", ".join(f"<code>{escape(name)}</code>" for name in it.kernels)
+            rows.append([f"<b>{it.title}</b>", state, it.lane, escape(it.library.compiler), functions])
+        else:
+            cure = f"<br>To mend it: <code>{escape(it.cure)}</code>" if it.cure else ""
+            rows.append([f"<b>{it.title}</b>", "✗ not loaded", "–", "–", escape(it.reason) + cure])
+    return table_html(["backend", "state", "lane", "compiler", "functions"], rows)
