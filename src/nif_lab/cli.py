@@ -21,7 +21,7 @@ from .errors import NifLabError, ToolchainMissing
 if TYPE_CHECKING:
     from .backends.base import Backend
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 
 def _examine(backend: Backend) -> dict[str, Any]:

@@ -27,12 +27,14 @@ def _state(backend: LoadedBackend) -> str:
 
 
 def backend_text(backend: LoadedBackend) -> str:
+    """Return a backend's state and the signatures of its kernels."""
     lines = [f"{backend.title}: {_state(backend)}"]
     lines += [f"  {backend.functions[name].signature}" for name in backend.kernels]
     return "\n".join(lines)
 
 
 def backend_html(backend: LoadedBackend) -> str:
+    """Return a table of a backend's kernels, or why there are none."""
     if not backend.loaded:
         return f"<p><b>{escape(backend.title)}</b>: {escape(_state(backend))}</p>"
     rows = []
@@ -43,6 +45,7 @@ def backend_html(backend: LoadedBackend) -> str:
 
 
 def lab_text(lab: Lab) -> str:
+    """Return a line for each backend."""
     loaded = sum(it.loaded for it in lab.backends.values())
     lines = [f"Lab: {loaded} of {len(lab.backends)} backends loaded"]
     lines += [f"  {it.name:<6} {_state(it)}" for it in lab.backends.values()]
@@ -50,6 +53,7 @@ def lab_text(lab: Lab) -> str:
 
 
 def lab_html(lab: Lab) -> str:
+    """Return a table with a row for each backend."""
     rows = []
     for it in lab.backends.values():
         if it.library is not None:

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH};
@@ -235,7 +235,7 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     let Some(path) = &origin.path else { return Ok(()) };
     let copied = copy_to_memfd(path)
         .map_err(|e| refuse(format!("{path} can't be opened afresh after a panic: {e}")))
-        .and_then(|file| open_table(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))));
+        .and_then(|file| open_table(Path::new(&unique_path(&file))));
     let table = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
     let nifs = origin.nifs.lock().unwrap_or_else(PoisonError::into_inner);
     for function in functions(table) {
@@ -245,6 +245,17 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A path of an open file that no file had before.
+///
+/// The loader takes two libraries of one name for one library, and descriptors come again. So a counter is written into
+/// the path, in binary: `./` and `.//` lead nowhere else.
+fn unique_path(file: &File) -> String {
+    static OPENED: AtomicU32 = AtomicU32::new(0);
+    let number = OPENED.fetch_add(1, Ordering::Relaxed);
+    let steps: String = (0..32).map(|bit| if number >> bit & 1 == 0 { "./" } else { ".//" }).collect();
+    format!("/proc/self/fd/{steps}{}", file.as_raw_fd())
 }
 
 fn copy_to_memfd(path: &str) -> io::Result<File> {

@@ -142,6 +142,8 @@ def _runtime() -> tuple[Owner, int]:
 
 
 class Julia(Backend):
+    """The Julia backend."""
+
     name = "julia"
     title = "Julia"
     rank = 4

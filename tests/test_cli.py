@@ -1,0 +1,82 @@
+"""The command line: one JSON object, honest exit statuses, clear words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nif_lab import Lab, backends, cli
+from nif_lab.build import Built, build
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = cli.main(arguments)
+    return status, capsys.readouterr().out
+
+
+def test_doctor_finds_all_languages_well(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, "doctor", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["ok"] is True
+    assert {name: it["loaded"] for name, it in report["backends"].items()} == dict.fromkeys(backends.names(), True)
+    assert all(it["toolchain"] and it["built"] for it in report["backends"].values())
+    status, out = run(capsys, "doctor")
+    assert status == 0
+    assert all(name in out for name in backends.names())
+
+
+def test_doctor_names_the_cure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(type(backends.find("zig")), "library", property(lambda self: Path("/none/libnif_zig.so")))
+    status, out = run(capsys, "doctor")
+    assert status == 1
+    assert "NOT loaded: not built: /none/libnif_zig.so is missing" in out
+    assert "to mend it: nif-lab build zig" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["build", "cobol"], ["doctor", "--yaml"]], ids=" ".join)
+def test_bad_use_exits_2_with_one_clear_line(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nif_lab.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error:" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", backends.names())
+def test_each_language_builds_from_its_folder(name: str, tmp_path: Path) -> None:
+    done = build(name, tmp_path)
+    assert done.built, str(done)
+    assert list(tmp_path.iterdir())
+    assert f"{name}: built in" in str(done)
+
+
+def test_a_language_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
+    env = {**os.environ, "PATH": "/none", "NIF_LAB_JULIA": "/none/julia"}
+    code = (
+        "import dataclasses, json; from nif_lab.build import build;"
+        "print(json.dumps(dataclasses.asdict(build('rust'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    result = Built(**json.loads(done.stdout))
+    assert not result.built
+    assert result.reason
+    assert result.cure
+    assert "NOT built" in str(result)
+
+
+def test_interrupt_and_errors_end_with_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "doctor", interrupted)
+    interrupted.__name__, interrupted.__doc__ = "doctor", "Doctor."
+    assert cli.main(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err

@@ -1,0 +1,276 @@
+"""Opening libraries and calling them: what the core itself refuses, survives and promises."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nif_lab import Lab, _core, get_include
+from nif_lab.errors import AbiError, NifError, NifPanic, NifTypeError, NifValueError
+
+PREAMBLE = """
+#include "nif_lab.h"
+static int32_t call(void *env, const nif_any *args, int32_t n, nif_any *result) {
+  result->type_index = NIF_INT; result->zero = 0; result->v.i = n; return 0;
+}
+"""
+
+WHOLE = (
+    PREAMBLE
+    + """
+static int32_t load(const nif_host *host) { return LOAD; }
+static const nif_function functions[] = {{NAME, SIGNATURE, "doc", call, 0, 0}};
+static const nif_library library = {VERSION, HASH, "c", "cc", "1", 1, 0, functions, load, 0};
+const nif_library *nif_init(const nif_host *host) { return RETURNED; }
+"""
+)
+
+
+@pytest.fixture(scope="session")
+def struct_hash() -> int:
+    """Compute the hash of docs/abi.md from the lines of `layout()`."""
+    value = 2166136261
+    for line in _core.layout().splitlines():
+        number = int(line.split()[1])
+        value = ((value ^ number) * 16777619) & 0xFFFFFFFF
+    return value
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path, struct_hash: int) -> Callable[..., Path]:
+    """Compile a C library; keyword arguments replace the macros of WHOLE."""
+
+    def compile_(source: str = WHOLE, name: str = "lib.so", **macros: str | int) -> Path:
+        defaults = {
+            "NAME": '"f"',
+            "SIGNATURE": '"f() -> i64"',
+            "VERSION": 1,
+            "HASH": f"{struct_hash}u",
+            "LOAD": 0,
+            "RETURNED": "&library",
+        }
+        defines = [f"-D{key}={value}" for key, value in {**defaults, **macros}.items()]
+        (tmp_path / "lib.c").write_text(source)
+        out = tmp_path / name
+        command = ["cc", "-shared", "-fPIC", f"-I{get_include()}", *defines, "-o", str(out), str(tmp_path / "lib.c")]
+        subprocess.run(command, check=True)
+        return out
+
+    return compile_
+
+
+def test_a_c_library_opens_and_answers(compile_c) -> None:
+    library = _core.open_library(str(compile_c()), "c")
+    assert (library.backend, library.language, library.compiler) == ("c", "c", "cc")
+    assert library.functions["f"].function() == 0
+
+
+@pytest.mark.parametrize(
+    ("macros", "says"),
+    [
+        ({"VERSION": 0}, "speaks version 0 of the ABI, this nif_lab 1"),
+        ({"HASH": "1u"}, "another struct layout"),
+        ({"RETURNED": "0"}, "its nif_init returned nothing"),
+        ({"LOAD": 7}, "its load hook failed with status 7"),
+        ({"SIGNATURE": '"f(x)"'}, "signature 'f(x)'"),
+        ({"NAME": '"g"'}, "listed twice, or under another name"),
+    ],
+    ids=str,
+)
+def test_a_library_of_another_make_is_refused(compile_c, macros, says) -> None:
+    with pytest.raises(AbiError) as caught:
+        _core.open_library(str(compile_c(**macros)), "c")
+    assert says in str(caught.value)
+
+
+def test_a_library_without_the_symbol_is_not_ours(compile_c) -> None:
+    with pytest.raises(AbiError, match="is not a NIF library: it exports no nif_init"):
+        _core.open_library(str(compile_c("int unrelated(void) { return 1; }")), "c")
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    for content in (b"", b"\x7fELF", b"not a library at all" * 10):
+        path = tmp_path / "lib.so"
+        path.write_bytes(content)
+        with pytest.raises(AbiError, match="not a whole shared library"):
+            _core.open_library(str(path), "c")
+    with pytest.raises(AbiError, match="No such file"):
+        _core.open_library(str(tmp_path / "none.so"), "c")
+    with pytest.raises(AbiError):
+        _core.open_library(str(tmp_path), "c")
+
+
+def test_a_cut_off_library_never_kills_the_process(library: Path, tmp_path: Path) -> None:
+    """The dynamic loader would die of SIGBUS on what the headers promise and the file lacks."""
+    whole = library.read_bytes()
+    cut = tmp_path / "cut.so"
+    for length in (1, 63, 64, 500, len(whole) // 4, len(whole) // 2):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(AbiError, match="not a whole shared library"):
+            _core.open_library(str(cut), "c")
+
+
+def test_signature_doc_and_keywords(backend) -> None:
+    axpy = backend.axpy
+    assert str(inspect.signature(axpy)) == "(a, x, y)"
+    assert "out=None" in str(inspect.signature(backend.transpose))
+    assert "axpy(a: f64, x: f64[n], y: mut f64[n]) -> None" in axpy.__doc__
+    assert axpy.__name__ == "axpy"
+    y = np.ones(3)
+    axpy(y=y, x=np.ones(3), a=2.0)
+    assert y.tolist() == [3, 3, 3]
+    with pytest.raises(NifTypeError, match="has no parameter 'z'"):
+        axpy(1.0, y, z=y)
+    with pytest.raises(NifTypeError, match="has two values for parameter 'a'"):
+        axpy(1.0, y, a=1.0)
+
+
+def test_numpy_scalars_and_array_subclasses_count_as_what_they_are(backend) -> None:
+    for one in (1, True, 1.0, np.float32(1), np.float64(1), np.int8(1), np.uint64(1), np.bool_(True)):
+        assert backend.add(one, 1) == 2.0
+    x = np.arange(4.0)
+    assert backend.sum(x.view(np.recarray)) == 6.0
+    with pytest.raises(NifTypeError, match="expected f64, got complex128"):
+        backend.add(np.complex128(1), 1)
+
+
+def test_errors_say_where_and_carry_it(backend) -> None:
+    with pytest.raises(NifValueError) as caught:
+        backend.dot(np.ones(100), np.ones(99))
+    error = caught.value
+    assert str(error) == f"{backend.name}.dot(): argument 'y': expected f64[n] with n = 100, got f64[99]"
+    assert (error.backend, error.function, error.argument) == (backend.name, "dot", "y")
+    assert error.reason == "expected f64[n] with n = 100, got f64[99]"
+    assert isinstance(error, ValueError)
+
+
+def test_counters_count_calls_and_errors(backend) -> None:
+    nif = backend.functions["add"]
+    calls, errors, *_ = nif.counters()
+    for _ in range(5):
+        backend.add(1, 2)
+    with pytest.raises(NifError):
+        backend.add("x", 2)
+    after = nif.counters()
+    assert (after[0] - calls, after[1] - errors) == (6, 1)
+    assert 0 < after[3] <= after[4] <= after[2]
+
+
+def test_every_thread_may_call(backend) -> None:
+    x = np.arange(1000.0)
+    expected = backend.dot(x, x)
+    wrong: list[float] = []
+    before = backend.functions["dot"].counters()[0]
+
+    def work() -> None:
+        wrong.extend(got for got in (backend.dot(x, x) for _ in range(500)) if got != expected)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert backend.functions["dot"].counters()[0] - before == 4000
+
+
+def test_results_in_shared_memory_outlive_everything_else(backend) -> None:
+    array = backend.write(np.arange(10.0))
+    view = array[2:5]
+    del array
+    gc.collect()
+    assert view.tolist() == [2, 3, 4]
+    assert _core.in_shared_memory(view.ctypes.data, view.nbytes)
+    address = view.ctypes.data
+    del view
+    gc.collect()
+    assert not _core.in_shared_memory(address, 8)
+
+
+def test_a_panic_leaves_everything_usable(backend) -> None:
+    held = backend.dot
+    for i in range(50):
+        with pytest.raises(NifPanic, match=f"number {i}"):
+            backend.panic(f"number {i}")
+    assert held(np.ones(3), np.ones(3)) == 3.0
+
+
+def test_a_library_whose_clean_up_was_skipped_is_opened_afresh_each_time(lab: Lab) -> None:
+    """Zig leaves a panic by longjmp; the loader must not take the fresh copy for the one it has."""
+
+    def copies() -> int:
+        maps = Path("/proc/self/maps").read_text()
+        return len({line.split()[4] for line in maps.splitlines() if "nif_lab library" in line})
+
+    before = copies()
+    for _ in range(3):
+        with pytest.raises(NifPanic):
+            lab.zig.panic("tainted")
+        assert lab.zig.add(1, 2) == 3.0
+    assert copies() == before + 3
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+def test_ctrl_c_ends_a_long_call(backend) -> None:
+    """And Ctrl-C works at all after Julia is loaded."""
+    timer = interrupt_after(0.3)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        backend.mandelbrot(2000, 2000, -0.5, 0.5, -0.5, 0.5, 20_000)
+    timer.join()
+    assert time.monotonic() - start < 5
+    assert backend.add(1, 1) == 2.0
+
+
+def test_ctrl_c_in_plain_python_after_all_languages_are_loaded(lab) -> None:
+    timer = interrupt_after(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    timer.join()
+
+
+def test_import_starts_nothing() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter(); import nif_lab; t = time.perf_counter() - t;"
+        "print(t, [m for m in ('numpy', 'juliacall', 'matplotlib', 'ipywidgets', 'nif_lab._core') if m in sys.modules])"
+    )
+    seconds, loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split(" ", 1)
+    assert loaded.strip() == "[]"
+    assert float(seconds) < 0.1
+
+
+def test_exit_is_clean_with_everything_alive(tmp_path: Path) -> None:
+    code = (
+        "import nif_lab, numpy as np; lab = nif_lab.Lab();"
+        "kept = [b.write(np.arange(9.0)) for b in lab.backends.values()]; f = lab.zig.dot; print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+
+
+def test_a_library_may_be_replaced_while_it_is_loaded(library: Path, tmp_path: Path) -> None:
+    shutil.copy(library, tmp_path / "lib.so")
+    first = _core.open_library(str(tmp_path / "lib.so"), "copy")
+    shutil.copy(library, tmp_path / "new.so")
+    (tmp_path / "new.so").replace(tmp_path / "lib.so")
+    second = _core.open_library(str(tmp_path / "lib.so"), "copy")
+    assert first.functions["add"].function(1, 2) == second.functions["add"].function(1, 2) == 3.0

@@ -1,0 +1,167 @@
+"""The rules of the house that a machine can hold: layers, names, sizes, pins."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "nif_lab"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Layer of each module or folder of src/nif_lab; an import goes down or stays, never up. docs/architecture.md draws it.
+LAYERS = {
+    "errors": 0,
+    "wire": 0,
+    "_core": 0,
+    "telemetry": 1,
+    "backends": 2,
+    "summary": 3,
+    "build": 3,
+    "transfer": 3,
+    "lab": 3,
+    "panels": 4,
+    "demo": 4,
+    "demo_report": 4,
+    "cli": 4,
+}
+# Imports upwards that are allowed, inside a function only: a convenience for users that costs nothing until it is used.
+UPWARDS = {("lab", "panels")}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    return [ROOT / name for name in listed.stdout.decode().splitlines() if (ROOT / name).is_file()]
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Every import of our own package as (module path inside it, whether it runs when the module is imported)."""
+    tree = ast.parse(path.read_text())
+    lazy: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        guarded = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if guarded or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lazy.update(ast.walk(node))
+    here = list(path.relative_to(PACKAGE).parent.parts)
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1]
+            module = base + (node.module.split(".") if node.module else [])
+            targets = [module] if module else [[alias.name] for alias in node.names]
+            # `from . import x` inside a folder names its own modules
+            if module == here and node.module is None and here:
+                targets = [[*here, alias.name] for alias in node.names]
+            found += [(".".join(target), node not in lazy) for target in targets]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "nif_lab"]
+            found += [(name.removeprefix("nif_lab."), node not in lazy) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    mine = name_of(path).split(".")[0]
+    if mine == "__init__":
+        return  # it imports names for type checkers, and modules when they are asked for
+    for target, at_import in imports(path):
+        theirs = target.split(".")[0]
+        if theirs in {"__version__", "get_include"}:
+            continue
+        assert theirs in LAYERS, f"{path.name} imports {target}, which has no layer"
+        allowed = LAYERS[theirs] <= LAYERS[mine] or ((mine, theirs) in UPWARDS and not at_import)
+        assert allowed, f"{name_of(path)} (layer {LAYERS[mine]}) imports {target} (layer {LAYERS[theirs]})"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "backends").glob("*.py")), ids=name_of)
+def test_no_backend_imports_another(path: Path) -> None:
+    if path.stem in {"__init__", "base"}:
+        return
+    for target, _ in imports(path):
+        parts = target.split(".")
+        assert parts[0] != "backends" or parts[1:2] in ([], ["base"]), f"{path.name} imports {target}"
+
+
+def exports(tree: ast.Module) -> list[str]:
+    declared = [n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
+    assert len(declared) == 1, "declares no __all__"
+    return list(ast.literal_eval(declared[0].value))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_all_is_complete(path: Path) -> None:
+    """Every public class is exported, and in errors.py everything is; ruff holds the order."""
+    tree = ast.parse(path.read_text())
+    names = exports(tree)
+    kinds = (ast.ClassDef, ast.FunctionDef) if path.name == "errors.py" else (ast.ClassDef,)
+    defined = {n.name for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")}
+    internal = {"Installation"}  # what julia.py knows of a julia
+    assert not defined - set(names) - internal
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_names_are_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path.name} says nothing about itself"
+    exported = exports(tree)
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name in exported:
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_no_source_file_grows_past_500_lines() -> None:
+    suffixes = {".py", ".rs", ".zig", ".nim", ".jl", ".c", ".h"}
+    long = {
+        p.relative_to(ROOT): n
+        for p in tracked()
+        if p.suffix in suffixes and (n := len(p.read_text().splitlines())) > 500
+    }
+    assert not long
+
+
+def test_compilers_are_pinned_once_in_two_places() -> None:
+    """PEP 517 can't refer to an extra, so the pins stand twice."""
+    text = (ROOT / "pyproject.toml").read_text()
+    requires = re.search(r"^requires = \[(.*)\]", text, re.M)
+    extra = re.search(r"^toolchains = \[(.*)\]", text, re.M)
+    assert requires
+    assert extra
+    pins = set(re.findall(r'"([^"]+==[^"]+)"', requires[1]))
+    assert pins == set(re.findall(r'"([^"]+)"', extra[1]))
+
+
+def test_every_language_has_the_same_rooms() -> None:
+    folders = {
+        "rust": ["rust/nif/src/lib.rs", *(f"rust/kernels/src/{room}.rs" for room in ("kernels", "wire", "faults"))]
+    }
+    for language, suffix in (("zig", "zig"), ("nim", "nim"), ("julia", "jl")):
+        folders[language] = [f"{language}/src/{room}.{suffix}" for room in ("nif", "kernels", "wire", "faults")]
+    for language, rooms in folders.items():
+        assert (PACKAGE / "backends" / f"{language}.py").is_file()
+        for room in rooms:
+            assert (ROOT / room).is_file(), f"{language} has no {room}"
+
+
+def test_no_file_names_a_registry_or_a_machine() -> None:
+    hosts = ["pypi" + ".org", "crates" + ".io", "deb.debian" + ".org", "npmjs" + ".org", "github" + ".com/nim-lang"]
+    wrong = []
+    for path in tracked():
+        if path.name in {"Cargo.lock"} or path.suffix in {".png", ".ipynb"}:
+            continue  # cargo writes its registry's name into its lock file
+        text = path.read_text(errors="ignore")
+        wrong += [f"{path.relative_to(ROOT)}: {it}" for it in [*hosts, "/work" + "/", "/root" + "/"] if it in text]
+    assert not wrong
+
+
+def test_make_help_lists_every_documented_target() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("build", "lab", "demo", "test"):
+        assert re.search(rf"^  make {target}\b", shown, re.M)

@@ -1,0 +1,72 @@
+"""The wheel: everything in it, and nothing needed beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Runs inside the empty environment, where no compiler can be found.
+SCRIPT = """
+import json, shutil, sys
+import numpy as np
+import nif_lab
+lab = nif_lab.Lab()
+x = np.arange(100.0)
+print(json.dumps({
+    "home": nif_lab.__file__,
+    "compilers": [p for p in ("cc", "cargo", "zig", "nim") if shutil.which(p)],
+    "dot": {name: b.dot(x, x) for name, b in lab.backends.items() if b.loaded},
+    "missing": {name: [b.reason, b.cure] for name, b in lab.backends.items() if not b.loaded},
+    "header": open(nif_lab.get_include() + "/nif_lab.h").read(3),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*command, str(ROOT)], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_every_library(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for expected in ("libnif_rust.so", "libnif_zig.so", "libnif_nim.so", "julia/src/NifLab.jl"):
+        assert f"nif_lab/_native/{expected}" in names
+    assert "nif_lab/include/nif_lab.h" in names
+    assert any(name.startswith("nif_lab/_core.") for name in names)
+
+
+def test_it_works_in_an_empty_environment_without_compilers(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True)
+    env = {"PATH": str(tmp_path / "env" / "bin"), "HOME": str(tmp_path)}
+    done = subprocess.run([python, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["home"].startswith(str(tmp_path))
+    assert answer["compilers"] == []
+    assert answer["dot"] == dict.fromkeys(("rust", "zig", "nim"), 328350.0)
+    reason, cure = answer["missing"]["julia"]
+    assert reason == "no Julia on this machine"
+    assert "NIF_LAB_JULIA" in cure
+    # The same environment with a Julia loads the sources that came with the wheel.
+    from nif_lab.backends.julia import find_julia
+
+    env["NIF_LAB_JULIA"] = shutil.which(find_julia().program) or ""
+    done = subprocess.run([python, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["dot"]["julia"] == 328350.0, done.stderr
+    assert os.listdir(tmp_path) == ["env"], "nothing is written beside it"

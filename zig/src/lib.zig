@@ -1,0 +1,20 @@
+//! The Zig backend: the rooms, tied together.
+
+const nif = @import("nif.zig");
+const kernels = @import("kernels.zig");
+const wire = @import("wire.zig");
+const faults = @import("faults.zig");
+
+pub const panic = nif.panic;
+
+comptime {
+    nif.exportLibrary("0.1.0", &.{
+        .{ .functions = kernels, .source = @embedFile("kernels.zig") },
+        .{ .functions = wire, .source = @embedFile("wire.zig") },
+        .{ .functions = faults, .source = @embedFile("faults.zig") },
+    });
+}
+
+test {
+    _ = .{ nif, kernels, wire, faults, @import("xxh3.zig") };
+}

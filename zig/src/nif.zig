@@ -1,0 +1,184 @@
+//! The SDK: plain functions become NIFs.
+//!
+//!     //! cell.zig
+//!     const nif = @import("nif");
+//!     pub const panic = nif.panic;
+//!
+//!     pub const flags = .{ .mean = .{ .pure = true } };
+//!
+//!     /// `mean(x[n])`: the arithmetic mean.
+//!     pub fn mean(x: []const f64) !f64 {
+//!         if (x.len == 0) return nif.fail(.value, "x", "expected an element", .{});
+//!         ...
+//!     }
+//!
+//!     comptime {
+//!         nif.exportLibrary("0.1.0", &.{.{ .functions = @This(), .source = @embedFile("cell.zig") }});
+//!     }
+//!
+//! Parameters: i64, f64, bool, []const u8 (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T),
+//! AnyArray. Results: void, i64, u64, f64, bool, [:0]const u8 that lives as long as the library, *Tensor from
+//! `allocateTensor`; each also with an error. nif/guard.c must be linked.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const abi = @import("nif/abi.zig");
+const arguments = @import("nif/arguments.zig");
+const arrays = @import("nif/arrays.zig");
+const calls = @import("nif/call.zig");
+const signatures = @import("nif/signature.zig");
+
+pub const AnyArray = arrays.AnyArray;
+pub const Bytes = arrays.Bytes;
+pub const Complex = arrays.Complex;
+pub const Matrix = arrays.Matrix;
+pub const MatrixMut = arrays.MatrixMut;
+
+pub const DType = abi.DType;
+pub const Flags = abi.Flags;
+pub const Kind = abi.Kind;
+pub const Tensor = abi.Tensor;
+
+pub const Error = calls.Error;
+pub const LogLevel = calls.LogLevel;
+pub const allocateTensor = calls.allocateTensor;
+pub const cancelled = calls.cancelled;
+pub const fail = calls.fail;
+pub const log = calls.log;
+
+/// To be made `pub const panic` of the root file: a panic ends the call, not the process.
+pub const panic = std.debug.FullPanic(calls.panic);
+
+/// A file whose public functions are NIFs. Beside them stand their `flags`.
+pub const Room = struct {
+    functions: type,
+    /// The text of that file, for names and documentation.
+    source: []const u8,
+};
+
+/// Export `nif_init` and `__tvm_ffi_<name>` for each function of the rooms. Call it once, at compile time.
+pub fn exportLibrary(comptime version: [:0]const u8, comptime rooms: []const Room) void {
+    const table = comptime functionsOf(rooms ++ [_]Room{.{ .functions = abi, .source = @embedFile("nif/abi.zig") }});
+    for (table) |function| {
+        @export(function.call, .{ .name = "__tvm_ffi_" ++ std.mem.span(function.name) });
+    }
+    const library = struct {
+        const description: abi.Library = .{
+            .struct_hash = abi.struct_hash,
+            .language = "zig",
+            .compiler = "zig " ++ builtin.zig_version_string,
+            .library_version = version,
+            .n_functions = table.len,
+            .functions = table.ptr,
+        };
+
+        fn init(maybe_host: ?*const abi.Host) callconv(.c) *const abi.Library {
+            if (maybe_host) |host| calls.keepHost(host);
+            return &description;
+        }
+    };
+    @export(&library.init, .{ .name = "nif_init" });
+}
+
+fn functionsOf(comptime rooms: []const Room) []const abi.Function {
+    var table: []const abi.Function = &.{};
+    for (rooms) |room| {
+        checkFlags(room.functions);
+        for (@typeInfo(room.functions).@"struct".decl_names) |name| {
+            if (@typeInfo(@TypeOf(@field(room.functions, name))) != .@"fn") continue;
+            const signature = signatures.of(room.functions, room.source, name);
+            table = table ++ [_]abi.Function{.{
+                .name = signature.name,
+                .signature = signature.text,
+                .doc = signature.doc,
+                .call = &Export(@field(room.functions, name), signature).call,
+                .flags = flagsOf(room.functions, name),
+            }};
+        }
+    }
+    return table;
+}
+
+fn flagsOf(comptime functions: type, comptime name: []const u8) Flags {
+    var flags: Flags = .{};
+    if (!@hasDecl(functions, "flags") or !@hasField(@TypeOf(functions.flags), name)) return flags;
+    const given = @field(functions.flags, name);
+    for (@typeInfo(@TypeOf(given)).@"struct".field_names) |flag| @field(flags, flag) = @field(given, flag);
+    if (flags.pure) flags.idempotent = true;
+    return flags;
+}
+
+/// Flags of a function that isn't there are a slip of the pen.
+fn checkFlags(comptime functions: type) void {
+    if (!@hasDecl(functions, "flags")) return;
+    for (@typeInfo(@TypeOf(functions.flags)).@"struct".field_names) |name| {
+        if (!@hasDecl(functions, name)) @compileError("flags for " ++ name ++ ", which isn't a pub fn here");
+    }
+}
+
+/// The one conversion between the C ABI and a plain function.
+fn Export(comptime function: anytype, comptime signature: signatures.Signature) type {
+    return struct {
+        fn call(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any) callconv(.c) i32 {
+            const running: calls.Call = .{
+                .env = env,
+                .arguments = args,
+                .n_arguments = n_args,
+                .result = result,
+                .name = signature.name,
+                .parameter_names = comptime signature.parameterNames(),
+            };
+            return running.run(guarded);
+        }
+
+        fn guarded(running: *const calls.Call) callconv(.c) i32 {
+            const value = invoke(running) catch |err| {
+                calls.reportError(running, err);
+                return -1;
+            };
+            running.result.* = toAny(value);
+            return 0;
+        }
+
+        fn invoke(running: *const calls.Call) !Payload(@TypeOf(function)) {
+            const Tuple = std.meta.ArgsTuple(@TypeOf(function));
+            return @call(.auto, function, try arguments.take(Tuple, signature.parameters, running));
+        }
+    };
+}
+
+/// What a function returns when it doesn't fail.
+fn Payload(comptime Function: type) type {
+    const Result = @typeInfo(Function).@"fn".return_type.?;
+    return switch (@typeInfo(Result)) {
+        .error_union => |result| result.payload,
+        else => Result,
+    };
+}
+
+fn toAny(value: anytype) abi.Any {
+    return switch (@TypeOf(value)) {
+        void => .{ .type_index = .none, .v = .{ .i = 0 } },
+        i64 => .{ .type_index = .int, .v = .{ .i = value } },
+        u64 => .{ .type_index = .int, .v = .{ .i = @bitCast(value) } },
+        f64 => .{ .type_index = .float, .v = .{ .f = value } },
+        bool => .{ .type_index = .bool, .v = .{ .i = @intFromBool(value) } },
+        [:0]const u8 => .{ .type_index = .str, .v = .{ .p = @constCast(value.ptr) } },
+        *Tensor => .{ .type_index = .tensor, .v = .{ .p = value } },
+        else => comptime unreachable,
+    };
+}
+
+test "pure means idempotent too" {
+    const room = struct {
+        pub const flags = .{ .one = .{ .pure = true } };
+        pub fn one() void {}
+        pub fn two() void {}
+    };
+    try std.testing.expectEqual(Flags{ .pure = true, .idempotent = true }, comptime flagsOf(room, "one"));
+    try std.testing.expectEqual(Flags{}, comptime flagsOf(room, "two"));
+}
+
+test {
+    _ = .{ abi, arguments, arrays, calls, signatures };
+}

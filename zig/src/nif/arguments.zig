@@ -1,0 +1,415 @@
+//! From the caller's values to a function's own types, or to an error in the words of docs/abi.md.
+//!
+//! The checks are unrolled for each function at compile time; refusals are shared and cold.
+
+const std = @import("std");
+const abi = @import("abi.zig");
+const arrays = @import("arrays.zig");
+const Call = @import("call.zig").Call;
+const Parameter = @import("signature.zig").Parameter;
+
+const Refused = error{Failed};
+
+/// An array argument, whatever it came as.
+const Array = struct {
+    /// Of element [0, 0]; never 0, so that an empty array is a slice too.
+    address: usize,
+    dtype: abi.DType,
+    shape: []const i64,
+    /// In elements; null is row-major.
+    strides: ?[*]const i64,
+
+    fn count(array: Array) usize {
+        return countOf(array.shape);
+    }
+};
+
+/// The arguments of `call` as the tuple that the function takes.
+pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: *const Call) Refused!Tuple {
+    if (call.n_arguments != parameters.len) return refuseCount(call, parameters.len);
+    if (parameters.len == 0) return .{};
+
+    const values = call.arguments.?[0..parameters.len];
+    var taken: [parameters.len]Array = undefined;
+    inline for (parameters, values, &taken, 0..) |parameter, *value, *array, index| {
+        if (comptime parameter.form.isArray()) {
+            array.* = try takeArray(parameter, call, value, index);
+        } else if (!accepts(parameter, value.type_index)) {
+            return refuseType(call, .type, index, parameter.spelling);
+        }
+    }
+    try checkDimensions(parameters, call, &taken);
+    try checkOverlap(parameters, call, &taken);
+
+    var tuple: Tuple = undefined;
+    inline for (parameters, values, taken, 0..) |parameter, *value, array, index| {
+        tuple[index] = convert(@TypeOf(tuple[index]), parameter, value, array);
+    }
+    return tuple;
+}
+
+/// Whether a scalar parameter takes values of this type.
+fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
+    return switch (parameter.form) {
+        .float => index == .float or index == .int or index == .bool,
+        .int => index == .int or index == .bool,
+        .bool => index == .bool,
+        .str => index == .str or index == .tvm_small_str or index == .tvm_str,
+        .bytes => isBytes(index),
+        .vector, .matrix, .any => comptime unreachable,
+    };
+}
+
+fn isBytes(index: abi.TypeIndex) bool {
+    return index == .bytes or index == .tvm_small_bytes or index == .tvm_bytes;
+}
+
+inline fn takeArray(
+    comptime parameter: Parameter,
+    call: *const Call,
+    value: *const abi.Any,
+    comptime index: usize,
+) Refused!Array {
+    if (parameter.form == .any and isBytes(value.type_index)) return takeBytes(call, value, index);
+    const tensor = tensorOf(value) orelse return refuseType(call, .type, index, parameter.spelling);
+    const has_dtype = switch (parameter.form) {
+        .vector, .matrix => |dtype| std.meta.eql(tensor.dtype, dtype),
+        .any => arrays.elementName(tensor.dtype) != null,
+        .int, .float, .bool, .str, .bytes => comptime unreachable,
+    };
+    if (!has_dtype) return refuseType(call, .type, index, parameter.spelling);
+    if (parameter.form != .any and tensor.ndim != parameter.dimensions.len) {
+        return refuseType(call, .value, index, parameter.spelling);
+    }
+    const alignment = switch (parameter.form) {
+        .vector, .matrix => |dtype| alignmentOf(dtype),
+        else => alignmentOf(tensor.dtype),
+    };
+    return checkMemory(call, tensor, index, alignment, parameter.form != .matrix);
+}
+
+fn takeBytes(call: *const Call, value: *const abi.Any, index: usize) Refused!Array {
+    const small_sizes = [_]i64{ 0, 1, 2, 3, 4, 5, 6, 7, 8 };
+    const bytes = bytesOf(value);
+    if (bytes.data == null and bytes.size > 0) return refuse(call, index, "has no data", .{});
+    return .{
+        .address = if (bytes.data) |data| @intFromPtr(data) else 1,
+        .dtype = arrays.elementType(u8),
+        // A small one has no size field to point to.
+        .shape = if (value.type_index == .tvm_small_bytes)
+            small_sizes[value.zero..][0..1]
+        else
+            @ptrCast(&recordOf(value).size),
+        .strides = null,
+    };
+}
+
+inline fn checkMemory(
+    call: *const Call,
+    tensor: *const abi.Tensor,
+    index: usize,
+    alignment: usize,
+    comptime contiguous: bool,
+) Refused!Array {
+    const shape = shapeOf(tensor);
+    const is_empty = std.mem.findScalar(i64, shape, 0) != null;
+    if (tensor.device.type != abi.device_cpu) return refuse(call, index, "expected memory of the CPU", .{});
+    if (tensor.data == null and !is_empty) return refuse(call, index, "has no data", .{});
+    const address = @intFromPtr(tensor.data) +% tensor.byte_offset;
+    if (address % alignment != 0) return refuseAlignment(call, index, alignment);
+    if (contiguous and !is_empty and !isContiguous(shape, tensor.strides)) {
+        return refuseStrides(call, index, tensor.strides.?[0..shape.len]);
+    }
+    return .{
+        .address = if (is_empty) alignment else address,
+        .dtype = tensor.dtype,
+        .shape = shape,
+        .strides = tensor.strides,
+    };
+}
+
+fn isContiguous(shape: []const i64, maybe_strides: ?[*]const i64) bool {
+    const strides = maybe_strides orelse return true;
+    var expected: i64 = 1;
+    var axis = shape.len;
+    while (axis > 0) {
+        axis -= 1;
+        if (shape[axis] != 1 and strides[axis] != expected) return false;
+        expected *= shape[axis];
+    }
+    return true;
+}
+
+fn checkDimensions(
+    comptime parameters: []const Parameter,
+    call: *const Call,
+    taken: *const [parameters.len]Array,
+) Refused!void {
+    inline for (parameters, 0..) |parameter, index| {
+        if (comptime parameter.form == .int and isDimension(parameters, parameter.name)) {
+            const length = call.arguments.?[index].v.i;
+            if (length < 0) return refuse(call, index, "expected 0 or more, got {d}", .{length});
+        }
+    }
+    inline for (parameters, 0..) |parameter, index| {
+        inline for (parameter.dimensions, 0..) |dimension, axis| {
+            const expected = switch (comptime bindingOf(parameters, dimension)) {
+                .argument => |source| call.arguments.?[source].v.i,
+                .axis => |source| taken[source[0]].shape[source[1]],
+                .free => continue,
+            };
+            if (taken[index].shape[axis] != expected) {
+                return refuseDimension(call, index, parameter.spelling, dimension, expected);
+            }
+        }
+    }
+}
+
+fn isDimension(comptime parameters: []const Parameter, comptime name: []const u8) bool {
+    for (parameters) |parameter| for (parameter.dimensions) |dimension| {
+        if (std.mem.eql(u8, dimension, name)) return true;
+    };
+    return false;
+}
+
+/// What fixes a dimension: an i64 argument of its name, else the first axis of its name.
+const Binding = union(enum) { argument: usize, axis: [2]usize, free };
+
+fn bindingOf(comptime parameters: []const Parameter, comptime name: []const u8) Binding {
+    if (std.mem.eql(u8, name, "...")) return .free;
+    for (parameters, 0..) |parameter, index| {
+        if (parameter.form == .int and std.mem.eql(u8, parameter.name, name)) return .{ .argument = index };
+    }
+    for (parameters, 0..) |parameter, index| for (parameter.dimensions, 0..) |dimension, axis| {
+        if (std.mem.eql(u8, dimension, name)) return .{ .axis = .{ index, axis } };
+    };
+    unreachable;
+}
+
+fn checkOverlap(
+    comptime parameters: []const Parameter,
+    call: *const Call,
+    taken: *const [parameters.len]Array,
+) Refused!void {
+    inline for (parameters, 0..) |written, index| {
+        if (!written.mutable) continue;
+        const span: Span = .of(taken[index]);
+        inline for (parameters, 0..) |parameter, other| {
+            if (comptime other == index or !parameter.form.isArray()) continue;
+            if (span.meets(.of(taken[other]))) return refuseOverlap(call, index, parameter.name);
+        }
+    }
+}
+
+/// The addresses that an array touches, from the first to behind the last.
+const Span = struct {
+    first: usize,
+    end: usize,
+
+    fn of(array: Array) Span {
+        // Without elements it meets nothing.
+        if (array.count() == 0) return .{ .first = std.math.maxInt(usize), .end = 0 };
+        const size = sizeOf(array.dtype);
+        const strides = array.strides orelse
+            return .{ .first = array.address, .end = array.address + array.count() * size };
+        var span: Span = .{ .first = array.address, .end = array.address + size };
+        for (array.shape, strides) |length, stride| {
+            const reach: usize = @as(usize, @intCast(length - 1)) * @abs(stride) * size;
+            if (stride < 0) span.first -= reach else span.end += reach;
+        }
+        return span;
+    }
+
+    fn meets(span: Span, other: Span) bool {
+        return span.first < other.end and other.first < span.end;
+    }
+};
+
+/// A checked argument as the Zig type `T` of its parameter.
+inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const abi.Any, array: Array) T {
+    switch (parameter.form) {
+        .int => return value.v.i,
+        .float => return if (value.type_index == .float) value.v.f else @floatFromInt(value.v.i),
+        .bool => return value.v.i != 0,
+        .str => return textOf(value),
+        .bytes => return .{ .data = sliceOf(bytesOf(value)) },
+        .vector => return @as(
+            [*]@typeInfo(T).pointer.child,
+            @ptrFromInt(array.address),
+        )[0..@intCast(array.shape[0])],
+        .matrix => return .{
+            .data = @ptrFromInt(array.address),
+            .rows = @intCast(array.shape[0]),
+            .columns = @intCast(array.shape[1]),
+            .row_stride = if (array.strides) |strides| strides[0] else array.shape[1],
+            .column_stride = if (array.strides) |strides| strides[1] else 1,
+        },
+        .any => return .{
+            .bytes = @as([*]const u8, @ptrFromInt(array.address))[0 .. array.count() * sizeOf(array.dtype)],
+            .dtype = array.dtype,
+            .shape = array.shape,
+        },
+    }
+}
+
+fn tensorOf(value: *const abi.Any) ?*const abi.Tensor {
+    return switch (value.type_index) {
+        .tensor => @ptrCast(@alignCast(value.v.p)),
+        .tvm_tensor => @ptrCast(@alignCast(tvmPayload(value))),
+        else => null,
+    };
+}
+
+fn tvmPayload(value: *const abi.Any) *const anyopaque {
+    return @as([*]const u8, @ptrCast(value.v.p.?)) + abi.tvm_header_size;
+}
+
+/// The record behind text or bytes that isn't small.
+fn recordOf(value: *const abi.Any) *const abi.Bytes {
+    return if (value.type_index == .bytes)
+        @ptrCast(@alignCast(value.v.p.?))
+    else
+        @ptrCast(@alignCast(tvmPayload(value)));
+}
+
+fn bytesOf(value: *const abi.Any) abi.Bytes {
+    const is_small = value.type_index == .tvm_small_bytes or value.type_index == .tvm_small_str;
+    return if (is_small) .{ .data = &value.v.small, .size = value.zero } else recordOf(value).*;
+}
+
+fn textOf(value: *const abi.Any) []const u8 {
+    if (value.type_index != .str) return sliceOf(bytesOf(value));
+    return std.mem.span(@as([*:0]const u8, @ptrCast(value.v.p.?)));
+}
+
+fn sliceOf(bytes: abi.Bytes) []const u8 {
+    return if (bytes.data) |data| data[0..bytes.size] else &.{};
+}
+
+fn shapeOf(tensor: *const abi.Tensor) []const i64 {
+    const shape = tensor.shape orelse return &.{};
+    return shape[0..@intCast(tensor.ndim)];
+}
+
+fn countOf(shape: []const i64) usize {
+    var product: usize = 1;
+    for (shape) |length| product *= @intCast(length);
+    return product;
+}
+
+fn sizeOf(dtype: abi.DType) usize {
+    return dtype.bits / 8;
+}
+
+fn alignmentOf(dtype: abi.DType) usize {
+    return if (dtype.code == .complex) sizeOf(dtype) / 2 else sizeOf(dtype);
+}
+
+fn refuse(call: *const Call, index: usize, comptime format: []const u8, values: anytype) Refused {
+    @branchHint(.cold);
+    call.report(.value, @intCast(index), format, values);
+    return error.Failed;
+}
+
+fn refuseCount(call: *const Call, count: usize) Refused {
+    @branchHint(.cold);
+    const plural = if (count == 1) "" else "s";
+    call.report(.type, -1, "takes {d} argument{s}, {d} given", .{ count, @as([]const u8, plural), call.n_arguments });
+    return error.Failed;
+}
+
+fn refuseType(call: *const Call, kind: abi.Kind, index: usize, expected: []const u8) Refused {
+    @branchHint(.cold);
+    const given: Description = .{ .value = &call.arguments.?[index] };
+    call.report(kind, @intCast(index), "expected {s}, got {f}", .{ expected, given });
+    return error.Failed;
+}
+
+fn refuseAlignment(call: *const Call, index: usize, alignment: usize) Refused {
+    @branchHint(.cold);
+    return refuse(call, index, "expected data aligned to {d} bytes", .{alignment});
+}
+
+fn refuseStrides(call: *const Call, index: usize, strides: []const i64) Refused {
+    @branchHint(.cold);
+    const list: List = .{ .numbers = strides };
+    return refuse(call, index, "expected contiguous memory, got strides {f}", .{list});
+}
+
+fn refuseOverlap(call: *const Call, index: usize, other: []const u8) Refused {
+    @branchHint(.cold);
+    return refuse(call, index, "overlaps argument '{s}'", .{other});
+}
+
+fn refuseDimension(
+    call: *const Call,
+    index: usize,
+    spelling: []const u8,
+    dimension: []const u8,
+    expected: i64,
+) Refused {
+    @branchHint(.cold);
+    const given: Description = .{ .value = &call.arguments.?[index] };
+    const values = .{ spelling, dimension, expected, given };
+    return refuse(call, index, "expected {s} with {s} = {d}, got {f}", values);
+}
+
+/// What came, as errors spell it: "str", "f32[3,4]".
+const Description = struct {
+    value: *const abi.Any,
+
+    pub fn format(description: Description, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        const tensor = tensorOf(description.value) orelse
+            return writer.writeAll(scalarName(description.value.type_index));
+        if (arrays.elementName(tensor.dtype)) |name| {
+            try writer.writeAll(name);
+        } else {
+            const dtype = tensor.dtype;
+            try writer.print("{d}/{d}/{d}", .{ @backingInt(dtype.code), dtype.bits, dtype.lanes });
+        }
+        try writer.print("{f}", .{List{ .numbers = shapeOf(tensor) }});
+    }
+};
+
+fn scalarName(index: abi.TypeIndex) []const u8 {
+    return switch (index) {
+        .none => "None",
+        .int => "i64",
+        .bool => "bool",
+        .float => "f64",
+        .dtype => "dtype",
+        .device => "device",
+        .str, .tvm_small_str, .tvm_str => "str",
+        .bytes, .tvm_small_bytes, .tvm_bytes => "bytes",
+        .tensor, .tvm_tensor, _ => "object",
+    };
+}
+
+/// "[3,4]".
+const List = struct {
+    numbers: []const i64,
+
+    pub fn format(list: List, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+        try writer.writeByte('[');
+        for (list.numbers, 0..) |number, index| {
+            if (index > 0) try writer.writeByte(',');
+            try writer.print("{d}", .{number});
+        }
+        try writer.writeByte(']');
+    }
+};
+
+test "spans follow negative strides and empty arrays meet nothing" {
+    const f64s = comptime arrays.elementType(f64);
+    const strides = [_]i64{ -4, 1 };
+    const flipped: Span = .of(.{ .address = 1032, .dtype = f64s, .shape = &.{ 2, 3 }, .strides = &strides });
+    try std.testing.expectEqual(Span{ .first = 1000, .end = 1056 }, flipped);
+    const empty: Span = .of(.{ .address = 1008, .dtype = f64s, .shape = &.{0}, .strides = null });
+    try std.testing.expect(flipped.meets(flipped) and !flipped.meets(empty) and !empty.meets(flipped));
+}
+
+test "an axis of length 1 is contiguous whatever its stride" {
+    const strides = [_]i64{ 7, 1 };
+    try std.testing.expect(isContiguous(&.{ 1, 3 }, &strides));
+    try std.testing.expect(!isContiguous(&.{ 2, 3 }, &strides));
+}

@@ -1,0 +1,232 @@
+//! Signatures, at compile time: types from the function, names, dimensions and text from its documentation.
+//!
+//! Zig's reflection knows no parameter names, so they stand in the first line of the documentation, which is
+//! the call: "dot(x[n], y[n])". The room's own source is searched for it.
+
+const std = @import("std");
+const mem = std.mem;
+const abi = @import("abi.zig");
+const arrays = @import("arrays.zig");
+
+pub const Parameter = struct {
+    name: [:0]const u8,
+    form: Form,
+    /// The name of each axis; those of `any` are "...".
+    dimensions: []const []const u8,
+    /// The type as errors spell it: "f64[n]".
+    spelling: []const u8,
+    mutable: bool,
+};
+
+/// What the Zig type of a parameter asks for.
+pub const Form = union(enum) {
+    int,
+    float,
+    bool,
+    str,
+    bytes,
+    vector: abi.DType,
+    matrix: abi.DType,
+    any,
+
+    pub fn isArray(form: Form) bool {
+        return switch (form) {
+            .vector, .matrix, .any => true,
+            .int, .float, .bool, .str, .bytes => false,
+        };
+    }
+};
+
+pub const Signature = struct {
+    name: [:0]const u8,
+    parameters: []const Parameter,
+    text: [:0]const u8,
+    doc: [:0]const u8,
+
+    pub fn parameterNames(comptime signature: Signature) []const []const u8 {
+        var names: [signature.parameters.len][]const u8 = undefined;
+        for (&names, signature.parameters) |*name, parameter| name.* = parameter.name;
+        const final = names;
+        return &final;
+    }
+};
+
+/// The signature of `functions.name`, documented in `source`.
+pub fn of(comptime functions: type, comptime source: []const u8, comptime name: [:0]const u8) Signature {
+    @setEvalBranchQuota(1_000_000);
+    const info = @typeInfo(@TypeOf(@field(functions, name))).@"fn";
+    const declaration = mem.find(u8, source, "\npub fn " ++ name ++ "(") orelse
+        @compileError("pub fn " ++ name ++ " isn't in the source that was given for its room");
+    const call = parseCall(name, documentation(source, declaration));
+    if (call.arguments.len != info.param_types.len) {
+        @compileError(name ++ ": the call in its documentation has another number of arguments");
+    }
+
+    var parameters: []const Parameter = &.{};
+    var text: []const u8 = name ++ "(";
+    var position = declaration;
+    for (call.arguments, info.param_types, 0..) |argument, maybe_type, index| {
+        const T = maybe_type orelse @compileError(name ++ ": a NIF can't be generic");
+        const written, const dimensions = parseArgument(argument);
+        position = mem.findPos(u8, source, position, written ++ ": ") orelse
+            @compileError(name ++ ": has no parameter " ++ written);
+        const parameter = parameterOf(written, dimensions, T);
+        const separator = if (index == 0) "" else ", ";
+        const mut = if (parameter.mutable) "mut " else "";
+        text = text ++ separator ++ written ++ ": " ++ mut ++ parameter.spelling;
+        parameters = parameters ++ [_]Parameter{parameter};
+    }
+    return .{
+        .name = name,
+        .parameters = parameters,
+        .text = terminated(text ++ ") -> " ++ resultName(info.return_type.?)),
+        .doc = terminated(call.doc),
+    };
+}
+
+/// The comment lines right above `declaration`, without their slashes.
+fn documentation(comptime source: []const u8, comptime declaration: usize) []const u8 {
+    var text: []const u8 = "";
+    var end = declaration;
+    while (end > 0) {
+        const start = if (mem.findScalarLast(u8, source[0..end], '\n')) |newline| newline + 1 else 0;
+        const line = mem.cutPrefix(u8, source[start..end], "///") orelse break;
+        text = mem.trim(u8, line, " ") ++ "\n" ++ text;
+        end = start -| 1;
+    }
+    return text;
+}
+
+const DocumentedCall = struct { arguments: []const []const u8, doc: []const u8 };
+
+/// Take "`dot(x[n], y[n])`: inner product." apart; the marks around the call are optional.
+fn parseCall(comptime name: []const u8, comptime text: []const u8) DocumentedCall {
+    const cure = name ++ ": the first line of its documentation must be the call, such as `" ++
+        name ++ "(x[n])`, closed by a period or a colon";
+    const marked = text.len > 0 and text[0] == '`';
+    var rest = mem.cutPrefix(u8, text[@intFromBool(marked)..], name ++ "(") orelse @compileError(cure);
+
+    var arguments: []const []const u8 = &.{};
+    while (rest[0] != ')') {
+        const length = argumentLength(rest) orelse @compileError(cure);
+        arguments = arguments ++ [_][]const u8{mem.trim(u8, rest[0..length], " ")};
+        rest = rest[length + @intFromBool(rest[length] == ',') ..];
+    }
+    rest = rest[1..];
+    if (marked) rest = mem.cutPrefix(u8, rest, "`") orelse @compileError(cure);
+    if (rest[0] != '.' and rest[0] != ':') @compileError(cure);
+    return .{ .arguments = arguments, .doc = mem.trim(u8, rest[1..], " \n") };
+}
+
+/// Up to the comma or parenthesis that ends the first argument; commas also stand inside brackets.
+fn argumentLength(comptime text: []const u8) ?usize {
+    var bracketed = false;
+    for (text, 0..) |character, index| switch (character) {
+        '[' => bracketed = true,
+        ']' => bracketed = false,
+        ',', ')' => if (!bracketed) return index,
+        '\n' => return null,
+        else => {},
+    };
+    return null;
+}
+
+/// "a[m,n]" is named a and has the axes m and n.
+fn parseArgument(comptime argument: []const u8) struct { [:0]const u8, []const []const u8 } {
+    const name, const rest = mem.cutScalar(u8, argument, '[') orelse return .{ terminated(argument), &.{} };
+    var dimensions: []const []const u8 = &.{};
+    var axes = mem.splitScalar(u8, mem.trimEnd(u8, rest, "]"), ',');
+    while (axes.next()) |axis| dimensions = dimensions ++ [_][]const u8{mem.trim(u8, axis, " ")};
+    return .{ terminated(name), dimensions };
+}
+
+fn parameterOf(comptime name: [:0]const u8, comptime dimensions: []const []const u8, comptime T: type) Parameter {
+    const form = formOf(T, dimensions.len);
+    const rank: usize = switch (form) {
+        .int, .float, .bool, .str, .bytes => 0,
+        .vector, .any => 1,
+        .matrix => 2,
+    };
+    if (dimensions.len != rank) {
+        @compileError(std.fmt.comptimePrint("{s}: {s} needs {d} dimensions", .{ name, @typeName(T), rank }));
+    }
+    var axes: []const u8 = "";
+    for (dimensions, 0..) |dimension, index| axes = axes ++ (if (index == 0) "" else ",") ++ dimension;
+    return .{
+        .name = name,
+        .form = form,
+        .dimensions = dimensions,
+        .spelling = switch (form) {
+            .int => "i64",
+            .float => "f64",
+            .bool, .str, .bytes => @tagName(form),
+            .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ axes ++ "]",
+            .any => "any[...]",
+        },
+        .mutable = switch (@typeInfo(T)) {
+            .pointer => |pointer| !pointer.attrs.@"const",
+            .@"struct" => form == .matrix and T.mutable,
+            else => false,
+        },
+    };
+}
+
+fn formOf(comptime T: type, comptime rank: usize) Form {
+    switch (T) {
+        i64 => return .int,
+        f64 => return .float,
+        bool => return .bool,
+        arrays.Bytes => return .bytes,
+        arrays.AnyArray => return .any,
+        // Text and u8 arrays have one Zig type; an array has a dimension.
+        []const u8 => if (rank == 0) return .str,
+        else => {},
+    }
+    return switch (@typeInfo(T)) {
+        .pointer => |pointer| .{ .vector = arrays.elementType(pointer.child) },
+        .@"struct" => .{ .matrix = arrays.elementType(T.Element) },
+        else => @compileError(@typeName(T) ++ " can't be the parameter of a NIF"),
+    };
+}
+
+fn resultName(comptime Result: type) []const u8 {
+    return switch (Result) {
+        void => "None",
+        i64, u64, f64, bool => @typeName(Result),
+        [:0]const u8 => "str",
+        *abi.Tensor => "any[...]",
+        else => switch (@typeInfo(Result)) {
+            .error_union => |result| resultName(result.payload),
+            else => @compileError(@typeName(Result) ++ " can't be the result of a NIF"),
+        },
+    };
+}
+
+fn terminated(comptime text: []const u8) [:0]const u8 {
+    return std.fmt.comptimePrint("{s}", .{text});
+}
+
+const example = struct {
+    pub fn scale(a: arrays.Matrix(f32), factor: f64, label: []const u8, out: arrays.MatrixMut(i64)) error{Odd}!u64 {
+        _ = .{ a, factor, label, out };
+        return 0;
+    }
+};
+
+const example_source =
+    \\/// Not this one.
+    \\
+    \\/// `scale(a[m, n], factor, label, out[n,m])`: first line,
+    \\/// second line.
+    \\pub fn scale(a: nif.Matrix(f32), factor: f64, label: []const u8, out: nif.MatrixMut(i64)) !u64 {
+;
+
+test "a signature is made of types and documentation" {
+    const signature = comptime of(example, example_source, "scale");
+    try std.testing.expectEqualStrings(
+        "scale(a: f32[m,n], factor: f64, label: str, out: mut i64[n,m]) -> u64",
+        signature.text,
+    );
+    try std.testing.expectEqualStrings("first line,\nsecond line.", signature.doc);
+    try std.testing.expectEqualStrings("label", signature.parameters[2].name);
+}
