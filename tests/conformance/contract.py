@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
-#: nif_function.flags by the names that docs/kernels.md uses.
-FLAGS: Final = {"LONG": 1, "IDEMPOTENT": 2, "PURE": 4, "THREAD_BOUND": 8, "POLLS_CANCEL": 16, "FAULT": 32}
+#: nif_function.flags by the names that docs/kernels.md uses; a PURE function is IDEMPOTENT too.
+FLAGS: Final = {"LONG": 1, "IDEMPOTENT": 2, "PURE": 4 | 2, "THREAD_BOUND": 8, "POLLS_CANCEL": 16, "FAULT": 32}
 
 #: The element types of the ABI and what NumPy calls them.
 ELEMENTS: Final = {
@@ -70,7 +70,7 @@ class Function:
 
     @property
     def flag_names(self) -> set[str]:
-        return {name for name, bit in FLAGS.items() if self.flags & bit}
+        return {name for name, bit in FLAGS.items() if self.flags & bit == bit}
 
     @property
     def outputs(self) -> int:

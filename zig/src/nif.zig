@@ -70,7 +70,11 @@ pub fn exportLibrary(comptime version: [:0]const u8, comptime rooms: []const Roo
             .library_version = version,
             .n_functions = table.len,
             .functions = table.ptr,
+            .unload = &unload,
         };
+
+        /// Nothing of this SDK outlives a call, so a host may close the library: it opens a fresh copy after each panic.
+        fn unload() callconv(.c) void {}
 
         fn init(maybe_host: ?*const abi.Host) callconv(.c) *const abi.Library {
             if (maybe_host) |host| calls.keepHost(host);

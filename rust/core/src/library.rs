@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH};
@@ -24,14 +24,59 @@ pub struct Origin {
     pub path: Option<String>,
     pub owner: Option<Py<Owner>>,
     tainted: AtomicBool,
+    /// Calls that run without the GIL. The others are over whenever somebody holds it.
+    running: AtomicUsize,
     /// The functions whose pointers a reload swaps.
     nifs: Mutex<Vec<Py<Nif>>>,
+    /// The copy that the last reload opened; none before the first.
+    copy: Mutex<Option<Opened>>,
+}
+
+/// A library as the loader knows it, and its table.
+#[derive(Clone, Copy)]
+struct Opened {
+    handle: *mut libc::c_void,
+    table: &'static Table,
+}
+
+// SAFETY: the handle is only ever given back to the loader, which locks.
+unsafe impl Send for Opened {}
+
+impl Opened {
+    /// Let go of a library that says it can be: one without an unload hook stays.
+    ///
+    /// # Safety
+    /// No call of it runs, and nobody keeps a pointer into it.
+    unsafe fn close(self) {
+        if let Some(unload) = self.table.unload {
+            // SAFETY: the caller's promise, and the library's: after this hook nothing of it is in use.
+            unsafe {
+                unload();
+                libc::dlclose(self.handle);
+            }
+        }
+    }
+}
+
+/// While it lives, a call runs without the GIL.
+pub struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Origin {
     /// Note that a failure skipped clean-up. The next call opens the library afresh.
     pub fn taint(&self) {
         self.tainted.store(true, Ordering::Relaxed);
+    }
+
+    /// To be held while a call runs without the GIL.
+    pub fn running(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(&self.running)
     }
 
     #[inline]
@@ -64,12 +109,12 @@ fn refuse(reason: String) -> Refusal {
 /// Open the library at `path`.
 ///
 /// A damaged file must be found here: the dynamic loader maps what the headers promise and dies on what isn't there.
-fn open_table(path: &Path) -> Result<&'static Table, Refusal> {
+fn open_file(path: &Path) -> Result<Opened, Refusal> {
     let shown = path.display();
     check_elf(path).map_err(|e| refuse(format!("{shown}: {e}")))?;
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| refuse(format!("{shown}: {e}")))?;
-    // SAFETY: loading runs the library's initialisers, which is what the user asked for; it is never closed, so the table
-    // lives as long as the process. `nif_init` has the type that the contract gives it.
+    // SAFETY: loading runs the library's initialisers, which is what the user asked for; the table lives until
+    // the library is closed. `nif_init` has the type that the contract gives it.
     unsafe {
         let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
         if handle.is_null() {
@@ -82,7 +127,8 @@ fn open_table(path: &Path) -> Result<&'static Table, Refusal> {
             return Err((format!("{shown} is not a NIF library: it exports no nif_init"), cure));
         }
         let init = std::mem::transmute::<*mut libc::c_void, Init>(symbol);
-        check_table(init(&raw const HOST), &shown.to_string())
+        let table = check_table(init(&raw const HOST), &shown.to_string())?;
+        Ok(Opened { handle, table })
     }
 }
 
@@ -189,14 +235,22 @@ fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> 
 }
 
 fn origin(backend: &str, path: Option<String>, owner: Option<Py<Owner>>) -> Origin {
-    Origin { backend: backend.into(), path, owner, tainted: AtomicBool::new(false), nifs: Mutex::default() }
+    Origin {
+        backend: backend.into(),
+        path,
+        owner,
+        tainted: AtomicBool::new(false),
+        running: AtomicUsize::new(0),
+        nifs: Mutex::default(),
+        copy: Mutex::default(),
+    }
 }
 
 /// Open the NIF library in the file `path` as the backend `backend`.
 #[pyfunction]
 pub fn open_library(py: Python<'_>, path: &str, backend: &str) -> PyResult<Library> {
-    let table = open_table(Path::new(path)).map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
-    describe(py, table, origin(backend, Some(path.into()), None))
+    let opened = open_file(Path::new(path)).map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    describe(py, opened.table, origin(backend, Some(path.into()), None))
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
@@ -228,21 +282,32 @@ pub fn layout() -> &'static str {
 
 /// Open a tainted library afresh and swap every function that is held.
 ///
-/// The loader knows a file by its inode, so the second copy is a memfd. The first stays open: code of it may still run.
+/// The loader knows a file by its name and inode, so each copy is a memfd. The one before is closed if it allows that and
+/// no call of it runs; else it stays, which costs what it has in memory.
 #[cold]
 pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
-    origin.tainted.store(false, Ordering::Relaxed);
-    let Some(path) = &origin.path else { return Ok(()) };
+    let Some(path) = &origin.path else {
+        origin.tainted.store(false, Ordering::Relaxed); // a runtime cleans up after its own exceptions
+        return Ok(());
+    };
     let copied = copy_to_memfd(path)
         .map_err(|e| refuse(format!("{path} can't be opened afresh after a panic: {e}")))
-        .and_then(|file| open_table(Path::new(&unique_path(&file))));
-    let table = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
+        .and_then(|file| open_file(Path::new(&unique_path(&file))));
+    let fresh = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
     let nifs = origin.nifs.lock().unwrap_or_else(PoisonError::into_inner);
-    for function in functions(table) {
+    for function in functions(fresh.table) {
         let signature = text(function.signature);
         if let Some(nif) = nifs.iter().find(|nif| nif.get().signature_text() == signature) {
             nif.get().swap(function.call);
         }
+    }
+    let former = origin.copy.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh);
+    origin.tainted.store(false, Ordering::Relaxed);
+    if let Some(former) = former
+        && origin.running.load(Ordering::Relaxed) == 0
+    {
+        // SAFETY: the GIL is held, so calls that hold it are over, and none runs without it; all pointers were swapped.
+        unsafe { former.close() };
     }
     Ok(())
 }

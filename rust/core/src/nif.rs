@@ -70,7 +70,8 @@ impl Nif {
             signature,
             signature_text: signature_text.into(),
             doc: doc.into(),
-            flags,
+            // A function without an effect may always be called again.
+            flags: if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT },
             stats: Stats::default(),
             origin,
             call: AtomicPtr::new(call as *mut ()),
@@ -112,12 +113,14 @@ impl Nif {
         // SAFETY: the caller of a built-in keeps its arguments alive; `outputs` holds what was added.
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
         let call = self.target();
-        // SAFETY: `call` is a function of a library that is never closed, and the frame's objects are alive as above.
+        // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let run = |cancel| unsafe { frame.run(call, cancel) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
+            let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
             py.detach(|| run(guard.flag()))
         } else if self.flags & flag::LONG != 0 || frame.bytes_total >= RELEASE_BYTES {
+            let _running = self.origin.running();
             py.detach(|| run(&interrupt::NEVER))
         } else {
             run(&interrupt::NEVER)

@@ -91,19 +91,39 @@ def find_julia() -> Installation:
 
 
 def package() -> Path:
-    """Return the folder of the NifLab package's sources: the checkout's, else the wheel's copy."""
+    """Return the folder of the NifLab package: the checkout's, else the wheel's copy."""
     root = source_root()
-    return (root if root else PACKAGE / "_native") / "julia" / "src"
+    return (root if root else PACKAGE / "_native") / "julia"
+
+
+#: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a folder
+#: of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled each time.
+CODE: Final = """
+try
+    if !isdefined(Main, :NifLab)
+        pushfirst!(DEPOT_PATH, {cache})
+        push!(LOAD_PATH, {package})
+        try
+            @eval Main using NifLab
+        catch
+            @eval Main include(joinpath({package}, "src", "NifLab.jl"))
+        finally
+            popfirst!(DEPOT_PATH)
+        end
+    end
+    string(Base.invokelatest(Main.NifLab.table_address, UInt({host})))
+catch e
+    "error: " * sprint(showerror, e)
+end
+"""
 
 
 def _code(host: int) -> str:
-    """Give the table's address as text, or say why there is none."""
-    source = str(package() / "NifLab.jl").replace("\\", "\\\\").replace('"', '\\"')
-    return (
-        f'try; isdefined(Main, :NifLab) || include("{source}");'
-        f" string(Base.invokelatest(Main.NifLab.table_address, UInt({host})));"
-        ' catch e; "error: " * sprint(showerror, e); end'
-    )
+    def text(path: Path) -> str:
+        return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
+    return CODE.format(cache=text(cache), package=text(package()), host=host)
 
 
 def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> str:
@@ -149,7 +169,7 @@ class Julia(Backend):
     rank = 4
 
     def is_built(self) -> bool:
-        return (package() / "NifLab.jl").is_file()
+        return (package() / "src" / "NifLab.jl").is_file()
 
     def compiler(self) -> Compiler:
         found = find_julia()
@@ -160,6 +180,7 @@ class Julia(Backend):
         copy = target.parent / "julia"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(source / "src", copy / "src")
+        shutil.copy(source / "Project.toml", copy)
 
     def open(self) -> Library:
         from .. import _core

@@ -61,6 +61,8 @@ def _cache(source: Path) -> Path:
 class Rust(Backend):
     """The Rust backend."""
 
+    """The Rust backend."""
+
     name = "rust"
     title = "Rust"
     rank = 1

@@ -159,7 +159,9 @@ typedef struct nif_library {
   uint32_t zero;
   const nif_function *functions;
   int32_t (*load)(const nif_host *host); /* before the first call; may be NULL; 0 is ok */
-  void (*unload)(void);                  /* at the host's end; may be NULL */
+  /* May be NULL. After this hook nothing of the library is in use any more: no thread of it runs, no
+   * pointer into it is kept elsewhere. A host may then close it; it never closes one without the hook. */
+  void (*unload)(void);
 } nif_library;
 
 /* The one symbol every library exports. `host` may be NULL. */

@@ -1,0 +1,47 @@
+"""
+The Julia backend of nif_lab: native functions written in Julia, behind the C ABI of `nif_lab.h`.
+
+A session exports no symbol, so a host that has started Julia asks for the table's address:
+
+    NifLab.table_address(UInt(host))          # of this package's functions
+    NifLab.table_address(UInt(host), Cell)    # of the functions that the module `Cell` marks with @nif
+
+All calls come on the thread that started Julia. The include order is the layer order.
+"""
+module NifLab
+
+include("nif.jl")
+include("xxh3.jl")
+include("kernels.jl")
+include("wire.jl")
+include("faults.jl")
+
+using .Nif
+export @nif, AnyArray, Block, Bytes, Mat, MutMat, MutVec, NifError, Vec, checkcancel
+
+const ROOMS = (Nif, Kernels, Wire, Faults)
+
+"""
+    nif_init(host[, modules...]) -> Ptr{Nif.Library}
+
+The table of the functions that `modules` export (this package's own rooms by default). `host` may be null.
+"""
+nif_init(host::Ptr, modules::Module...) =
+    Nif.table(convert(Ptr{Nif.Host}, host), isempty(modules) ? ROOMS : modules)
+
+"""
+    table_address(host[, modules...]) -> UInt
+
+`nif_init` in plain integers, for hosts that can only evaluate a string.
+"""
+table_address(host::Integer, modules::Module...) = UInt(nif_init(Ptr{Nif.Host}(UInt(host)), modules...))
+
+# When the package is precompiled, the compiler's work on its functions is kept with it.
+if ccall(:jl_generating_output, Cint, ()) == 1
+    foreach(Nif.compile, vcat(map(Nif.exported, ROOMS)...))
+    precompile(Nif.report, (Any, Any, Any))
+    precompile(Nif.table, (Ptr{Nif.Host}, typeof(ROOMS)))
+    precompile(table_address, (UInt,))
+end
+
+end

@@ -1,0 +1,165 @@
+# nif_lab.h in Julia: its structs, its constants, and the layout they have here.
+
+const ABI_VERSION = UInt32(1)
+
+# nif_any.type_index
+const NONE, INT, BOOL, FLOAT = Int32(0), Int32(1), Int32(2), Int32(3)
+const DTYPE, DEVICE, TENSOR, STR, BYTES = Int32(5), Int32(6), Int32(7), Int32(8), Int32(9)
+const TVM_SMALL_STR, TVM_SMALL_BYTES = Int32(11), Int32(12)
+const TVM_STR, TVM_BYTES, TVM_TENSOR = Int32(65), Int32(66), Int32(70)
+"What precedes the payload of a TVM object."
+const TVM_HEADER = 24
+
+"Kinds of `nif_host.set_error`, by the names that `NifError` takes."
+const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6))
+
+"`nif_function.flags`, by the names that `@nif` takes. THREAD_BOUND holds for all of Julia."
+const FLAGS = (long = UInt32(1), idempotent = UInt32(2), pure = UInt32(4), polls_cancel = UInt32(16), fault = UInt32(32))
+const THREAD_BOUND = UInt32(8)
+
+const CPU = Int32(1)
+
+struct DType
+    code::UInt8
+    bits::UInt8
+    lanes::UInt16
+end
+
+struct Device
+    type::Int32
+    id::Int32
+end
+
+struct Tensor
+    data::Ptr{Cvoid}
+    device::Device
+    ndim::Int32
+    dtype::DType
+    shape::Ptr{Int64}
+    strides::Ptr{Int64}
+    byte_offset::UInt64
+end
+
+struct ByteRecord
+    data::Ptr{UInt8}
+    size::Csize_t
+end
+
+"`v` is a union in C: the bits of an integer, a float, a pointer or eight characters."
+struct AnyValue
+    type_index::Int32
+    zero::UInt32
+    v::UInt64
+end
+
+struct Host
+    struct_size::UInt32
+    abi_version::UInt32
+    set_error::Ptr{Cvoid}
+    alloc_tensor::Ptr{Cvoid}
+    log::Ptr{Cvoid}
+end
+
+struct Env
+    struct_size::UInt32
+    zero::UInt32
+    host::Ptr{Host}
+    error::Ptr{Cvoid}
+    cancel::Ptr{Int32}
+end
+
+struct NifFunction
+    name::Ptr{UInt8}
+    signature::Ptr{UInt8}
+    doc::Ptr{UInt8}
+    call::Ptr{Cvoid}
+    flags::UInt32
+    zero::UInt32
+end
+
+struct Library
+    abi_version::UInt32
+    struct_hash::UInt32
+    language::Ptr{UInt8}
+    compiler::Ptr{UInt8}
+    library_version::Ptr{UInt8}
+    n_functions::UInt32
+    zero::UInt32
+    functions::Ptr{NifFunction}
+    load::Ptr{Cvoid}
+    unload::Ptr{Cvoid}
+end
+
+"The structs of the layout hash, in the order of docs/abi.md."
+const STRUCTS = (
+    nif_tensor = Tensor,
+    nif_bytes = ByteRecord,
+    nif_any = AnyValue,
+    nif_host = Host,
+    nif_env = Env,
+    nif_function = NifFunction,
+    nif_library = Library,
+)
+
+function struct_hash()
+    hash = 2166136261 % UInt32
+    for type in STRUCTS, number in (sizeof(type), (fieldoffset(type, i) for i in 1:fieldcount(type))...)
+        hash = (hash ⊻ number % UInt32) * (16777619 % UInt32)
+    end
+    return hash
+end
+
+"The numbers behind `struct_hash`, a line each: a struct's size, a field's offset and size."
+function layout_text()
+    lines = String[]
+    for (name, type) in pairs(STRUCTS)
+        push!(lines, "$name $(sizeof(type))")
+        for i in 1:fieldcount(type)
+            push!(lines, "$name.$(fieldname(type, i)) $(Int(fieldoffset(type, i))) $(sizeof(fieldtype(type, i)))")
+        end
+    end
+    return join(lines, '\n')
+end
+
+# Element types: Julia's, the name in signatures, DLPack's code.
+const ELEMENTS = (
+    (Bool, "bool", 0x06),
+    (Int8, "i8", 0x00),
+    (Int16, "i16", 0x00),
+    (Int32, "i32", 0x00),
+    (Int64, "i64", 0x00),
+    (UInt8, "u8", 0x01),
+    (UInt16, "u16", 0x01),
+    (UInt32, "u32", 0x01),
+    (UInt64, "u64", 0x01),
+    (Float16, "f16", 0x02),
+    (Float32, "f32", 0x02),
+    (Float64, "f64", 0x02),
+    (ComplexF32, "c64", 0x05),
+    (ComplexF64, "c128", 0x05),
+)
+
+"""
+    dtype(T) -> DType
+
+How DLPack spells an element type.
+"""
+function dtype end
+
+"""
+    element_name(T) -> String
+
+How signatures spell an element type.
+"""
+function element_name end
+
+for (type, name, code) in ELEMENTS
+    @eval dtype(::Type{$type}) = $(DType(code, 8 * sizeof(type), 1))
+    @eval element_name(::Type{$type}) = $name
+end
+
+"The element type of a `DType`, or nothing for one that isn't ours."
+function element_type(wanted::DType)
+    index = findfirst(known -> dtype(known[1]) === wanted, ELEMENTS)
+    return index === nothing ? nothing : ELEMENTS[index][1]
+end

@@ -1,0 +1,176 @@
+# From a Julia function to a row of the table.
+
+"""
+    give(value) -> AnyValue
+
+A result as the ABI carries it.
+"""
+give(::Nothing) = AnyValue(NONE, 0, 0)
+give(value::Int64) = AnyValue(INT, 0, value % UInt64)
+give(value::UInt64) = AnyValue(INT, 0, value)
+give(value::Float64) = AnyValue(FLOAT, 0, reinterpret(UInt64, value))
+give(value::Bool) = AnyValue(BOOL, 0, value)
+give(value::String) = AnyValue(STR, 0, UInt64(UInt(kept(value))))
+give(value::Block) = AnyValue(TENSOR, 0, UInt64(UInt(value.tensor)))
+
+"What C code points to: it lives as long as the library, that is as long as the process."
+const ROOTS = Dict{Any,Any}()
+
+"The address of a text that stays: equal texts are kept once."
+function kept(text::String)
+    '\0' in text && throw(ArgumentError("a text for C can't have a NUL in it"))
+    haskey(ROOTS, text) || (ROOTS[text] = text)
+    return pointer(ROOTS[text]::String)
+end
+
+"What C calls: no exception leaves."
+function enter(f::F, env::Ptr{Env}, values::Ptr{AnyValue}, n::Int32, result::Ptr{AnyValue}) where {F}
+    ENV_NOW[] = env
+    try
+        convert_and_call(f, values, n, result)
+        return Int32(0)
+    catch problem
+        report(f, spec(f), problem)
+        return Int32(-1)
+    end
+end
+
+# Not inlined: what is computed inside a `try` block is kept in memory that has to be allocated.
+@noinline function convert_and_call(f::F, values, n, result) where {F}
+    it = spec(f)
+    unsafe_store!(result, give(answer(it, f(arguments(it, values, n)...))))
+    return
+end
+
+answer(::Spec{N,T,D,Nothing}, value) where {N,T,D} = nothing
+answer(::Spec{N,T,D,R}, value) where {N,T,D,R} = convert(R, value)::R
+
+"""
+    entry(f) -> Ptr{Cvoid}
+
+The C function of a NIF; it has a method for each.
+"""
+function entry end
+
+"""
+    @nif [flags...] function name(x::Type, ...)::Result ... end
+
+Export a function to the Lab. It stays a plain function; its docstring's first line is the call with the dimensions of its
+arrays. Flags: `pure`, `idempotent`, `long`, `polls_cancel`, `fault`.
+
+    \"\"\"
+    `dot(x[n], y[n])`: inner product of two vectors.
+    \"\"\"
+    @nif pure function dot(x::Vec{Float64}, y::Vec{Float64})::Float64
+        ...
+    end
+"""
+macro nif(arguments...)
+    definition = arguments[end]
+    flags = arguments[1:end-1]
+    name, parameters, result = dissect(definition)
+    for flag in flags
+        haskey(FLAGS, flag) || error("@nif $name: no flag $flag; there are $(join(keys(FLAGS), ", "))")
+    end
+    bits = reduce(|, (FLAGS[flag] for flag in flags); init = THREAD_BOUND)
+    names = Tuple(first.(parameters))
+    types = [esc(last(it)) for it in parameters]
+    return quote
+        Base.@__doc__ $(esc(definition))
+        define($__module__, $(esc(name)), $names, Tuple{$(types...)}, $(esc(result)), $bits)
+        $(esc(name))
+    end
+end
+
+"Name, parameters (name and type) and result type of a function's definition."
+function dissect(definition)
+    definition isa Expr && definition.head in (:function, :(=)) || error("@nif stands before a function's definition")
+    call = definition.args[1]
+    result = :Nothing
+    if call isa Expr && call.head == :(::)
+        call, result = call.args
+    end
+    call isa Expr && call.head == :call || error("@nif takes a plain function: no type parameters")
+    parameters = map(call.args[2:end]) do it
+        it isa Expr && it.head == :(::) && length(it.args) == 2 || error("@nif $(call.args[1]): $it should be a name with a type")
+        it.args[1] => it.args[2]
+    end
+    return call.args[1]::Symbol, parameters, result
+end
+
+"Describe a function that has just been defined, docstring and all, and give it its C function."
+function define(room::Module, f, names, types, result, flags)
+    name = nameof(f)
+    documented = get(Base.Docs.meta(room), Base.Docs.Binding(room, name), nothing)
+    docstring = documented === nothing ? "" : join(documented.docs[documented.order[end]].text)
+    it = describe(name, docstring, names, types, result, flags)
+    call = gensym(name)  # a function of its own: C can't call a closure on every machine
+    Core.eval(room, quote
+        $call(env, values, n, result) = $enter($f, env, values, n, result)
+        $Nif.entry(::$(typeof(f))) = @cfunction($call, Int32, ($(Ptr{Env}), $(Ptr{AnyValue}), Int32, $(Ptr{AnyValue})))
+        $Nif.spec(::$(typeof(f))) = $it
+    end)
+    return
+end
+
+"All functions that a module exports."
+function exported(room::Module)
+    found = Any[]
+    for method in methods(entry)
+        method.module === room && push!(found, method.sig.parameters[2].instance)
+    end
+    return found
+end
+
+"""
+`layout()`: the layout of the ABI's structs as this language sees it, a line for each struct and field.
+"""
+@nif pure function layout()::String
+    return layout_text()
+end
+
+"As in Project.toml, which need not lie beside the sources."
+const LIBRARY_VERSION = "0.1.0"
+
+load(host::Ptr{Host}) = (host == C_NULL || (HOST[] = host); Int32(0))
+
+"Compile a function and its way in, so that no call pays for it; a precompiled package keeps much of that work."
+function compile(@nospecialize(f))
+    types = types_of(spec(f))
+    for type in types
+        precompile(take, (Type{type}, Any, Int, Ptr{AnyValue}))
+    end
+    precompile(f, Tuple(types))
+    precompile(arguments, (typeof(spec(f)), Ptr{AnyValue}, Int32))
+    precompile(enter, (typeof(f), Ptr{Env}, Ptr{AnyValue}, Int32, Ptr{AnyValue}))
+end
+
+function row(@nospecialize(f))
+    it = spec(f)
+    return NifFunction(kept(string(nameof(f))), kept(it.signature), kept(it.doc), entry(f), it.flags, 0)
+end
+
+"""
+    table(host, modules) -> Ptr{Library}
+
+The table of all functions that `modules` export, and `layout`.
+"""
+function table(host::Ptr{Host}, modules)
+    load(host)
+    functions = Any[layout]
+    for room in modules, f in exported(room)
+        f === layout || push!(functions, f)
+    end
+    rows = NifFunction[]
+    for f in functions
+        compile(f)
+        push!(rows, row(f))
+    end
+    library = Ref(Library(
+        ABI_VERSION, struct_hash(), kept("julia"), kept("Julia $VERSION"), kept(LIBRARY_VERSION), length(rows), 0, pointer(rows),
+        @cfunction(load, Int32, (Ptr{Host},)), C_NULL,
+    ))
+    address = Base.unsafe_convert(Ptr{Library}, library)
+    ROOTS[address] = (library, rows)
+    return address
+end

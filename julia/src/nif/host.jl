@@ -1,0 +1,100 @@
+# The way back to the host: errors, memory, the cancel flag.
+
+"""
+    NifError(kind, message)
+    NifError(kind, argument, message)
+
+Why a call fails; throw it. `kind` is `:type`, `:value`, `:error`, `:panic`, `:memory` or `:cancelled`, `argument` the name of the
+parameter at fault. Any other exception is a panic.
+"""
+struct NifError <: Exception
+    kind::Int32
+    argument::Union{Nothing,Symbol}
+    message::String
+end
+
+NifError(kind::Symbol, message) = NifError(KINDS[kind], nothing, message)
+NifError(kind::Symbol, argument, message) = NifError(KINDS[kind], Symbol(argument), message)
+
+Base.showerror(io::IO, it::NifError) =
+    print(io, it.argument === nothing ? "" : "argument '$(it.argument)': ", it.message)
+
+# Julia calls come on one thread, one at a time.
+"The last host that wasn't null."
+const HOST = Ref{Ptr{Host}}(C_NULL)
+"The running call's."
+const ENV_NOW = Ref{Ptr{Env}}(C_NULL)
+
+"""
+    checkcancel()
+
+Leave the running call when its caller wants it stopped. Worth calling every millisecond or so, from a function with the flag `polls_cancel`.
+"""
+@noinline function checkcancel()
+    ENV_NOW[] == C_NULL && return
+    cancel = unsafe_load(ENV_NOW[]).cancel
+    cancel != C_NULL && unsafe_load(cancel) != 0 && throw(NifError(:cancelled, "cancelled"))
+    return
+end
+
+"A tensor in the host's memory; it belongs to the caller when it is returned."
+function allocate(type::DType, ndim::Integer, shape)
+    host = ENV_NOW[] == C_NULL ? HOST[] : unsafe_load(ENV_NOW[]).host
+    host == C_NULL && throw(NifError(:memory, "needs a host to allocate"))
+    tensor = ccall(unsafe_load(host).alloc_tensor, Ptr{Tensor}, (DType, Int32, Ptr{Int64}), type, ndim, shape)
+    tensor == C_NULL && throw(OutOfMemoryError())
+    return tensor
+end
+
+"""
+    similar(x::AnyArray) -> Block
+
+A new array of the same element type and shape.
+"""
+function Base.similar(x::AnyArray)
+    tensor = x.shape == C_NULL ? allocate(x.dtype, 1, Ref(Int64(length(x.bytes)))) : allocate(x.dtype, x.ndim, x.shape)
+    header = unsafe_load(tensor)
+    return Block(tensor, MutVec{UInt8}(convert(Ptr{UInt8}, header.data) + header.byte_offset, length(x.bytes)))
+end
+
+"Kind, name of the argument, and text of whatever a function threw."
+cause(it::NifError) = (it.kind, it.argument, it.message)
+cause(::OutOfMemoryError) = (KINDS.memory, nothing, "out of memory")
+cause(it) = (KINDS.panic, nothing, try
+    sprint(showerror, it)
+catch  # an exception of the user's own may not even print
+    string(typeof(it))
+end)
+
+"Tell the caller why the call failed."
+@noinline function report(@nospecialize(f), @nospecialize(spec), @nospecialize(problem))
+    env = ENV_NOW[]
+    kind, argument, text = cause(problem)
+    message = '\0' in text ? replace(text, '\0' => '�') : text  # C would stop there
+    if env == C_NULL
+        report_to_tvm(f, kind, argument, message)
+        return
+    end
+    index = -1
+    for (i, name) in enumerate(names_of(spec))
+        name === argument && (index = i - 1)
+    end
+    host = unsafe_load(unsafe_load(env).host)
+    ccall(host.set_error, Cvoid, (Ptr{Env}, Int32, Cstring, Int32), env, kind::Int32, message::String, index)
+    return
+end
+
+"TVM-FFI's own setter, when this process has it."
+const TVM_SETTER = Ref{Ptr{Cvoid}}(C_NULL)
+
+function report_to_tvm(f, kind, argument, message)
+    if TVM_SETTER[] == C_NULL
+        everywhere = Ptr{Cvoid}(Sys.isapple() ? -2 : 0)  # RTLD_DEFAULT
+        TVM_SETTER[] = ccall(:dlsym, Ptr{Cvoid}, (Ptr{Cvoid}, Cstring), everywhere, "TVMFFIErrorSetRaisedFromCStr")
+        TVM_SETTER[] == C_NULL && return
+    end
+    name = kind == KINDS.type ? "TypeError" : kind == KINDS.value ? "ValueError" : "RuntimeError"
+    place = argument === nothing ? "" : "argument '$argument': "
+    ccall(TVM_SETTER[], Cvoid, (Cstring, Cstring), name, "$(nameof(f))(): $place$message")
+    return
+end

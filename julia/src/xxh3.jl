@@ -1,0 +1,146 @@
+"""
+XXH3-64 with seed 0 and the default secret, after the published description of the algorithm.
+"""
+module XXH3
+
+export xxh3_64
+
+const SECRET = hex2bytes(
+    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221" *
+    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8" *
+    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb" *
+    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e",
+)
+# A constant of the module is never freed, so its address needs no GC.@preserve.
+secret() = pointer(SECRET)
+
+const PRIME32 = (0x9e3779b1, 0x85ebca77, 0xc2b2ae3d)
+const PRIME64 = (0x9e3779b185ebca87, 0xc2b2ae3d27d4eb4f, 0x165667b19e3779f9, 0x85ebca77c2b2ae63, 0x27d4eb2f165667c5)
+
+const STRIPE = 64  # bytes, a word for each of eight accumulators
+const BLOCK = 16 * STRIPE  # after which the accumulators are scrambled
+
+"The word at a byte offset; a Julia load may be unaligned."
+@inline word(::Type{T}, bytes::Ptr{UInt8}, offset) where {T} = ltoh(unsafe_load(convert(Ptr{T}, bytes + offset)))
+@inline word(bytes::Ptr{UInt8}, offset) = word(UInt64, bytes, offset)
+
+@inline function fold(x::UInt64, y::UInt64)
+    product = widemul(x, y)
+    return (product % UInt64) ⊻ ((product >> 64) % UInt64)
+end
+
+@inline rotate(h::UInt64, n) = (h << n) | (h >> (64 - n))
+
+@inline function avalanche(h::UInt64)
+    h = (h ⊻ (h >> 37)) * 0x165667919e3779f9
+    return h ⊻ (h >> 32)
+end
+
+@inline function avalanche_of_xxh64(h::UInt64)
+    h = (h ⊻ (h >> 33)) * PRIME64[2]
+    h = (h ⊻ (h >> 29)) * PRIME64[3]
+    return h ⊻ (h >> 32)
+end
+
+"""
+    xxh3_64(bytes) -> UInt64
+
+XXH3-64 of a dense vector of bytes.
+"""
+function xxh3_64(bytes::DenseVector{UInt8})
+    GC.@preserve bytes begin
+        p, n = pointer(bytes), length(bytes)
+        return n <= 16 ? short(p, n) : n <= 128 ? medium(p, n) : n <= 240 ? longer(p, n) : long(p, n)
+    end
+end
+
+function short(p, n)
+    if n > 8
+        low = word(p, 0) ⊻ word(secret(), 24) ⊻ word(secret(), 32)
+        high = word(p, n - 8) ⊻ word(secret(), 40) ⊻ word(secret(), 48)
+        return avalanche(n % UInt64 + bswap(low) + high + fold(low, high))
+    elseif n >= 4
+        first, last = UInt64(word(UInt32, p, 0)), UInt64(word(UInt32, p, n - 4))
+        h = (last + (first << 32)) ⊻ word(secret(), 8) ⊻ word(secret(), 16)
+        h = (h ⊻ rotate(h, 49) ⊻ rotate(h, 24)) * 0x9fb21c651e98df25
+        h = (h ⊻ ((h >> 35) + n % UInt64)) * 0x9fb21c651e98df25
+        return h ⊻ (h >> 28)
+    elseif n > 0
+        first, middle, last = (UInt32(word(UInt8, p, i)) for i in (0, n >> 1, n - 1))
+        h = (first << 16) | (middle << 24) | last | (UInt32(n) << 8)
+        return avalanche_of_xxh64(UInt64(h ⊻ word(UInt32, secret(), 0) ⊻ word(UInt32, secret(), 4)))
+    end
+    return avalanche_of_xxh64(word(secret(), 56) ⊻ word(secret(), 64))
+end
+
+@inline mix(p, at, key) = fold(word(p, at) ⊻ word(secret(), key), word(p, at + 8) ⊻ word(secret(), key + 8))
+
+function medium(p, n)
+    h = n % UInt64 * PRIME64[1]
+    for i in (n-1)>>5:-1:0
+        h += mix(p, 16i, 32i) + mix(p, n - 16(i + 1), 32i + 16)
+    end
+    return avalanche(h)
+end
+
+function longer(p, n)
+    h = n % UInt64 * PRIME64[1]
+    for i in 0:7
+        h += mix(p, 16i, 16i)
+    end
+    h = avalanche(h)
+    for i in 8:n>>4-1
+        h += mix(p, 16i, 16(i - 8) + 3)
+    end
+    return avalanche(h + mix(p, n - 16, 119))
+end
+
+# Eight words that the processor works on at once. Only arithmetic is spelled in LLVM's language, which every version reads alike.
+const Lanes = NTuple{8,VecElement{UInt64}}
+
+lanes(words...) = Lanes(map(VecElement{UInt64}, words))
+same(word) = lanes(ntuple(_ -> word, Val(8))...)
+
+for (name, instruction) in ((:plus, "add"), (:times, "mul"), (:xor, "xor"), (:both, "and"), (:shift, "lshr"))
+    @eval @inline $name(a::Lanes, b::Lanes) =
+        Base.llvmcall($("%3 = $instruction <8 x i64> %0, %1\nret <8 x i64> %3"), Lanes, Tuple{Lanes,Lanes}, a, b)
+end
+
+@inline words(bytes, offset) = word(Lanes, bytes, offset)
+Base.ltoh(it::Lanes) = ENDIAN_BOM == 0x04030201 ? it : map(lane -> VecElement(ltoh(lane.value)), it)
+
+"The products that a stripe adds, and its words, which go to the neighbouring accumulators: see `exchange`."
+@inline function accumulate(products, sums, p, at, key)
+    data = words(p, at)
+    keyed = xor(data, words(secret(), key))
+    return plus(products, times(both(keyed, same(0x00000000ffffffff)), shift(keyed, same(UInt64(32))))), plus(sums, data)
+end
+
+"Addition commutes, so the words of many stripes cross to their neighbours together."
+@inline exchange(products, sums) =
+    plus(products, (sums[2], sums[1], sums[4], sums[3], sums[6], sums[5], sums[8], sums[7]))
+
+function long(p, n)
+    products = lanes(PRIME32[3], PRIME64[1], PRIME64[2], PRIME64[3], PRIME64[4], PRIME32[2], PRIME64[5], PRIME32[1])
+    sums = same(UInt64(0))
+    blocks, rest = divrem(n - 1, BLOCK)
+    for block in 0:blocks-1
+        for stripe in 0:15
+            products, sums = accumulate(products, sums, p, block * BLOCK + stripe * STRIPE, 8stripe)
+        end
+        h = exchange(products, sums)
+        products = times(xor(xor(h, shift(h, same(UInt64(47)))), words(secret(), 128)), same(UInt64(PRIME32[1])))
+        sums = same(UInt64(0))
+    end
+    for stripe in 0:rest÷STRIPE-1
+        products, sums = accumulate(products, sums, p, blocks * BLOCK + stripe * STRIPE, 8stripe)
+    end
+    h = exchange(accumulate(products, sums, p, n - STRIPE, 121)...)
+    merged = n % UInt64 * PRIME64[1]
+    for i in 0:3
+        merged += fold(h[2i+1].value ⊻ word(secret(), 16i + 11), h[2i+2].value ⊻ word(secret(), 16i + 19))
+    end
+    return avalanche(merged)
+end
+
+end

@@ -1,0 +1,192 @@
+## The pragma `{.nif.}`: turns a plain proc into a NIF.
+
+import std/[macros, strutils]
+import ./abi, ./args, ./errors
+
+{.push raises: [], gcsafe.}
+
+var functions: seq[NifFunction]
+  ## Filled by the modules' own initialisation while the library is being loaded, and only read afterwards.
+
+proc register*(signature: static Signature; call: NifCall) =
+  ## Put a function into the table.
+  const (name, text, doc) = (signature.name, signature.text, signature.doc)
+  {.cast(gcsafe).}:
+    functions.add NifFunction(name: name, signature: text, doc: doc, call: call, flags: signature.flags)
+
+proc table*(): (ptr NifFunction, int) =
+  ## The functions registered, and how many there are.
+  {.cast(gcsafe).}:
+    ((if functions.len > 0: addr functions[0] else: nil), functions.len)
+
+template guarded*(signature: Signature; env: ptr NifEnv; body: untyped): int32 =
+  ## Run `body`; whatever it raises ends here, as an error that the caller is told.
+  let outer = enterCall(env)
+  var status = 0'i32
+  try:
+    body
+  except NifError as e:
+    report(env, signature.name, e.kind, e.msg, e.argument, signature.indexOf(e.argument))
+    status = -1
+  except CatchableError, Defect: # everything that Nim can raise
+    report(env, signature.name, Panic, getCurrentExceptionMsg(), "", -1)
+    status = -1
+  leaveCall(outer)
+  status
+
+template setResult*(target: ptr NifAny; call: untyped) =
+  ## Call the function and set its result; it stays untouched when the call fails.
+  when typeof(call) is void:
+    call
+    target[] = NifAny()
+  else:
+    target[] = toAny(call)
+
+# --- the documentation's first line ------------------------------------------------------------------------
+
+type DocCall = object
+  name: string
+  params: seq[tuple[name: string, dims: seq[string]]]
+  rest: string ## what follows the call
+
+func parseCall(text: string): DocCall =
+  ## Read "`dot(x[n], y[n])`: inner product." The code marks may be missing. An empty name: it is no such line.
+  const identifier = {'a' .. 'z', 'A' .. 'Z', '0' .. '9', '_'}
+  let close = text.find(')')
+  let open = text.find('(')
+  let name = text[0 ..< max(open, 0)].strip(chars = {'`', ' '})
+  if close < open or name.len == 0 or not name.allCharsInSet(identifier):
+    return
+  result.name = name
+  var depth = 0
+  var part = ""
+  for c in text[open + 1 .. close]:
+    case c
+    of '[': inc depth
+    of ']': dec depth
+    else: discard
+    if c == ')' or (c == ',' and depth == 0):
+      if part.strip.len > 0:
+        let pieces = part.strip.strip(leading = false, chars = {']'}).split('[', maxsplit = 1)
+        var dims: seq[string]
+        if pieces.len > 1:
+          for dim in pieces[1].split(','):
+            dims.add dim.strip
+        result.params.add (pieces[0].strip, dims)
+      part = ""
+    else:
+      part.add c
+  result.rest = text[close + 1 .. ^1].strip(trailing = false, chars = {'`', '.', ':', ' '})
+  result.rest = result.rest.splitWhitespace.join(" ")
+
+func docOf(routine: NimNode): string =
+  ## The documentation comment, or an empty string.
+  if routine.body.kind == nnkStmtList and routine.body.len > 0 and routine.body[0].kind == nnkCommentStmt:
+    result = routine.body[0].strVal
+
+# --- the pragma --------------------------------------------------------------------------------------------
+
+type Converted = object
+  ## What the wrapper needs for one parameter.
+  description: NimNode ## an expression of type `Param`
+  prepare: NimNode     ## statements before the call, or nil
+  value: NimNode       ## the argument of the call
+  axes: int            ## dimension names that the documentation has to give
+
+func convert(name: string; declared, slot: NimNode): Converted {.raises: [Exception].} =
+  ## Decide by the declared type how an argument crosses.
+  let mutable = declared.kind == nnkVarTy
+  let plain = if mutable: declared[0] else: declared
+  let head = if plain.kind == nnkBracketExpr: $plain[0] else: ""
+  let isMutable = newLit(mutable)
+  if head.eqIdent("openArray") or head.eqIdent("Matrix"):
+    let element = plain[1]
+    let isMatrix = head.eqIdent("Matrix")
+    result.axes = if isMatrix: 2 else: 1
+    let kind = if isMatrix: bindSym"MatrixParam" else: bindSym"VectorParam"
+    result.description = quote do:
+      Param(name: `name`, kind: `kind`, mutable: `isMutable`, dtype: dtypeOf(`element`))
+    if isMatrix:
+      let matrix = genSym(nskVar, "matrix")
+      result.prepare = quote do:
+        var `matrix` = matrixOf(`slot`, `element`)
+      result.value = matrix
+    else:
+      result.value = quote do: vectorOf(`slot`, `element`)
+  else:
+    if mutable:
+      error("nif: only openArray and Matrix parameters can be written", declared)
+    result.axes = if declared.eqIdent("AnyArray"): 1 else: 0
+    result.description = quote do: Param(name: `name`, kind: paramKind(`declared`))
+    result.value = quote do: argument(`slot`, `declared`)
+
+func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
+  let function = routine.name
+  let doc = parseCall(docOf(routine))
+  if doc.name.len == 0 or not function.eqIdent(doc.name):
+    error("nif: the documentation of '" & $function & "' must begin with the call, as in `" & $function &
+      "(x[n], y[n])`: what it does", routine)
+  let slots = genSym(nskVar, "slots")
+  let params = newNimNode(nnkBracket)
+  let dims = newNimNode(nnkBracket)
+  let prepare = newStmtList()
+  let call = newCall(function)
+  for group in routine.params[1 .. ^1]:
+    if group[^2].kind == nnkEmpty:
+      error("nif: every parameter needs its type", group)
+    for declared in group[0 ..< ^2]:
+      let i = params.len
+      if i >= doc.params.len or not declared.eqIdent(doc.params[i].name):
+        error("nif: the documentation of '" & $function & "' doesn't have the parameters of its declaration", declared)
+      let converted = convert(doc.params[i].name, group[^2], newTree(nnkBracketExpr, slots, newLit(i)))
+      if converted.axes != doc.params[i].dims.len:
+        error("nif: the documentation must give parameter '" & doc.params[i].name & "' " & $converted.axes &
+          " dimension(s)", declared)
+      params.add converted.description
+      dims.add newLit(doc.params[i].dims)
+      if converted.prepare != nil:
+        prepare.add converted.prepare
+      call.add converted.value
+  if params.len < doc.params.len:
+    error("nif: the documentation names a parameter '" & doc.params[params.len].name & "' that isn't declared", routine)
+
+  let
+    name = doc.name
+    text = doc.rest
+    returned = if routine.params[0].kind == nnkEmpty: ident"void" else: routine.params[0]
+    count = newLit(params.len)
+    exported = newLit("__tvm_ffi_" & doc.name)
+    signature = genSym(nskConst, "signature")
+    wrapper = genSym(nskProc, "call")
+    (env, args) = (genSym(nskParam, "env"), genSym(nskParam, "args"))
+    (given, target) = (genSym(nskParam, "given"), genSym(nskParam, "target"))
+    paramList = if params.len == 0: (quote do: newSeq[Param]()) else: newTree(nnkPrefix, ident"@", params)
+    dimList = if params.len == 0: (quote do: newSeq[seq[string]]()) else: newTree(nnkPrefix, ident"@", dims)
+  quote do:
+    `routine`
+    const `signature` = initSignature(`name`, `text`, `flags`, resultText(`returned`), `paramList`, `dimList`)
+    proc `wrapper`(`env`: ptr NifEnv; `args`: NifArgs; `given`: int32; `target`: ptr NifAny): int32
+        {.exportc: `exported`, dynlib, cdecl, raises: [], gcsafe.} =
+      guarded(`signature`, `env`):
+        var `slots`: array[`count`, Slot]
+        decode(`signature`, `args`, `given`, `slots`)
+        `prepare`
+        setResult(`target`, `call`)
+    register(`signature`, `wrapper`)
+
+macro nif*(routine: untyped): untyped =
+  ## Make a proc a NIF: callable from the Lab and, as `__tvm_ffi_<name>`, from TVM-FFI.
+  ##
+  ## .. code-block:: nim
+  ##   func dot(x, y: openArray[float64]): float64 {.nif: {Pure}.} =
+  ##     ## `dot(x[n], y[n])`: inner product of two vectors.
+  ##     for i in 0 ..< x.len: result += x[i] * y[i]
+  ##
+  ## Parameters are `float64`, `int64`, `bool`, `string` (a copy), `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]`
+  ## (`var` where it is written) and `AnyArray`; results `float64`, `int64`, `uint64`, `bool`, `cstring` (a constant),
+  ## `Tensor` or none.
+  build(newTree(nnkCurly), routine)
+
+macro nif*(flags: untyped; routine: untyped): untyped =
+  ## The same, with flags: `{.nif: {Long, Idempotent}.}`.
+  build(flags, routine)

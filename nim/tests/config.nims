@@ -1,0 +1,3 @@
+switch("path", "../src")
+switch("styleCheck", "error")
+switch("panics", "off")

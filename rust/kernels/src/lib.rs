@@ -1,0 +1,8 @@
+//! The Rust backend: the kernels every backend has (docs/kernels.md), as plain functions.
+#![deny(unsafe_code)]
+
+mod faults;
+mod kernels;
+mod wire;
+
+nif::library!();

@@ -1,0 +1,436 @@
+//! Arguments: from the ABI's values to the types that functions take, with the checks of docs/abi.md in their order.
+//!
+//! An argument is read in two steps, because a `&mut` may only exist once nothing overlaps it: [`Argument::read`] checks a
+//! value by itself and gives a plain [`Raw`] record; when all records agree with each other, [`Argument::make`] turns each
+//! into the type that the function takes.
+#![allow(unsafe_code, reason = "makes slices of the caller's memory")]
+
+use std::ops::Range;
+use std::{ptr, slice};
+
+use crate::abi::{Any, DEVICE_CPU, DType};
+use crate::element::{self, Element};
+use crate::error::Error;
+use crate::matrix::{Matrix, MatrixMut, RawMatrix};
+use crate::signature::{Kind, Param};
+use crate::value::{TensorView, Value, spell_list};
+
+/// A type that a NIF can take.
+pub trait Argument<'a>: Sized {
+    const KIND: Kind;
+    type Raw: Raw;
+
+    /// Checks one value by itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of rows 2 to 7 of docs/abi.md.
+    fn read(value: Value<'a>, param: &Param) -> Result<Self::Raw, Error>;
+
+    /// # Safety
+    ///
+    /// `raw` comes from [`Self::read`]; a mutable array is made once and overlaps no other argument.
+    unsafe fn make(raw: Self::Raw) -> Self;
+}
+
+/// A checked argument.
+pub trait Raw: Copy {
+    /// The size of an axis.
+    fn extent(&self, _axis: usize) -> i64 {
+        unreachable!("a scalar has no axes")
+    }
+
+    /// The bytes of an array with elements, by their addresses; otherwise empty.
+    fn addresses(&self) -> Range<usize> {
+        0..0
+    }
+}
+
+/// Arguments that are their own record.
+macro_rules! scalars {
+    ($($type:ty as $kind:ident: |$value:ident, $param:ident| $read:expr;)+) => {
+        $(
+            impl<'a> Raw for $type {}
+
+            impl<'a> Argument<'a> for $type {
+                const KIND: Kind = Kind::$kind;
+                type Raw = Self;
+
+                #[inline]
+                fn read($value: Value<'a>, $param: &Param) -> Result<Self, Error> {
+                    $read
+                }
+
+                #[inline]
+                unsafe fn make(raw: Self) -> Self {
+                    raw
+                }
+            }
+        )+
+    };
+}
+
+scalars! {
+    f64 as F64: |value, param| {
+        let number = value.float().or_else(|| value.int().map(|int| int as f64));
+        number.or_else(|| value.bool().map(f64::from)).ok_or_else(|| unexpected_type(value, param))
+    };
+    i64 as I64: |value, param| {
+        value.int().or_else(|| value.bool().map(i64::from)).ok_or_else(|| unexpected_type(value, param))
+    };
+    bool as Bool: |value, param| value.bool().ok_or_else(|| unexpected_type(value, param));
+    &'a str as Str: |value, param| {
+        let text = value.text().ok_or_else(|| unexpected_type(value, param))?;
+        str::from_utf8(text).map_err(|_| Error::value(param.name, "expected UTF-8"))
+    };
+    Bytes<'a> as Bytes: |value, param| value.bytes().map(Bytes).ok_or_else(|| unexpected_type(value, param));
+}
+
+/// A `bytes` argument. (A plain `&[u8]` is an array of u8.)
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a>(pub &'a [u8]);
+
+#[cold]
+fn unexpected_type(value: Value<'_>, param: &Param) -> Error {
+    Error::type_(param.name, format!("expected {param}, got {value}"))
+}
+
+#[cold]
+fn unexpected_rank(value: Value<'_>, param: &Param) -> Error {
+    Error::value(param.name, format!("expected {param}, got {value}"))
+}
+
+#[cold]
+fn misaligned(alignment: usize, param: &Param) -> Error {
+    Error::value(param.name, format!("expected data aligned to {alignment} bytes"))
+}
+
+#[cold]
+fn not_contiguous(tensor: TensorView<'_>, param: &Param) -> Error {
+    let strides = spell_list(tensor.strides().unwrap_or_default());
+    Error::value(param.name, format!("expected contiguous memory, got strides [{strides}]"))
+}
+
+/// Rows 4 to 6: the address of element [0, …], for elements of that alignment.
+#[inline]
+fn address(tensor: TensorView<'_>, alignment: usize, param: &Param) -> Result<*mut u8, Error> {
+    let header = tensor.header();
+    if header.device.r#type != DEVICE_CPU {
+        return Err(Error::value(param.name, "expected memory of the CPU"));
+    }
+    if header.data.is_null() {
+        return match tensor.count() {
+            0 => Ok(ptr::without_provenance_mut(alignment)),
+            _ => Err(Error::value(param.name, "has no data")),
+        };
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "an offset within this address space")]
+    let data = header.data.cast::<u8>().wrapping_add(header.byte_offset as usize);
+    if data.addr() % alignment != 0 {
+        return Err(misaligned(alignment, param));
+    }
+    Ok(data)
+}
+
+/// Rows 2 to 6 for an array of `T` with `rank` axes: the tensor and the address of its first element.
+#[inline]
+fn array<'a, T: Element>(value: Value<'a>, rank: i32, param: &Param) -> Result<(TensorView<'a>, *mut T), Error> {
+    let Some(tensor) = value.tensor().filter(|tensor| tensor.header().dtype == T::DTYPE) else {
+        return Err(unexpected_type(value, param));
+    };
+    if tensor.header().ndim != rank {
+        return Err(unexpected_rank(value, param));
+    }
+    Ok((tensor, address(tensor, align_of::<T>(), param)?.cast()))
+}
+
+/// The size of an axis in memory.
+#[inline]
+fn length(extent: i64) -> usize {
+    usize::try_from(extent).unwrap_or(0)
+}
+
+/// The size of an axis in the ABI.
+#[inline]
+pub(crate) fn extent(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// A checked slice.
+#[derive(Debug)]
+pub struct RawSlice<T> {
+    data: *mut T,
+    len: usize,
+}
+
+impl<T> Clone for RawSlice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for RawSlice<T> {}
+
+impl<T> Raw for RawSlice<T> {
+    #[inline]
+    fn extent(&self, _axis: usize) -> i64 {
+        extent(self.len)
+    }
+
+    #[inline]
+    fn addresses(&self) -> Range<usize> {
+        self.data.addr()..self.data.wrapping_add(self.len).addr()
+    }
+}
+
+impl<T: Element> RawSlice<T> {
+    #[inline]
+    fn read(value: Value<'_>, param: &Param) -> Result<Self, Error> {
+        let (tensor, data) = array(value, 1, param)?;
+        if !tensor.is_contiguous() {
+            return Err(not_contiguous(tensor, param));
+        }
+        Ok(Self { data, len: length(tensor.shape()[0]) })
+    }
+}
+
+impl<'a, T: Element> Argument<'a> for &'a [T] {
+    const KIND: Kind = Kind::Array { element: T::NAME, rank: 1, mutable: false };
+    type Raw = RawSlice<T>;
+
+    #[inline]
+    fn read(value: Value<'a>, param: &Param) -> Result<Self::Raw, Error> {
+        RawSlice::read(value, param)
+    }
+
+    #[inline]
+    unsafe fn make(raw: Self::Raw) -> Self {
+        // SAFETY: `read` has checked the address; the caller lends the memory for the call.
+        unsafe { slice::from_raw_parts(raw.data, raw.len) }
+    }
+}
+
+impl<'a, T: Element> Argument<'a> for &'a mut [T] {
+    const KIND: Kind = Kind::Array { element: T::NAME, rank: 1, mutable: true };
+    type Raw = RawSlice<T>;
+
+    #[inline]
+    fn read(value: Value<'a>, param: &Param) -> Result<Self::Raw, Error> {
+        RawSlice::read(value, param)
+    }
+
+    #[inline]
+    unsafe fn make(raw: Self::Raw) -> Self {
+        // SAFETY: as above, and nothing overlaps it.
+        unsafe { slice::from_raw_parts_mut(raw.data, raw.len) }
+    }
+}
+
+impl<T: Element> RawMatrix<T> {
+    fn read(value: Value<'_>, param: &Param) -> Result<Self, Error> {
+        let (tensor, data) = array(value, 2, param)?;
+        let [rows, columns] = [tensor.shape()[0], tensor.shape()[1]].map(length);
+        #[expect(clippy::cast_possible_truncation, reason = "strides within this address space")]
+        let strides = match tensor.strides() {
+            Some(strides) => [strides[0] as isize, strides[1] as isize],
+            None => [columns.cast_signed(), 1],
+        };
+        Ok(Self { data, shape: [rows, columns], strides })
+    }
+}
+
+impl<'a, T: Element> Argument<'a> for Matrix<'a, T> {
+    const KIND: Kind = Kind::Array { element: T::NAME, rank: 2, mutable: false };
+    type Raw = RawMatrix<T>;
+
+    fn read(value: Value<'a>, param: &Param) -> Result<Self::Raw, Error> {
+        RawMatrix::read(value, param)
+    }
+
+    unsafe fn make(raw: Self::Raw) -> Self {
+        // SAFETY: `read` has checked the address; the caller lends the memory for the call.
+        unsafe { Matrix::from_raw(raw) }
+    }
+}
+
+impl<'a, T: Element> Argument<'a> for MatrixMut<'a, T> {
+    const KIND: Kind = Kind::Array { element: T::NAME, rank: 2, mutable: true };
+    type Raw = RawMatrix<T>;
+
+    fn read(value: Value<'a>, param: &Param) -> Result<Self::Raw, Error> {
+        RawMatrix::read(value, param)
+    }
+
+    unsafe fn make(raw: Self::Raw) -> Self {
+        // SAFETY: as above, and nothing overlaps it.
+        unsafe { MatrixMut::from_raw(raw) }
+    }
+}
+
+/// Contiguous memory of any element type and shape, as its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyArray<'a> {
+    bytes: &'a [u8],
+    dtype: DType,
+    /// Of a tensor; `bytes` have none.
+    shape: Option<&'a [i64]>,
+}
+
+impl<'a> AnyArray<'a> {
+    /// The elements' bytes, in the order of memory.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The size of every axis.
+    #[must_use]
+    pub fn shape(&self) -> Vec<i64> {
+        match self.shape {
+            Some(shape) => shape.to_vec(),
+            None => vec![extent(self.bytes.len())],
+        }
+    }
+}
+
+impl Raw for AnyArray<'_> {
+    fn addresses(&self) -> Range<usize> {
+        let Range { start, end } = self.bytes.as_ptr_range();
+        start.addr()..end.addr()
+    }
+}
+
+impl<'a> Argument<'a> for AnyArray<'a> {
+    const KIND: Kind = Kind::Any;
+    type Raw = Self;
+
+    fn read(value: Value<'a>, param: &Param) -> Result<Self, Error> {
+        if let Some(bytes) = value.bytes() {
+            return Ok(Self { bytes, dtype: u8::DTYPE, shape: None });
+        }
+        let tensor = value.tensor().ok_or_else(|| unexpected_type(value, param))?;
+        let dtype = tensor.header().dtype;
+        let alignment = element::alignment(dtype).ok_or_else(|| unexpected_type(value, param))?;
+        let data = address(tensor, alignment, param)?;
+        if !tensor.is_contiguous() {
+            return Err(not_contiguous(tensor, param));
+        }
+        let size = tensor.count() * usize::from(dtype.bits / 8);
+        // SAFETY: that many bytes are lent for the call; bytes need no alignment and may have any value.
+        Ok(Self { bytes: unsafe { slice::from_raw_parts(data, size) }, dtype, shape: Some(tensor.shape()) })
+    }
+
+    unsafe fn make(raw: Self) -> Self {
+        raw
+    }
+}
+
+#[cold]
+fn overlaps(param: &Param, other: &Param) -> Error {
+    Error::value(param.name, format!("overlaps argument '{}'", other.name))
+}
+
+#[cold]
+fn wrong_number(expected: usize, given: i32) -> Error {
+    let plural = if expected == 1 { "" } else { "s" };
+    Error::Type { argument: None, message: format!("takes {expected} argument{plural}, {given} given").into() }
+}
+
+/// The arguments of one call of a NIF with `N` parameters.
+#[derive(Clone, Copy)]
+pub struct Arguments<'a, const N: usize> {
+    params: &'static [Param; N],
+    values: &'a [Any; N],
+}
+
+impl<'a, const N: usize> Arguments<'a, N> {
+    /// Row 1.
+    ///
+    /// # Safety
+    ///
+    /// `values` leads to `given` values that are valid for `'a`.
+    #[inline]
+    pub(crate) unsafe fn new(params: &'static [Param; N], values: *const Any, given: i32) -> Result<Self, Error> {
+        if usize::try_from(given) != Ok(N) {
+            return Err(wrong_number(N, given));
+        }
+        // For no values the pointer may be null.
+        let values = if N == 0 { ptr::dangling() } else { values.cast::<[Any; N]>() };
+        // SAFETY: there are N values.
+        Ok(Self { params, values: unsafe { &*values } })
+    }
+
+    #[inline]
+    fn value(&self, index: usize) -> Value<'a> {
+        // SAFETY: the promise of `new`.
+        unsafe { Value::new(&self.values[index]) }
+    }
+
+    /// Rows 2 to 7, for one argument.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Argument::read`].
+    #[inline]
+    pub fn read<T: Argument<'a>>(&self, index: usize) -> Result<T::Raw, Error> {
+        T::read(self.value(index), &self.params[index])
+    }
+
+    /// Row 8: an i64 parameter that names a dimension.
+    ///
+    /// # Errors
+    ///
+    /// When it is negative.
+    #[inline]
+    pub fn dimension(&self, index: usize, value: i64) -> Result<i64, Error> {
+        if value < 0 {
+            return Err(Error::value(self.params[index].name, format!("expected 0 or more, got {value}")));
+        }
+        Ok(value)
+    }
+
+    /// Row 9: an axis whose dimension is already bound.
+    ///
+    /// # Errors
+    ///
+    /// When it differs.
+    #[inline]
+    pub fn same(&self, index: usize, raw: &impl Raw, axis: usize, bound: i64) -> Result<(), Error> {
+        if raw.extent(axis) == bound {
+            return Ok(());
+        }
+        Err(self.differs(index, axis, bound))
+    }
+
+    #[cold]
+    fn differs(&self, index: usize, axis: usize, bound: i64) -> Error {
+        let param = &self.params[index];
+        let dim = param.dims[axis];
+        Error::value(param.name, format!("expected {param} with {dim} = {bound}, got {}", self.value(index)))
+    }
+
+    /// Row 10: nothing overlaps a mutable array.
+    ///
+    /// # Errors
+    ///
+    /// When something does.
+    #[inline]
+    pub fn disjoint(&self, addresses: &[Range<usize>; N]) -> Result<(), Error> {
+        for (index, mine) in addresses.iter().enumerate() {
+            if !self.params[index].is_mutable() || mine.is_empty() {
+                continue;
+            }
+            for (other, its) in addresses.iter().enumerate() {
+                if other != index && !its.is_empty() && mine.start < its.end && its.start < mine.end {
+                    return Err(overlaps(&self.params[index], &self.params[other]));
+                }
+            }
+        }
+        Ok(())
+    }
+}

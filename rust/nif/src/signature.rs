@@ -1,0 +1,120 @@
+//! What a NIF is called with: the description that the table, the checks and the error texts come from.
+
+use std::fmt;
+
+use crate::abi::Call;
+use crate::args::Argument;
+
+/// The type of a parameter, without its dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    F64,
+    I64,
+    Bool,
+    Str,
+    Bytes,
+    /// Contiguous memory of any element type and rank.
+    Any,
+    /// `rank` axes of one element type.
+    Array {
+        element: &'static str,
+        rank: usize,
+        mutable: bool,
+    },
+}
+
+/// A parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub dims: &'static [&'static str],
+}
+
+impl Param {
+    /// A parameter of type `T`. `dims` are the names between the brackets, `["..."]` for any shape.
+    ///
+    /// # Panics
+    ///
+    /// When the dimensions don't fit the type; this runs while the function is compiled.
+    #[must_use]
+    pub const fn new<'a, T: Argument<'a>>(name: &'static str, dims: &'static [&'static str]) -> Self {
+        let any_shape = dims.len() == 1 && matches!(dims[0].as_bytes(), b"...");
+        match T::KIND {
+            Kind::Any => assert!(any_shape, "an AnyArray is written `name[...]` in the documentation's first line"),
+            Kind::Array { rank: 1, .. } => {
+                assert!(
+                    dims.len() == 1 && !any_shape,
+                    "a slice is written `name[n]` in the documentation's first line"
+                );
+            }
+            Kind::Array { .. } => {
+                assert!(dims.len() == 2, "a matrix is written `name[m, n]` in the documentation's first line");
+            }
+            _ => assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line"),
+        }
+        Self { name, kind: T::KIND, dims }
+    }
+
+    pub(crate) const fn is_mutable(&self) -> bool {
+        matches!(self.kind, Kind::Array { mutable: true, .. })
+    }
+
+    /// Whether the Lab makes this argument when it is left out.
+    const fn is_output(&self) -> bool {
+        // Prefixes of strings can't be compared in const functions yet.
+        let named_out = matches!(self.name.as_bytes(), b"out" | [b'o', b'u', b't', b'_', ..]);
+        self.is_mutable() && named_out
+    }
+}
+
+/// The type as errors spell it: `f64[m,n]`.
+impl fmt::Display for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::F64 => f.write_str("f64"),
+            Kind::I64 => f.write_str("i64"),
+            Kind::Bool => f.write_str("bool"),
+            Kind::Str => f.write_str("str"),
+            Kind::Bytes => f.write_str("bytes"),
+            Kind::Any => f.write_str("any[...]"),
+            Kind::Array { element, .. } => write!(f, "{element}[{}]", self.dims.join(",")),
+        }
+    }
+}
+
+/// An exported function.
+#[derive(Debug)]
+pub struct Nif {
+    pub name: &'static str,
+    pub params: &'static [Param],
+    /// The type of the result.
+    pub result: &'static str,
+    pub doc: &'static str,
+    pub flags: u32,
+    pub call: Call,
+}
+
+impl Nif {
+    pub(crate) fn signature(&self) -> String {
+        let spell = |it: &Param| format!("{}: {}{it}", it.name, if it.is_mutable() { "mut " } else { "" });
+        let params: Vec<_> = self.params.iter().map(spell).collect();
+        format!("{}({}) -> {}", self.name, params.join(", "), self.result)
+    }
+}
+
+/// Outputs come last, so that a caller can leave them out.
+///
+/// # Panics
+///
+/// When they don't; this runs while the function is compiled.
+pub const fn check_order(params: &[Param]) {
+    let mut index = 1;
+    while index < params.len() {
+        assert!(
+            params[index].is_output() || !params[index - 1].is_output(),
+            "outputs (mutable arrays named `out` or `out_…`) come after all other parameters"
+        );
+        index += 1;
+    }
+}

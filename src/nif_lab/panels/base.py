@@ -1,0 +1,84 @@
+"""What all panels have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+__all__ = ["Panel", "table"]
+
+
+class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
+    """A titled box of widgets that shows its own errors and closes all it made.
+
+    A panel that is saved, printed or shown without a kernel falls back to `text` and `html`.
+    """
+
+    def __init__(self, title: str, children: Sequence[widgets.Widget]) -> None:
+        self.problem = widgets.HTML()
+        heading = widgets.HTML(f"<h3 style='margin:0'>{escape(title)}</h3>")
+        super().__init__([heading, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
+        self.problem.layout.display = "none"
+
+    def refresh(self) -> None:
+        """Show what is true now."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """Return the panel as plain text."""
+        raise NotImplementedError
+
+    def html(self) -> str:
+        """Return the panel as HTML that needs neither a kernel nor JavaScript."""
+        raise NotImplementedError
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Run what a button asks for; an error appears in the panel instead of getting lost."""
+        try:
+            action()
+        except Exception as error:
+            self.problem.value = (
+                '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
+                f'white-space:pre-wrap;line-height:1.4"><b>{escape(type(error).__name__)}</b>: {escape(str(error))}</div>'
+            )
+            self.problem.layout.display = None
+        else:
+            self.problem.value = ""
+            self.problem.layout.display = "none"
+
+    def close(self) -> None:
+        """Close the panel and every widget in it."""
+        for widget in _tree(self):
+            if widget is not self:
+                widget.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any] | None:
+        bundle: dict[str, Any] | None = super()._repr_mimebundle_(**kwargs)
+        if bundle is not None:
+            bundle["text/plain"] = self.text()
+            bundle["text/html"] = self.html()
+        return bundle
+
+
+def _tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """Yield a widget and all that belong to it: children, layouts and styles."""
+    for child in getattr(widget, "children", ()):
+        yield from _tree(child)
+    for part in ("layout", "style"):
+        if isinstance(owned := getattr(widget, part, None), widgets.Widget):
+            yield owned
+    yield widget
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain HTML table of cells that are HTML already."""
+    head = "".join(f'<th scope="col" style="text-align:left">{escape(it)}</th>' for it in headers)
+    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{it}</td>' for it in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

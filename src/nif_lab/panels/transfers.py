@@ -1,0 +1,165 @@
+"""A button for each pair of languages: hand an array over, and see what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+from itertools import permutations
+from typing import TYPE_CHECKING, Final
+
+import ipywidgets as widgets
+import numpy as np
+
+from ..telemetry import format_ns
+from .base import Panel, table
+from .canvas import themed_image
+from .pictures import heat_map, heat_map_text
+from .style import colour, title
+
+if TYPE_CHECKING:
+    from ..lab import LoadedBackend
+    from ..transfer import Transfer, TransferMatrix
+
+__all__ = ["TransferPanel"]
+
+SIZES: Final = {"8 KB": 8_000, "1 MB": 1_000_000, "16 MB": 16_000_000}
+
+
+class TransferPanel(Panel):
+    """A square of buttons, from each language to each other.
+
+    Parameters
+    ----------
+    backends
+        ``lab.backends``; a language that isn't loaded has its buttons disabled.
+    transfer, transfer_matrix
+        ``lab.transfer`` and ``lab.transfer_matrix``.
+    on_transfer
+        Called after each transfer, if given.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, LoadedBackend],
+        transfer: Callable[[str, str, np.ndarray], Transfer],
+        transfer_matrix: Callable[[np.ndarray], TransferMatrix],
+        on_transfer: Callable[[], None] | None = None,
+    ) -> None:
+        self.backends = backends
+        self._transfer, self._transfer_matrix, self._on_transfer = transfer, transfer_matrix, on_transfer
+        self.results: dict[tuple[str, str], Transfer] = {}
+        self.size = widgets.Dropdown(
+            options=SIZES, value=SIZES["1 MB"], description="Size", tooltip="How large the transferred array is"
+        )
+        self.all_pairs = widgets.Button(tooltip="Transfer between all pairs of loaded languages, and compare them")
+        self.all_pairs.on_click(lambda _: self.attempt(self._run_all))
+        self.buttons = {pair: self._button(*pair) for pair in permutations(backends, 2)}
+        self.cells = {pair: widgets.HTML() for pair in self.buttons}
+        self.result = widgets.HTML()
+        self.heat = widgets.HTML()
+        super().__init__(
+            "Transfers", [widgets.HBox([self.size, self.all_pairs]), self._square(), self.result, self.heat]
+        )
+        self.refresh()
+
+    def _button(self, source: str, target: str) -> widgets.Button:
+        button = widgets.Button(
+            description=f"{source} → {target}",
+            layout=widgets.Layout(
+                width="100%",
+                margin="0",
+                border_left=f"5px solid {colour(source)}",
+                border_right=f"5px solid {colour(target)}",
+            ),
+        )
+        button.on_click(lambda _: self.attempt(partial(self._run, source, target)))
+        return button
+
+    def _square(self) -> widgets.GridBox:
+        """The buttons, with each language's name on the diagonal."""
+        cells = []
+        for source in self.backends:
+            for target in self.backends:
+                if source == target:
+                    name = f'<b style="font-size:15px;color:{colour(source)}">{escape(title(source))}</b>'
+                    cells.append(widgets.HTML(name, layout=widgets.Layout(align_self="center", justify_self="center")))
+                else:
+                    cells.append(widgets.VBox([self.buttons[source, target], self.cells[source, target]]))
+        columns = f"repeat({len(self.backends)}, minmax(120px, 180px))"
+        return widgets.GridBox(cells, layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px"))
+
+    def refresh(self) -> None:
+        self.attempt(self._show)
+
+    def _show(self) -> None:
+        """Enable what can be used, and say why the rest can't."""
+        loaded = sum(it.loaded for it in self.backends.values())
+        self.all_pairs.description = f"all {loaded * (loaded - 1)}"
+        self.all_pairs.disabled = loaded < 2
+        for (source, target), button in self.buttons.items():
+            missing = [self.backends[name] for name in (source, target) if not self.backends[name].loaded]
+            button.disabled = bool(missing)
+            button.tooltip = "; ".join(f"{it.title} isn't loaded: {it.reason}" for it in missing) or (
+                f"Hand an array from {title(source)} to {title(target)} through shared memory"
+            )
+        if not self.results:
+            self.result.value = _status("Press a button to hand an array over.")
+
+    def _value(self) -> np.ndarray:
+        return np.random.default_rng(0).random(self.size.value // 8)
+
+    def _run(self, source: str, target: str) -> None:
+        self.result.value = _status(f"{source} → {target} …")
+        try:
+            done = self._transfer(source, target, self._value())
+        except Exception:
+            self.result.value = _status(f"✗ {source} → {target} failed")
+            raise
+        self._record(done)
+        self.result.value = _status(f"{'✓' if done.verified and not done.copied else '✗'} {done}")
+        if self._on_transfer:
+            self._on_transfer()
+
+    def _run_all(self) -> None:
+        self.result.value = _status("all pairs …")
+        try:
+            matrix = self._transfer_matrix(self._value())
+        except Exception:
+            self.result.value = _status("✗ all pairs failed")
+            raise
+        for done in matrix:
+            self._record(done)
+        verified = sum(it.verified for it in matrix)
+        self.result.value = _status(
+            f"{'✓' if verified == len(matrix) else '✗'} {verified} of {len(matrix)} transfers verified, "
+            f"{matrix.zero_copy:.0%} without a copy"
+        )
+        self.heat.value = themed_image(partial(heat_map, tuple(matrix)), heat_map_text(tuple(matrix)))
+        if self._on_transfer:
+            self._on_transfer()
+
+    def _record(self, done: Transfer) -> None:
+        self.results[done.source, done.target] = done
+        self.cells[
+            done.source, done.target
+        ].value = f'<div style="text-align:center;line-height:1.3">{_cell(done)}</div>'
+
+    def text(self) -> str:
+        return "\n".join(["Transfers", *(f"  {it}" for it in self.results.values())])
+
+    def html(self) -> str:
+        rows = []
+        for source in self.backends:
+            done = [self.results.get((source, target)) for target in self.backends]
+            rows.append([f"<b>{escape(title(source))}</b>", *(_cell(it) if it else "–" for it in done)])
+        return table(["from \\ to", *map(title, self.backends)], rows)
+
+
+def _cell(it: Transfer) -> str:
+    copies = "copied" if it.copied else "0 copies"
+    return f"{format_ns(it.ns)} · {it.gb_per_s:.1f} GB/s<br>{copies} · {'✓ verified' if it.verified else '✗ differs'}"
+
+
+def _status(text: str) -> str:
+    return f'<div role="status" style="line-height:1.5;overflow-wrap:anywhere">{escape(text)}</div>'
