@@ -111,7 +111,9 @@ clockwise from north) and altitude (degrees above the horizon); row 0 is north, 
     dy > 0 || throw(NifError(:value, :dy, "expected a positive number"))
     m, n = size(z)
     isempty(z) && return
-    (sin_azimuth, cos_azimuth), (sin_altitude, cos_altitude) = sincos(deg2rad(azimuth)), sincos(deg2rad(altitude))
+    # Julia throws for the angle of infinity, which has no direction: NaN, as in C.
+    direction(angle) = isfinite(angle) ? sincos(deg2rad(angle)) : (NaN, NaN)
+    (sin_azimuth, cos_azimuth), (sin_altitude, cos_altitude) = direction(azimuth), direction(altitude)
     light = (sin_azimuth * cos_altitude, cos_azimuth * cos_altitude, sin_altitude)
 
     # Three rows at a time are copied into plain vectors, so that the arithmetic runs at full speed for any strides.

@@ -135,7 +135,7 @@ def transfer(source: LoadedBackend, target: LoadedBackend, array: ArrayLike) -> 
     value = np.asarray(array)
     start = time.perf_counter_ns()
     shared = value.flags.c_contiguous and _core.in_shared_memory(_address(value), value.nbytes)
-    block = value if shared else source.write(np.ascontiguousarray(value))
+    block = value if shared else source.write(value if value.flags.c_contiguous else value.copy())
     written = time.perf_counter_ns()
     source_checksum = source.checksum(block)
     handed_over = time.perf_counter_ns()

@@ -52,7 +52,7 @@ end
 A new array of the same element type and shape.
 """
 function Base.similar(x::AnyArray)
-    tensor = x.shape == C_NULL ? allocate(x.dtype, 1, Ref(Int64(length(x.bytes)))) : allocate(x.dtype, x.ndim, x.shape)
+    tensor = x.ndim == 1 && x.shape == C_NULL ? allocate(x.dtype, 1, Ref(Int64(length(x.bytes)))) : allocate(x.dtype, x.ndim, x.shape)
     header = unsafe_load(tensor)
     return Block(tensor, MutVec{UInt8}(convert(Ptr{UInt8}, header.data) + header.byte_offset, length(x.bytes)))
 end

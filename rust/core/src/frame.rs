@@ -306,7 +306,7 @@ impl Frame {
     /// # Safety
     /// `call` is a live function of the ABI, and what the frame points to is alive.
     #[inline]
-    pub unsafe fn run(&self, call: Call, cancel: &'static AtomicI32) -> Outcome {
+    pub unsafe fn run(&self, call: Call, cancel: &AtomicI32) -> Outcome {
         let mut error = ErrorRecord::default();
         let mut env = host::env(&mut error, cancel.as_ptr());
         let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };

@@ -6,7 +6,7 @@
 use std::ffi::{CString, c_int};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use nif::abi::{Any, Call, error_kind, flag};
 use pyo3::ffi;
@@ -139,10 +139,14 @@ impl Nif {
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
         let call = self.target();
         let owner = self.origin.owner.as_ref().expect("asked by invoke");
-        let (outcome, held) = owner.get().run(py, move || {
+        let cancel = Arc::new(AtomicI32::new(0));
+        let theirs = Arc::clone(&cancel);
+        let done = owner.get().run(py, move || {
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            (unsafe { frame.run(call, &interrupt::NEVER) }, held)
-        })?;
+            (unsafe { frame.run(call, &theirs) }, held)
+        });
+        // An interrupted wait leaves the call alone; one that polls its flag then stops too.
+        let (outcome, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
         drop(held);
         self.finish(py, outcome, outputs)
     }
