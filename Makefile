@@ -39,7 +39,7 @@ lint: build ## the style checks alone
 fmt: build ## format all languages
 	$(BIN)/ruff format src tests julia
 	$(BIN)/ruff check --fix src tests julia
-	cargo fmt --manifest-path rust/Cargo.toml
+	cargo fmt --all --manifest-path rust/Cargo.toml
 	$(BIN)/python -m ziglang fmt zig
 
 julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)

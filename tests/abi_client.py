@@ -44,14 +44,14 @@ class Value(c.Union):
     _fields_ = (("i", c.c_int64), ("f", c.c_double), ("p", c.c_void_p))
 
 
-class Any_(c.Structure):
+class AnyValue(c.Structure):
     _fields_ = (("type_index", c.c_int32), ("zero", c.c_uint32), ("v", Value))
 
 
 SetError = c.CFUNCTYPE(None, c.c_void_p, c.c_int32, c.c_char_p, c.c_int32)
 AllocTensor = c.CFUNCTYPE(c.c_void_p, Dtype, c.c_int32, c.POINTER(c.c_int64))
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p)
-Call = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.POINTER(Any_), c.c_int32, c.POINTER(Any_))
+Call = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.POINTER(AnyValue), c.c_int32, c.POINTER(AnyValue))
 
 
 class Host(c.Structure):
@@ -159,34 +159,34 @@ class Client:
         self._alive.append((tensor, shape, strides, array))
         return tensor
 
-    def any(self, value: Any) -> Any_:
+    def any(self, value: Any) -> AnyValue:
         match value:
             case None:
-                return Any_(0, 0, Value())
+                return AnyValue(0, 0, Value())
             case bool():
-                return Any_(2, 0, Value(i=int(value)))
+                return AnyValue(2, 0, Value(i=int(value)))
             case int():
-                return Any_(1, 0, Value(i=value))
+                return AnyValue(1, 0, Value(i=value))
             case float():
-                return Any_(3, 0, Value(f=value))
+                return AnyValue(3, 0, Value(f=value))
             case str():
                 text = c.create_string_buffer(value.encode())
                 self._alive.append(text)
-                return Any_(8, 0, Value(p=c.addressof(text)))
+                return AnyValue(8, 0, Value(p=c.addressof(text)))
             case bytes():
                 record = Bytes(value, len(value))
                 self._alive.append((record, value))
-                return Any_(9, 0, Value(p=c.addressof(record)))
+                return AnyValue(9, 0, Value(p=c.addressof(record)))
             case np.ndarray():
-                return Any_(7, 0, Value(p=c.addressof(self.tensor(value))))
-            case Any_():
+                return AnyValue(7, 0, Value(p=c.addressof(self.tensor(value))))
+            case AnyValue():
                 return value
         raise TypeError(type(value))
 
     def __call__(self, name: str, *args: Any, env: bool = True) -> Any:
         self._error = None
-        values = (Any_ * len(args))(*(self.any(a) for a in args))
-        result = Any_()
+        values = (AnyValue * len(args))(*(self.any(a) for a in args))
+        result = AnyValue()
         status = self.functions[name].call(c.byref(self.env) if env else None, values, len(args), c.byref(result))
         if status:
             raise self._error or CallFailed(0, -1, f"status {status} without an error")

@@ -85,7 +85,7 @@ def histogram(x: Array, bins: int, low: float, high: float) -> Array:
     return np.asarray(np.bincount(cells, minlength=bins), np.int64)
 
 
-def mandelbrot(  # noqa: PLR0917, the kernel's parameters
+def mandelbrot(
     width: int, height: int, x_min: float, x_max: float, y_min: float, y_max: float, iterations: int
 ) -> Array:
     answer = np.full((height, width), iterations, np.int32)

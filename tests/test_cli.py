@@ -59,8 +59,7 @@ def test_each_language_builds_from_its_folder(name: str, tmp_path: Path) -> None
 def test_a_language_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
     env = {**os.environ, "PATH": "/none", "CARGO_HOME": "/none", "CARGO": "/none/cargo"}
     code = (
-        "import dataclasses, json; from nif_lab.build import build;"
-        "print(json.dumps(dataclasses.asdict(build('rust'))))"
+        "import dataclasses, json; from nif_lab.build import build;print(json.dumps(dataclasses.asdict(build('rust'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     result = Built(**json.loads(done.stdout))

@@ -27,7 +27,7 @@ ABI: Final = Path(__file__).parent.parent / "docs" / "abi.md"
 CLASSES: Final[dict[str, type[ctypes.Structure]]] = {
     "nif_tensor": abi_client.Tensor,
     "nif_bytes": abi_client.Bytes,
-    "nif_any": abi_client.Any_,
+    "nif_any": abi_client.AnyValue,
     "nif_host": abi_client.Host,
     "nif_env": abi_client.Env,
     "nif_function": abi_client.Function,

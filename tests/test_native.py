@@ -39,12 +39,12 @@ def test_rust() -> None:
 
 
 def test_zig() -> None:
-    check([*ZIG, "test", "-lc", "zig/src/lib.zig"])
+    check([*ZIG, "test", "-lc", "zig/src/nif/guard.c", "zig/src/lib.zig"])
 
 
 @pytest.mark.parametrize("mm", ["arc", "orc"])
 def test_nim(mm: str) -> None:
-    check([NIM, "r", "--hints:off", f"--mm:{mm}", "nim/tests/all.nim"])
+    check([NIM, "r", "--hints:off", f"--mm:{mm}", "nim/tests/test_all.nim"])
 
 
 def test_julia() -> None:
@@ -52,7 +52,7 @@ def test_julia() -> None:
 
 
 def test_rust_style() -> None:
-    check(["cargo", "fmt", "--check", *MANIFEST])
+    check(["cargo", "fmt", "--all", "--check", *MANIFEST])
     check([*CARGO, "clippy", "--quiet", "--workspace", "--all-targets", *MANIFEST, "--", "-D", "warnings"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import reference
 import wrong
-from abi_client import Any_, CallFailed, Client, Value
+from abi_client import AnyValue, CallFailed, Client, Value
 from contract import FUNCTIONS, Array, Function, Refusal, own_refusal, refusal
 
 from nif_lab.errors import KINDS
@@ -39,12 +39,12 @@ def told(client: Client, name: str, *arguments: Any) -> tuple[int, int, str] | N
     return None
 
 
-def tensor(client: Client, array: Array, **fields: Any) -> Any_:
+def tensor(client: Client, array: Array, **fields: Any) -> AnyValue:
     """Describe an array as the callee sees it, with some fields of its DLTensor changed."""
     described = client.tensor(array)
     for name, value in fields.items():
         setattr(described, name, value)
-    return Any_(7, 0, Value(p=ctypes.addressof(described)))
+    return AnyValue(7, 0, Value(p=ctypes.addressof(described)))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=str)
@@ -76,7 +76,7 @@ def test_the_callee_checks_by_itself(
 )
 def test_types_of_the_abi_that_no_parameter_takes(client: Client, type_index: int, got: str) -> None:
     block = (ctypes.c_int64 * 16)()
-    value = Any_(type_index, 0, Value(p=ctypes.addressof(block)))
+    value = AnyValue(type_index, 0, Value(p=ctypes.addressof(block)))
     for name, expected in {"sum": "f64[n]", "overflow": "i64", "error_value": "str", "checksum": "any[...]"}.items():
         assert told(client, name, value) == (TYPE_ERROR, 0, f"expected {expected}, got {got}")
 
@@ -168,15 +168,15 @@ def boxed(payload: ctypes.Structure) -> Any:
     return Boxed((ctypes.c_uint8 * 24)(*[0xAA] * 24), payload)
 
 
-def small(type_index: int, data: bytes) -> Any_:
-    return Any_(type_index, len(data), Value(i=int.from_bytes(data.ljust(8, b"\0"), "little")))
+def small(type_index: int, data: bytes) -> AnyValue:
+    return AnyValue(type_index, len(data), Value(i=int.from_bytes(data.ljust(8, b"\0"), "little")))
 
 
 @pytest.mark.parametrize("text", ["", "a", "seven b", "ünï", "longer than seven bytes"])
 def test_strings_and_bytes_of_tvm(client: Client, text: str) -> None:
     data = text.encode()
     record = boxed(abi_client.Bytes(data, len(data)))
-    strings, byte_arrays = ([Any_(index, 0, Value(p=ctypes.addressof(record)))] for index in (65, 66))
+    strings, byte_arrays = ([AnyValue(index, 0, Value(p=ctypes.addressof(record)))] for index in (65, 66))
     if len(data) <= 7:
         strings.append(small(11, data))
         byte_arrays.append(small(12, data))
@@ -191,7 +191,7 @@ def test_strings_and_bytes_of_tvm(client: Client, text: str) -> None:
 def test_tensor_objects_of_tvm(client: Client) -> None:
     x = np.arange(5.0)
     record = boxed(client.tensor(x))
-    value = Any_(70, 0, Value(p=ctypes.addressof(record)))
+    value = AnyValue(70, 0, Value(p=ctypes.addressof(record)))
     assert client("dot", value, value) == client("dot", x, value) == 30.0
     assert told(client, "dot", np.ones(4), value) == (VALUE_ERROR, 1, "expected f64[n] with n = 4, got f64[5]")
     client("axpy", 2.0, np.ones(5), value)
@@ -212,8 +212,8 @@ def test_without_an_environment(client: Client) -> None:
 
 def test_a_failed_call_leaves_the_result_untouched(client: Client) -> None:
     for name, argument in {"sum": None, "error_value": "text", "panic": "text"}.items():
-        result = Any_(77, 78, Value(i=79))
-        arguments = (Any_ * 1)(client.any(argument))
+        result = AnyValue(77, 78, Value(i=79))
+        arguments = (AnyValue * 1)(client.any(argument))
         status = client.functions[name].call(ctypes.byref(client.env), arguments, 1, ctypes.byref(result))
         assert (status, result.type_index, result.zero, result.v.i) == (-1, 77, 78, 79)
 

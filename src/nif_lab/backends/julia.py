@@ -1,9 +1,9 @@
 """Julia: nothing to build, a runtime to start.
 
 A Julia is looked for in ``$NIF_LAB_JULIA``, on PATH, and where ``make julia`` unpacks one for this environment. From
-1.10 on juliacall starts it, so that a user's own ``from juliacall import Main`` shares the runtime; an older one is embedded
-by the core. Either way it starts on a thread of its own and is asked for the table of the NifLab package; from there on
-nothing differs.
+1.10 on juliacall starts it, so that a user's own ``from juliacall import Main`` shares the runtime; an older one is
+embedded by the core. Either way it starts on a thread of its own and is asked for the table of the NifLab package; from
+there on nothing differs.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def package() -> Path:
     return (root if root else PACKAGE / "_native") / "julia"
 
 
-#: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a folder
-#: of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled each time.
+#: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a
+#: folder of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled each time.
 CODE: Final = """
 try
     if !isdefined(Main, :NifLab)
