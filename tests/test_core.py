@@ -260,6 +260,16 @@ def test_import_starts_nothing() -> None:
     assert float(seconds) < 0.1
 
 
+def test_cpp_libraries_loaded_after_julia_can_throw() -> None:
+    """Julia's libunwind must not take the place of C++'s own unwinder: matplotlib's next exception aborted."""
+    code = (
+        "import nif_lab; lab = nif_lab.Lab(); assert lab.julia.add(1, 2) == 3;"
+        "from matplotlib import ft2font; print(getattr(ft2font, 'nothing', 'fine'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
+
+
 def test_exit_is_clean_with_everything_alive(tmp_path: Path) -> None:
     code = (
         "import nif_lab, numpy as np; lab = nif_lab.Lab();"

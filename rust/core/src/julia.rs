@@ -40,6 +40,9 @@ pub fn start_julia(
 unsafe fn start(library: &CStr, bindir: &CStr, image: &CStr, code: &CStr) -> Result<String, String> {
     // SAFETY: the signatures are those of julia.h; actions that were read are put back.
     unsafe {
+        // Julia's symbols must be global, and then so are those of its libunwind, which has C++'s unwinder under the same
+        // names. The compiler's own goes first, or the next C++ library that throws (matplotlib's, say) would abort.
+        libc::dlopen(c"libgcc_s.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
         let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
         if handle.is_null() {
             return Err(CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned());

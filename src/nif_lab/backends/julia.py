@@ -8,6 +8,7 @@ there on nothing differs.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -137,6 +138,8 @@ def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> st
     os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
 
     def start() -> str:
+        # For the same reason as in rust/core/src/julia.rs.
+        ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
         import juliacall
 
         return str(juliacall.Main.seval(code))
