@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -117,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NifLabError as error:
         print(f"nif-lab {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print(f"nif-lab {arguments.command}: interrupted", file=sys.stderr)
         return 130

@@ -7,7 +7,6 @@ from html import escape
 from statistics import median
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib import image
 
 from .panels.canvas import data_url, themed_image
@@ -17,6 +16,8 @@ from .telemetry import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
 
     from .demo import Outcome
 
@@ -28,9 +29,11 @@ STYLE = """
   :root { --page: #111418; --ink: #e9edf1; --muted: #a0aab4; --line: #3b424b; --card: #1c2026; }
   .nif-lab-dark { display: inline !important } .nif-lab-light { display: none !important }
 }
-body { background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1060px;
-  padding: 24px }
-h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 8px } p { margin: 4px 0 12px; max-width: 75ch }
+body { background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 1060px; padding: 24px }
+h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 8px }
+p { margin: 4px 0 12px; max-width: 75ch }
+.hero { align-items: end; display: grid; gap: 32px; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)) }
 .muted { color: var(--muted) } img { max-width: 100% }
 .pictures { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)) }
 figure { margin: 0 } figure img { border-radius: 6px; display: block; width: 100% }
@@ -81,26 +84,27 @@ def html(found: Outcome) -> str:
         for name, it in found.backends.items()
         if not it["loaded"]
     )
+    names = ", ".join(title(name) for name in found.shades)
     transfers = list(found.transfers)
     terrain = _figure(
-        _picture(z, "terrain", float(z.min()), float(z.max())),
-        "the elevation model, from green valleys to white ridges",
+        _picture(z, "gist_earth", float(z.min()), float(z.max())),
+        "the elevation model, from dark valleys to bright ridges",
         "Elevation",
         f"{z.min():.0f} to {z.max():.0f} m",
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>nif_lab demo</title><style>{STYLE}</style></head><body>
-<h1>Four languages, one mountain range</h1>
-<p class="muted">The Jacksboro fault in Tennessee: {rows} × {columns} heights that matplotlib ships, smoothed and lit from the
-north-west in each language, in one process, on the same memory.</p>{missing}
+<div class="hero"><div><h1>Four languages, one mountain range</h1>
+<p class="muted">The Jacksboro fault in Tennessee: {rows} × {columns} heights that matplotlib ships, smoothed and lit
+from the north-west in {names}, in one process, on the same memory.</p>{missing}
 <h2>The same picture from each language</h2>
-<p>They differ by {found.max_difference:.1e} at most, on a scale from 0 to 1.</p>
-<div class="pictures">{shades}{terrain}</div>
+<p>They differ by {found.max_difference:.1e} at most, on a scale from 0 to 1.</p></div>{terrain}</div>
+<div class="pictures">{shades}</div>
 <div class="two">{_bars("Hillshade", found.hillshade_ns)}{_bars("Smoothing", found.smooth_ns)}</div>
 <h2>From every language to every other</h2>
-<p>{len(transfers)} transfers of {z.nbytes:,} bytes; {found.transfers.zero_copy:.0%} without a copy, proved by address. Each side
-computed its own checksum.</p>
+<p>{len(transfers)} transfers of {z.nbytes:,} bytes; {found.transfers.zero_copy:.0%} without a copy, proved by
+address. Each side computed its own checksum.</p>
 {themed_image(lambda theme: heat_map(transfers, theme), heat_map_text(transfers))}
 <h2>What it took</h2>
 {themed_image(lambda theme: performance_grid(found.snapshot, theme), performance_text(found.snapshot))}

@@ -47,7 +47,7 @@ class FunctionStats:
         return self.errors / self.calls if self.calls else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Snapshot:
     """All counters at one instant.
 
@@ -86,7 +86,7 @@ class Snapshot:
             max((it.max_ns for it in mine), default=0.0),
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         called = [it for it in self.functions if it.calls]
         if not called:
             return "no calls yet"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Transfer", "TransferMatrix", "transfer", "transfer_matrix"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Transfer:
     """One value's way from a source language to a target language.
 
@@ -69,7 +69,7 @@ class Transfer:
         """Whether both languages computed the same checksum."""
         return self.source_checksum == self.target_checksum
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         how = "copied" if self.copied else "without a copy"
         check = "verified" if self.verified else "NOT VERIFIED"
         return (
@@ -78,7 +78,7 @@ class Transfer:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TransferMatrix:
     """The transfers between all pairs of different languages, in order of source and target."""
 

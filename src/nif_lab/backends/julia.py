@@ -98,7 +98,7 @@ def package() -> Path:
 
 
 #: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a
-#: folder of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled each time.
+#: folder of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled anew.
 CODE: Final = """
 try
     if !isdefined(Main, :NifLab)

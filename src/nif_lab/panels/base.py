@@ -42,7 +42,7 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         except Exception as error:
             self.problem.value = (
                 '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
-                f'white-space:pre-wrap;line-height:1.4"><b>{escape(type(error).__name__)}</b>: {escape(str(error))}</div>'
+                f'white-space:pre-wrap;line-height:1.4"><b>{type(error).__name__}</b>: {escape(str(error))}</div>'
             )
             self.problem.layout.display = None
         else:

@@ -38,7 +38,8 @@ class Canvas:
 
     def __init__(self, width: float, height: float, theme: Theme) -> None:
         self.width, self.height, self.theme = width, height, theme
-        self.figure = Figure((width / _POINTS, height / _POINTS), dpi=_POINTS * SCALE, layout="none")
+        self.figure = Figure((width / _POINTS, height / _POINTS), dpi=_POINTS * SCALE)
+        self.figure.set_layout_engine("none")
         self.figure.patch.set_visible(False)
 
     def text(
@@ -78,7 +79,8 @@ class Canvas:
     def png(self) -> bytes:
         """Return the picture as a PNG file."""
         target = io.BytesIO()
-        FigureCanvasAgg(self.figure).print_png(target, metadata={"Software": None})
+        FigureCanvasAgg(self.figure)
+        self.figure.savefig(target, format="png", dpi=_POINTS * SCALE, facecolor="none", metadata={"Software": None})
         return target.getvalue()
 
 

@@ -77,13 +77,14 @@ class TransferPanel(Panel):
         return button
 
     def _square(self) -> widgets.GridBox:
-        """The buttons, with each language's name on the diagonal."""
+        """Return the buttons, with each language's name on the diagonal."""
         cells = []
         for source in self.backends:
             for target in self.backends:
                 if source == target:
-                    name = f'<b style="font-size:15px;color:{colour(source)}">{escape(title(source))}</b>'
-                    cells.append(widgets.HTML(name, layout=widgets.Layout(align_self="center", justify_self="center")))
+                    style = f"display:block;text-align:center;font-size:15px;color:{colour(source)}"
+                    name = f'<b style="{style}">{escape(title(source))}</b>'
+                    cells.append(widgets.HTML(name, layout=widgets.Layout(align_self="center")))
                 else:
                     cells.append(widgets.VBox([self.buttons[source, target], self.cells[source, target]]))
         columns = f"repeat({len(self.backends)}, minmax(120px, 180px))"
@@ -107,7 +108,8 @@ class TransferPanel(Panel):
             self.result.value = _status("Press a button to hand an array over.")
 
     def _value(self) -> np.ndarray:
-        return np.random.default_rng(0).random(self.size.value // 8)
+        size: int = self.size.value
+        return np.random.default_rng(0).random(size // 8)
 
     def _run(self, source: str, target: str) -> None:
         self.result.value = _status(f"{source} → {target} …")

@@ -1,0 +1,117 @@
+"""The panels' logic: what they show, how they fail, that they leave nothing behind."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from ipywidgets.widgets import widget as widget_module
+from test_lab import Broken
+
+from nif_lab import Lab, Snapshot
+from nif_lab.errors import NifPanic, ToolchainMissing
+from nif_lab.lab import LoadedBackend
+from nif_lab.panels import BackendsPanel, Dashboard, PerformancePanel, TransferPanel
+from nif_lab.panels.base import Panel
+from nif_lab.telemetry import FunctionStats
+
+
+@pytest.fixture
+def dashboard(lab: Lab) -> Dashboard:
+    return lab.dashboard()
+
+
+def transfers(dashboard: Dashboard) -> TransferPanel:
+    return next(it for it in dashboard.panels if isinstance(it, TransferPanel))
+
+
+def test_the_dashboard_has_the_panels_and_a_plain_repr(dashboard: Dashboard, lab: Lab) -> None:
+    assert {type(it) for it in dashboard.panels} == {BackendsPanel, PerformancePanel, TransferPanel}
+    assert repr(dashboard) == f"Dashboard({', '.join(lab.backends)})"
+    for panel in dashboard.panels:
+        assert "0x" not in panel.text() + panel.html()
+    dashboard.close()
+
+
+def test_there_are_twelve_buttons_and_each_hands_over(dashboard: Dashboard) -> None:
+    panel = transfers(dashboard)
+    assert len(panel.buttons) == 12
+    for (source, target), button in panel.buttons.items():
+        assert button.description == f"{source} → {target}"
+        assert button.tooltip
+        button.click()
+        assert f"{source} -&gt; {target}" in panel.result.value
+        assert "without a copy, verified" in panel.result.value
+    panel.all_pairs.click()
+    assert panel.heat.value.count("<img") == 2
+    assert 'alt="rust -&gt; zig' in panel.heat.value
+    dashboard.close()
+
+
+def test_a_transfer_moves_the_counters(dashboard: Dashboard, lab: Lab) -> None:
+    grid = next(it for it in dashboard.panels if isinstance(it, PerformancePanel)).grid
+    before = grid.value
+    transfers(dashboard).buttons["rust", "zig"].click()
+    assert grid.value != before
+    assert re.search(r'alt="Rust: \d+ calls, mean', grid.value)
+    dashboard.close()
+
+
+def test_an_error_is_shown_in_the_panel_and_goes_with_the_next_success(lab: Lab) -> None:
+    def fails(*_: object) -> None:
+        raise NifPanic("rust.write(): <boom>")
+
+    panel = TransferPanel(lab.backends, fails, lab.transfer_matrix)
+    panel.buttons["rust", "zig"].click()
+    assert "NifPanic" in panel.problem.value
+    assert "&lt;boom&gt;" in panel.problem.value
+    panel.all_pairs.click()
+    assert panel.problem.value == ""
+    panel.close()
+
+
+def test_a_language_that_is_not_loaded_is_shown_with_its_cure(lab: Lab) -> None:
+    broken = LoadedBackend(Broken(ToolchainMissing("no compiler", "install it")))
+    backends = {"rust": lab.rust, "broken": broken}
+    shown = BackendsPanel(backends)
+    assert "no compiler" in shown.text()
+    assert "install it" in shown.html()
+    panel = TransferPanel(backends, lab.transfer, lab.transfer_matrix)
+    assert panel.buttons["rust", "broken"].disabled
+    assert "no compiler" in panel.buttons["rust", "broken"].tooltip
+    shown.close()
+    panel.close()
+
+
+def test_a_panel_without_calls_shows_zeros() -> None:
+    empty = PerformancePanel(lambda: Snapshot((FunctionStats("rust", "dot", 0, 0, 0.0, 0.0, 0.0),)))
+    assert "Rust: 0 calls" in empty.grid.value
+    assert "no calls yet" in empty.text()
+    empty.close()
+
+
+def test_closing_leaves_no_widget_and_no_figure(lab: Lab) -> None:
+    before = set(widget_module._instances)
+    dashboard = lab.dashboard()
+    transfers(dashboard).all_pairs.click()
+    dashboard.close()
+    assert set(widget_module._instances) == before
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_panels_have_text_and_html_for_places_without_widgets(dashboard: Dashboard) -> None:
+    bundle = dashboard._repr_mimebundle_()
+    assert "Performance" in bundle["text/plain"]
+    assert "<table" in bundle["text/html"]
+    assert "<script" not in bundle["text/html"]
+    dashboard.close()
+
+
+def test_a_panel_says_what_it_must_know() -> None:
+    bare = Panel("bare", [])
+    for ask in (bare.refresh, bare.text, bare.html):
+        with pytest.raises(NotImplementedError):
+            ask()
+    bare.close()
