@@ -78,7 +78,7 @@ class LoadedBackend:
     @property
     def kernels(self) -> tuple[str, ...]:
         """Names of the functions that are meant to succeed."""
-        return tuple(name for name, nif in self.functions.items() if not nif.flags & FAULT)
+        return tuple(sorted(name for name, nif in self.functions.items() if not nif.flags & FAULT))
 
     def __getattr__(self, name: str) -> Any:
         # Only what isn't there comes here: functions are plain attributes.

@@ -57,9 +57,9 @@ def lab_html(lab: Lab) -> str:
     rows = []
     for it in lab.backends.values():
         if it.library is not None:
-            state, functions = "✓ loaded", ", ".join(f"<code>{escape(name)}</code>" for name in it.kernels)
+            state, functions = "✓&nbsp;loaded", ", ".join(f"<code>{escape(name)}</code>" for name in it.kernels)
             rows.append([f"<b>{it.title}</b>", state, it.lane, escape(it.library.compiler), functions])
         else:
             cure = f"<br>To mend it: <code>{escape(it.cure)}</code>" if it.cure else ""
-            rows.append([f"<b>{it.title}</b>", "✗ not loaded", "–", "–", escape(it.reason) + cure])
+            rows.append([f"<b>{it.title}</b>", "✗&nbsp;not&nbsp;loaded", "–", "–", escape(it.reason) + cure])
     return table_html(["backend", "state", "lane", "compiler", "functions"], rows)
