@@ -7,14 +7,15 @@ runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import backends as languages
-from . import summary, telemetry
+from . import summary
 from . import transfer as transfers
 from .errors import BackendError, BackendNotLoaded
+from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -48,7 +49,7 @@ class LoadedBackend:
         Every function, those that fail on purpose included.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, telemetry: Telemetry | None = None) -> None:
         self.name = backend.name
         self.title = backend.title
         self.lane = "direct"
@@ -56,7 +57,7 @@ class LoadedBackend:
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
         try:
-            self.library = backend.open()
+            self.library = backend.open(telemetry.core if telemetry else None)
         except BackendError as error:
             self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
         except Exception as error:  # one language never stops the others, whatever its loader throws
@@ -119,8 +120,9 @@ class Lab:
 
     def __init__(self, backends: Iterable[str] | None = None) -> None:
         wanted = languages.names() if backends is None else tuple(backends)
+        self.telemetry = Telemetry()
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(
-            {name: LoadedBackend(languages.find(name)) for name in wanted}
+            {name: LoadedBackend(languages.find(name), self.telemetry) for name in wanted}
         )
         for name, backend in self.backends.items():
             setattr(self, name, backend)
@@ -145,9 +147,20 @@ class Lab:
             raise BackendNotLoaded(f"no backend '{backend}'", f"use one of {', '.join(self.backends)}")
         return getattr(self.backends[backend], function)(*args, **kwargs)
 
-    def snapshot(self) -> telemetry.Snapshot:
+    def snapshot(self) -> Snapshot:
         """Return all counters as they are now."""
-        return telemetry.take_snapshot(it.library for it in self.backends.values() if it.library)
+        return self.telemetry.snapshot()
+
+    def history(self, last: int = 1000) -> History:
+        """Return the last calls: when, what, how long, with what outcome, from which notebook cell."""
+        return self.telemetry.history(last)
+
+    def subscribe(self, topic: str, callback: Callable[[Event], object]) -> Subscription:
+        """Call ``callback`` with each event of ``nif:performance``, ``nif:errors`` or ``nif:memory`` from now on.
+
+        It runs on a thread of its own: a slow or raising one delays no call.
+        """
+        return self.telemetry.subscribe(topic, callback)
 
     def transfer(self, source: str, target: str, array: ArrayLike) -> transfers.Transfer:
         """Hand an array from one language to another through shared memory.

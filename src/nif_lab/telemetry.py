@@ -1,16 +1,42 @@
-"""What has been called, how often and how long: immutable views of the core's counters."""
+"""What has been called, how often and how long: counters, history and events of a Lab.
+
+The core records (docs/telemetry.md); this module reads. A call never runs any of it.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from . import _core
+from .segment import LANES, Segment, percentile
 
 if TYPE_CHECKING:
-    from ._core import Library
+    from types import TracebackType
 
-__all__ = ["FunctionStats", "Snapshot", "take_snapshot"]
+__all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "format_ns", "snapshot_of"]
+
+TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
+KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled")
+#: How often a subscription looks for what is new, in seconds.
+INTERVAL: Final = 0.05
+
+_log = logging.getLogger("nif_lab")
+
+
+def format_ns(ns: float) -> str:
+    """Return a time as people read it: ``73 ns``, ``4.2 us``, ``1.25 s``."""
+    for unit, size in (("ns", 1.0), ("us", 1e3), ("ms", 1e6)):
+        if ns < 999.5 * size:
+            return f"{ns / size:.3g} {unit}"
+    return f"{ns / 1e9:.3g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +50,15 @@ class FunctionStats:
     calls, errors : int
         Calls made, and those of them that were refused or failed.
     total_ns, min_ns, max_ns : float
-        Time inside native code of the calls that succeeded, in nanoseconds.
+        Time inside native code of the calls that were timed, in nanoseconds.
+    timed : int
+        How many were: all of a function's calls, or one in 16 where a call takes less than 5 us.
+    p50_ns, p99_ns, p999_ns : float
+        The time that half, 99 % and 99.9 % of the timed calls didn't exceed, in nanoseconds, within 6 %.
+    lane : str
+        Where the calls ran: ``"direct"`` or ``"isolated"``.
+    recovered : int
+        Calls that failed at first and were answered after all.
     """
 
     backend: str
@@ -34,12 +68,17 @@ class FunctionStats:
     total_ns: float
     min_ns: float
     max_ns: float
+    timed: int = 0
+    p50_ns: float = 0.0
+    p99_ns: float = 0.0
+    p999_ns: float = 0.0
+    lane: str = "direct"
+    recovered: int = 0
 
     @property
     def mean_ns(self) -> float:
-        """Mean time of a call that succeeded, in nanoseconds; 0 before the first."""
-        succeeded = self.calls - self.errors
-        return self.total_ns / succeeded if succeeded else 0.0
+        """Mean time of a timed call, in nanoseconds; 0 before the first."""
+        return self.total_ns / self.timed if self.timed else 0.0
 
     @property
     def error_rate(self) -> float:
@@ -53,13 +92,16 @@ class Snapshot:
 
     Attributes
     ----------
-    time : float
-        When it was taken, in seconds since the epoch.
     functions : tuple of FunctionStats
         Every function of every loaded backend, called or not.
+    backends : tuple of FunctionStats
+        Their sum for each backend.
+    time : float
+        When it was taken, in seconds since the epoch.
     """
 
     functions: tuple[FunctionStats, ...]
+    backends: tuple[FunctionStats, ...] = ()
     time: float = field(default_factory=time.time)
 
     def __iter__(self) -> Iterator[FunctionStats]:
@@ -74,45 +116,269 @@ class Snapshot:
 
     def backend(self, name: str) -> FunctionStats:
         """Return the sum over a backend's functions; zeros for one that isn't loaded."""
-        mine = [it for it in self.functions if it.backend == name]
-        called = [it.min_ns for it in mine if it.calls > it.errors]
-        return FunctionStats(
-            name,
-            "",
-            sum(it.calls for it in mine),
-            sum(it.errors for it in mine),
-            sum(it.total_ns for it in mine),
-            min(called, default=0.0),
-            max((it.max_ns for it in mine), default=0.0),
-        )
+        for stats in self.backends:
+            if stats.backend == name:
+                return stats
+        return FunctionStats(name, "", 0, 0, 0.0, 0.0, 0.0)
 
     def __repr__(self) -> str:
         called = [it for it in self.functions if it.calls]
         if not called:
             return "no calls yet"
-        lines = [f"{'function':<24}{'calls':>9}{'mean':>11}{'min':>11}{'max':>11}{'errors':>8}"]
+        lines = [f"{'function':<24}{'calls':>9}{'mean':>11}{'p99':>11}{'min':>11}{'max':>11}{'errors':>8}"]
         lines += [
-            f"{f'{it.backend}.{it.function}':<24}{it.calls:>9}{format_ns(it.mean_ns):>11}{format_ns(it.min_ns):>11}"
-            f"{format_ns(it.max_ns):>11}{it.errors:>8}"
+            f"{f'{it.backend}.{it.function}':<24}{it.calls:>9}{format_ns(it.mean_ns):>11}{format_ns(it.p99_ns):>11}"
+            f"{format_ns(it.min_ns):>11}{format_ns(it.max_ns):>11}{it.errors:>8}"
             for it in called
         ]
         return "\n".join(lines)
 
 
-def take_snapshot(libraries: Iterable[Library]) -> Snapshot:
-    """Read every counter of these libraries."""
-    return Snapshot(
-        tuple(
-            FunctionStats(library.backend, name, *nif.counters())
-            for library in libraries
-            for name, nif in library.functions.items()
-        )
+def _stats(backend: str, name: str, lane: str, rows: np.ndarray, ns: float) -> FunctionStats:
+    """Sum up some functions' counters."""
+    histogram = rows["histogram"].sum(axis=0)
+    shortest = rows["min"][rows["timed"] > 0]
+    p50, p99, p999 = (percentile(histogram, share) * ns for share in (0.5, 0.99, 0.999))
+    return FunctionStats(
+        backend,
+        name,
+        int(rows["calls"].sum()),
+        int(rows["errors"].sum()),
+        float(rows["total"].sum()) * ns,
+        float(shortest.min()) * ns if len(shortest) else 0.0,
+        float(rows["max"].max(initial=0)) * ns,
+        int(rows["timed"].sum()),
+        p50,
+        p99,
+        p999,
+        lane,
+        int(rows["recovered"].sum()),
     )
 
 
-def format_ns(ns: float) -> str:
-    """Return a time as people read it: ``73 ns``, ``4.2 us``, ``1.25 s``."""
-    for unit, size in (("ns", 1.0), ("us", 1e3), ("ms", 1e6)):
-        if ns < 999.5 * size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns / 1e9:.3g} s"
+def snapshot_of(segment: Segment) -> Snapshot:
+    """Read every counter of a segment."""
+    names, rows, ns = segment.backends(), segment.functions(), float(segment.header["ns_per_tick"])
+    functions = tuple(
+        _stats(names[row["backend"]], row["name"].decode(), LANES[row["lane"]], rows[i : i + 1], ns)
+        for i, row in enumerate(rows)
+    )
+    sums = tuple(_stats(name, "", "", rows[rows["backend"] == i], ns) for i, name in enumerate(names))
+    return Snapshot(functions, sums)
+
+
+#: The columns of a `History`.
+COLUMNS: Final = np.dtype(
+    [
+        ("time", "f8"),
+        ("backend", "U32"),
+        ("function", "U64"),
+        ("lane", "U8"),
+        ("duration_ns", "f8"),
+        ("status", "U16"),
+        ("weight", "i4"),
+        ("cell", "i4"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class History:
+    """The last calls, oldest first.
+
+    Attributes
+    ----------
+    records : numpy.ndarray
+        Structured: ``time`` (f8, seconds since the epoch), ``backend``, ``function``, ``lane``, ``duration_ns`` (f8),
+        ``status`` (empty, or the error's kind), ``weight`` (calls that the record stands for), ``cell`` (of the
+        notebook, 0 outside).
+    """
+
+    records: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.records, dtype=dtype, copy=copy)
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with the same columns."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records)
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self)} calls"]
+        for it in self.records[-10:]:
+            outcome = it["status"] or format_ns(it["duration_ns"])
+            lines.append(f"  {it['backend']}.{it['function']}: {outcome}")
+        return "\n".join(lines)
+
+
+def history_of(segment: Segment, records: np.ndarray) -> History:
+    """Turn records of calls into readable ones."""
+    names, functions = segment.backends(), segment.functions()
+    table = np.empty(len(records), COLUMNS)
+    mine = functions[records["function"]]
+    table["time"] = segment.to_epoch(records["start"])
+    table["backend"] = np.array(names or [""])[mine["backend"]]
+    table["function"] = np.char.decode(mine["name"], "utf-8")
+    table["lane"] = np.array(LANES)[mine["lane"]]
+    table["duration_ns"] = segment.to_ns(records["ticks"])
+    table["status"] = np.array(KINDS)[np.minimum(records["status"], len(KINDS) - 1)]
+    table["weight"], table["cell"] = records["weight"], records["cell"]
+    return History(table)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One published fact.
+
+    Attributes
+    ----------
+    topic : str
+        ``"nif:performance"`` (a call that was timed), ``"nif:errors"`` or ``"nif:memory"``.
+    time : float
+        Seconds since the epoch.
+    backend, function : str
+        Whose call it was; empty for memory.
+    data : dict
+        performance: ``duration_ns``, ``weight``, ``cell``; errors: ``kind``, ``argument`` (index or -1),
+        ``message``, ``cell``; memory: ``bytes``, ``blocks``.
+    """
+
+    topic: str
+    time: float
+    backend: str
+    function: str
+    data: dict[str, Any]
+
+
+class Subscription:
+    """A callback's own thread: it reads what is new and calls. Close it, or use it in a ``with``.
+
+    However slow the callback is, no call and no other subscription waits for it; what its rings drop meanwhile is counted in
+    ``missed``. An exception of the callback is logged and counted in ``failures``.
+    """
+
+    def __init__(self, segment: Segment, topic: str, callback: Callable[[Event], object]) -> None:
+        if topic not in TOPICS:
+            raise ValueError(f"no topic '{topic}'; there are {', '.join(TOPICS)}")
+        self.topic = topic
+        self.missed = self.failures = 0
+        self._segment, self._callback = segment, callback
+        self._next = len(self._commits()) and int(self._commits()[-1])
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"nif_lab {topic}", daemon=True)
+        self._thread.start()
+
+    def _records(self) -> np.ndarray:
+        read = {"nif:performance": self._segment.times, "nif:errors": self._segment.errors}
+        return read.get(self.topic, self._segment.samples)()
+
+    def _commits(self) -> np.ndarray:
+        return self._records()["commit"]
+
+    def _serve(self) -> None:
+        while not self._closed.wait(INTERVAL):
+            self._publish()
+        self._publish()
+
+    def _publish(self) -> None:
+        records = self._records()
+        fresh = records[records["commit"] > self._next]
+        if not len(fresh):
+            return
+        self.missed += int(fresh["commit"][-1]) - self._next - len(fresh)
+        self._next = int(fresh["commit"][-1])
+        for event in self._events(fresh):
+            try:
+                self._callback(event)
+            except Exception:
+                self.failures += 1
+                _log.exception("a subscriber of %s failed", self.topic)
+
+    def _events(self, records: np.ndarray) -> Iterator[Event]:
+        segment = self._segment
+        if self.topic == "nif:memory":
+            for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
+                yield Event(self.topic, float(when), "", "", {"bytes": int(it["bytes"]), "blocks": int(it["blocks"])})
+            return
+        if self.topic == "nif:performance":
+            for it in history_of(segment, records).records:
+                data: dict[str, Any] = {
+                    "duration_ns": float(it["duration_ns"]),
+                    "weight": int(it["weight"]),
+                    "cell": int(it["cell"]),
+                }
+                yield Event(self.topic, float(it["time"]), str(it["backend"]), str(it["function"]), data)
+            return
+        names, functions = segment.backends(), segment.functions()
+        for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
+            function = functions[it["function"]]
+            data = {
+                "kind": KINDS[min(int(it["kind"]), len(KINDS) - 1)],
+                "argument": int(it["argument"]),
+                "message": it["text"].decode(errors="replace"),
+                "cell": int(it["cell"]),
+            }
+            yield Event(self.topic, float(when), names[function["backend"]], function["name"].decode(), data)
+
+    def close(self) -> None:
+        """End it; events up to now are still delivered, unless the callback itself closes."""
+        self._closed.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Telemetry:
+    """A Lab's telemetry: ``lab.telemetry``."""
+
+    def __init__(self) -> None:
+        self.core = _core.Telemetry()
+        self.segment = Segment(self.core.fileno())
+        self._watch_cells()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether calls are counted and timed; set it to False to stop all of it."""
+        return self.core.enabled
+
+    @enabled.setter
+    def enabled(self, on: bool) -> None:
+        self.core.enabled = on
+
+    def snapshot(self) -> Snapshot:
+        """Read every counter."""
+        self.core.calibrate()
+        return snapshot_of(self.segment)
+
+    def history(self, last: int = 1000) -> History:
+        """Return the last calls that were recorded, of all backends, oldest first."""
+        self.core.calibrate()
+        return history_of(self.segment, self.segment.calls()[-last:])
+
+    def subscribe(self, topic: str, callback: Callable[[Event], object]) -> Subscription:
+        """Call ``callback`` with each `Event` of a topic from now on, on a thread of its own."""
+        self.core.calibrate()
+        return Subscription(self.segment, topic, callback)
+
+    def _watch_cells(self) -> None:
+        """In a notebook, let records carry the number of the cell that runs."""
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None:
+            return
+        core = self.core
+
+        def before(*_: object) -> None:
+            core.cell = shell.execution_count
+
+        before()
+        shell.events.register("pre_run_cell", before)

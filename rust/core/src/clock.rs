@@ -49,6 +49,11 @@ pub fn now() -> u64 {
     }
 }
 
+/// Is it the processor's counter?
+pub fn is_counter() -> bool {
+    BASE.get().is_some_and(|base| base.steady)
+}
+
 /// Nanoseconds in a tick, from all the time since `start`.
 pub fn ns_per_tick() -> f64 {
     match BASE.get() {

@@ -10,6 +10,7 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::clock;
 use crate::host::{self, ErrorRecord, HostTensor};
 use crate::python;
 use crate::signature::{Extent, Param};
@@ -57,7 +58,8 @@ pub struct Outcome {
     pub result: Any,
     pub tensor: Option<HostTensor>,
     pub error: ErrorRecord,
-    pub ticks: u64,
+    /// When the call began and how long it took; none for one that isn't timed.
+    pub time: Option<(u64, u64)>,
 }
 
 // SAFETY: a frame's pointers lead into itself, or into Python objects whose owner keeps them alive until the call is over.
@@ -301,28 +303,28 @@ impl Frame {
         }
     }
 
-    /// Call the function. This is all that happens between the two looks at the clock.
+    /// Call the function, between two looks at the clock if it is to be timed.
     ///
     /// # Safety
     /// `call` is a live function of the ABI, and what the frame points to is alive.
     #[inline]
-    pub unsafe fn run(&self, call: Call, cancel: &AtomicI32) -> Outcome {
+    pub unsafe fn run(&self, call: Call, cancel: &AtomicI32, timed: bool) -> Outcome {
         let mut error = ErrorRecord::default();
         let mut env = host::env(&mut error, cancel.as_ptr());
         let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
-        let start = crate::clock::now();
+        let start = if timed { clock::now() } else { 0 };
         // SAFETY: the first `count` values are written; `env` and `result` live through the call.
         let status = unsafe {
             let env = (&raw mut env).cast::<c_void>();
             call(env, self.values.as_ptr().cast::<Any>(), self.count as i32, &raw mut result)
         };
-        let ticks = crate::clock::now().wrapping_sub(start);
+        let time = timed.then(|| (start, clock::now().wrapping_sub(start)));
         let tensor = match (status, result.type_index) {
             // SAFETY: the type index says which field counts.
             (0, type_index::TENSOR) => host::claim(Some(unsafe { result.v.p }.cast_const().cast())),
             _ => host::claim(None),
         };
-        Outcome { status, result, tensor, error, ticks }
+        Outcome { status, result, tensor, error, time }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `nif_lab._core`: what a call passes through on its way from Python to native code and back.
 //!
-//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `memory`, `host`, `owner`, `interrupt`, `stats` serve
+//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `memory`, `host`, `owner`, `interrupt`, `telemetry` serve
 //! a call; `frame` is one call; `nif` and `library` are what Python holds.
 
 #![allow(
@@ -23,7 +23,7 @@ mod nif;
 mod owner;
 mod python;
 mod signature;
-mod stats;
+mod telemetry;
 
 use pyo3::prelude::*;
 
@@ -34,6 +34,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<nif::Nif>()?;
     module.add_class::<owner::Owner>()?;
     module.add_class::<memory::Block>()?;
+    module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::host_address, module)?)?;

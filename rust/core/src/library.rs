@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -17,12 +18,16 @@ use crate::frame::Failure;
 use crate::host::HOST;
 use crate::nif::Nif;
 use crate::owner::Owner;
+use crate::telemetry::Telemetry;
 
 /// Where a library's functions come from; shared by all of them.
 pub struct Origin {
     pub backend: String,
     pub path: Option<String>,
     pub owner: Option<Py<Owner>>,
+    pub telemetry: Py<Telemetry>,
+    /// The backend's number in the segment.
+    pub number: u16,
     tainted: AtomicBool,
     /// Calls that run without the GIL. The others are over whenever somebody holds it.
     running: AtomicUsize,
@@ -215,7 +220,7 @@ fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> 
     let dict = PyDict::new(py);
     for function in functions(table) {
         let signature = text(function.signature);
-        let nif = Nif::new(&signature, &text(function.doc), function.flags, function.call, Arc::clone(&origin))
+        let nif = Nif::new(py, &signature, &text(function.doc), function.flags, function.call, Arc::clone(&origin))
             .map_err(|reason| abi_error(py, &reason, "see docs/abi.md, \"Signatures\""))?;
         let name = text(function.name);
         if nif.key() != name || dict.contains(&name)? {
@@ -234,29 +239,50 @@ fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> 
     })
 }
 
-fn origin(backend: &str, path: Option<String>, owner: Option<Py<Owner>>) -> Origin {
-    Origin {
+/// Enter the backend in the Lab's segment, or in one of its own where no Lab asks.
+fn origin(
+    py: Python<'_>,
+    backend: &str,
+    path: Option<String>,
+    owner: Option<Py<Owner>>,
+    telemetry: Option<Py<Telemetry>>,
+) -> PyResult<Origin> {
+    let telemetry = match telemetry {
+        Some(telemetry) => telemetry,
+        None => Py::new(py, Telemetry::create()?)?,
+    };
+    let number = telemetry.get().add_backend(backend).map_err(PyRuntimeError::new_err)?;
+    Ok(Origin {
         backend: backend.into(),
         path,
         owner,
+        telemetry,
+        number,
         tainted: AtomicBool::new(false),
         running: AtomicUsize::new(0),
         nifs: Mutex::default(),
         copy: Mutex::default(),
-    }
+    })
 }
 
 /// Open the NIF library in the file `path` as the backend `backend`.
 #[pyfunction]
-pub fn open_library(py: Python<'_>, path: &str, backend: &str) -> PyResult<Library> {
+#[pyo3(signature = (path, backend, telemetry=None))]
+pub fn open_library(py: Python<'_>, path: &str, backend: &str, telemetry: Option<Py<Telemetry>>) -> PyResult<Library> {
     let opened = open_file(Path::new(path)).map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
-    describe(py, opened.table, origin(backend, Some(path.into()), None))
+    describe(py, opened.table, origin(py, backend, Some(path.into()), None, telemetry)?)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
 #[pyfunction]
-#[pyo3(name = "open_table")]
-pub fn open_address(py: Python<'_>, address: usize, backend: &str, owner: Py<Owner>) -> PyResult<Library> {
+#[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None))]
+pub fn open_address(
+    py: Python<'_>,
+    address: usize,
+    backend: &str,
+    owner: Py<Owner>,
+    telemetry: Option<Py<Telemetry>>,
+) -> PyResult<Library> {
     let shown = format!("the table of {backend}");
     let owned = shown.clone();
     // The load hook may need its runtime's own thread.
@@ -265,7 +291,7 @@ pub fn open_address(py: Python<'_>, address: usize, backend: &str, owner: Py<Own
         unsafe { check_table(address as *const Table, &owned) }
     })?;
     let table = table.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
-    describe(py, table, origin(backend, None, Some(owner)))
+    describe(py, table, origin(py, backend, None, Some(owner), telemetry)?)
 }
 
 /// The address of the Lab's `nif_host`, for runtimes that are asked for their table.

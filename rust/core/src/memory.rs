@@ -4,7 +4,7 @@
 //! process by its descriptor.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Mutex;
@@ -18,26 +18,25 @@ use crate::python;
 /// Start -> end of every live block: what an address is checked against.
 static LIVE: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-/// One block; the arrays over it keep it alive.
-#[pyclass(frozen, module = "nif_lab._core")]
-pub struct Block {
+/// A sealed memfd and this process's mapping of it.
+pub struct SharedMap {
     address: *mut c_void,
     size: usize,
     file: OwnedFd,
 }
 
-// SAFETY: the mapping belongs to the block until it is dropped, and may be used from any thread.
-unsafe impl Send for Block {}
-// SAFETY: as above; a block hands out nothing but its address.
-unsafe impl Sync for Block {}
+// SAFETY: the mapping belongs to the value until it is dropped, and may be used from any thread.
+unsafe impl Send for SharedMap {}
+// SAFETY: as above; it hands out nothing but its address.
+unsafe impl Sync for SharedMap {}
 
-impl Block {
-    /// Zero-filled memory of `size` bytes (at least one page is taken).
-    pub fn new(size: usize) -> io::Result<Self> {
-        let length = libc::off_t::try_from(size.max(1)).map_err(io::Error::other)?;
+impl SharedMap {
+    /// Zero-filled memory of `size` bytes, for this user only. The name shows in /proc.
+    pub fn new(name: &CStr, size: usize) -> io::Result<Self> {
+        let length = libc::off_t::try_from(size).map_err(io::Error::other)?;
         // SAFETY: the name is a C string; the descriptor is owned from here on.
         let file = unsafe {
-            let fd = libc::memfd_create(c"nif_lab".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -46,32 +45,67 @@ impl Block {
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: plain calls on a descriptor that we own; every result is checked.
         let address = unsafe {
-            if libc::ftruncate(file.as_raw_fd(), length) < 0
+            if libc::fchmod(file.as_raw_fd(), 0o600) < 0
+                || libc::ftruncate(file.as_raw_fd(), length) < 0
                 || libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) < 0
             {
                 return Err(io::Error::last_os_error());
             }
             let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), size.max(1), access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), size, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        live().insert(address as usize, address as usize + size.max(1));
-        Ok(Self { address, size: size.max(1), file })
+        Ok(Self { address, size, file })
+    }
+
+    #[inline]
+    pub fn address(&self) -> *mut c_void {
+        self.address
+    }
+
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+}
+
+impl Drop for SharedMap {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made in `new`, and whoever used it kept the value alive.
+        unsafe { libc::munmap(self.address, self.size) };
+    }
+}
+
+/// One block; the arrays over it keep it alive.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Block {
+    map: SharedMap,
+}
+
+impl Block {
+    /// Zero-filled memory of `size` bytes (at least one page is taken).
+    pub fn new(size: usize) -> io::Result<Self> {
+        let map = SharedMap::new(c"nif_lab", size.max(1))?;
+        live().insert(map.address as usize, map.address as usize + map.size);
+        Ok(Self { map })
     }
 
     pub fn address(&self) -> *mut c_void {
-        self.address
+        self.map.address
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        live().remove(&(self.address as usize));
-        // SAFETY: this mapping was made in `new`, and no array over it is left.
-        unsafe { libc::munmap(self.address, self.size) };
+        live().remove(&(self.map.address as usize));
     }
+}
+
+/// Bytes in all live blocks, and how many blocks there are.
+pub fn in_use() -> (u64, u64) {
+    let live = live();
+    (live.iter().map(|(start, end)| (end - start) as u64).sum(), live.len() as u64)
 }
 
 #[pymethods]
@@ -79,12 +113,12 @@ impl Block {
     /// Size in bytes.
     #[getter]
     fn size(&self) -> usize {
-        self.size
+        self.map.size
     }
 
     /// The memfd behind the block; it stays the block's own.
     fn fileno(&self) -> c_int {
-        self.file.as_raw_fd()
+        self.map.file.as_raw_fd()
     }
 }
 

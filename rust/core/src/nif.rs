@@ -19,7 +19,10 @@ use crate::interrupt;
 use crate::library::Origin;
 use crate::python;
 use crate::signature::Signature;
-use crate::stats::Stats;
+use crate::telemetry::Slot;
+
+/// The lane of calls in this process, as telemetry numbers it.
+const DIRECT: u16 = 0;
 
 /// Arrays of this size together are worth a release of the GIL (about 70 ns) even in a short function.
 const RELEASE_BYTES: usize = 1 << 20;
@@ -33,7 +36,7 @@ pub struct Nif {
     flags: u32,
     unsigned: bool,
     outputs: usize,
-    pub stats: Stats,
+    slot: Slot,
     pub origin: Arc<Origin>,
     /// The function in the library that is loaded now; a reload swaps it under all who hold the NIF.
     call: AtomicPtr<()>,
@@ -49,7 +52,14 @@ unsafe impl Send for Nif {}
 unsafe impl Sync for Nif {}
 
 impl Nif {
-    pub fn new(signature_text: &str, doc: &str, flags: u32, call: Call, origin: Arc<Origin>) -> Result<Self, String> {
+    pub fn new(
+        py: Python<'_>,
+        signature_text: &str,
+        doc: &str,
+        flags: u32,
+        call: Call,
+        origin: Arc<Origin>,
+    ) -> Result<Self, String> {
         let signature = Signature::parse(signature_text)?;
         if signature.params.len() > frame::MAX_PARAMS {
             return Err(format!("signature '{signature_text}': more than {} parameters", frame::MAX_PARAMS));
@@ -64,15 +74,17 @@ impl Nif {
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: python_doc.as_ptr(),
         };
+        // A function without an effect may always be called again.
+        let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
+        let slot = Slot::new(py, &origin.telemetry, origin.number, DIRECT, &signature.name, flags)?;
         Ok(Self {
             unsigned: signature.result == "u64",
             outputs: signature.params.iter().filter(|p| p.output.is_some()).count(),
             signature,
             signature_text: signature_text.into(),
             doc: doc.into(),
-            // A function without an effect may always be called again.
-            flags: if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT },
-            stats: Stats::default(),
+            flags,
+            slot,
             origin,
             call: AtomicPtr::new(call as *mut ()),
             method,
@@ -114,7 +126,8 @@ impl Nif {
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
         let call = self.target();
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
-        let run = |cancel| unsafe { frame.run(call, cancel) };
+        let timed = self.slot.is_next_timed();
+        let run = |cancel| unsafe { frame.run(call, cancel, timed) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
             let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
@@ -139,11 +152,12 @@ impl Nif {
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
         let call = self.target();
         let owner = self.origin.owner.as_ref().expect("asked by invoke");
+        let timed = self.slot.is_next_timed();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
         let done = owner.get().run(py, move || {
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            (unsafe { frame.run(call, &theirs) }, held)
+            (unsafe { frame.run(call, &theirs, timed) }, held)
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
         let (outcome, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
@@ -241,7 +255,14 @@ impl Nif {
         if outcome.status != 0 {
             return Err(self.failure(py, outcome));
         }
-        self.stats.succeeded(outcome.ticks);
+        match outcome.time {
+            Some((start, ticks)) => self.slot.time(start, ticks),
+            None => self.slot.count(),
+        }
+        if outcome.tensor.is_some() {
+            let (bytes, blocks) = crate::memory::in_use();
+            self.slot.telemetry().sample_memory(bytes, blocks);
+        }
         let result = to_python(py, outcome, self.unsigned)?;
         if self.outputs == 0 {
             return Ok(result);
@@ -274,6 +295,13 @@ impl Nif {
         };
         let kind = if error.kind == 0 { error_kind::ERROR } else { error.kind & !error_kind::TAINTED };
         Failure::Nif { kind, argument: if error.kind == 0 { -1 } else { error.argument }, reason }
+    }
+
+    fn record_failure(&self, failure: &Failure) {
+        match failure {
+            Failure::Nif { kind, argument, reason } => self.slot.fail(*kind, *argument, reason),
+            Failure::Python(error) => self.slot.fail(error_kind::ERROR, -1, &error.to_string()),
+        }
     }
 
     fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
@@ -323,7 +351,7 @@ unsafe extern "C" fn fastcall(
                 reason: "the Lab's own core panicked; please report it".into(),
             },
         };
-        nif.stats.failed();
+        nif.record_failure(&failure);
         nif.exception(py, failure).restore(py);
         std::ptr::null_mut()
     }
@@ -371,11 +399,6 @@ impl Nif {
             let method = (&raw const slf.get().method).cast_mut();
             python::owned(py, ffi::PyCFunction_NewEx(method, slf.as_ptr(), module.as_ptr()))
         }
-    }
-
-    /// calls, errors, total, minimum and maximum time in nanoseconds.
-    fn counters(&self) -> (u64, u64, f64, f64, f64) {
-        self.stats.read()
     }
 
     fn __repr__(&self) -> String {

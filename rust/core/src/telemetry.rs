@@ -1,0 +1,406 @@
+//! What every call leaves behind: counters, latency histograms and rings of records, in shared memory.
+//!
+//! docs/telemetry.md is the layout; `nif_lab.segment` reads it, here and in other processes. Everything is written with the
+//! GIL held (after a long call it has been taken again), so there is one writer: plain loads and stores lose nothing, and a
+//! commit word in front of each record is enough for readers elsewhere to see whether a record is whole.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+
+use crate::clock;
+use crate::memory::SharedMap;
+
+const VERSION: u32 = 1;
+const MAX_BACKENDS: usize = 16;
+const MAX_FUNCTIONS: usize = 1024;
+/// Calls of one backend that its ring keeps; timed calls, samples and errors that the others keep.
+const CALLS: usize = 1024;
+const TIMES: usize = 10_000;
+const SAMPLES: usize = 10_000;
+const ERRORS: usize = 1_000;
+
+const HEADER_BYTES: usize = 256;
+const BACKEND_BYTES: usize = 64;
+const FUNCTION_BYTES: usize = 128 + 8 * BUCKETS;
+const RECORD_BYTES: usize = 32;
+const ERROR_BYTES: usize = 256;
+
+const BACKENDS_AT: usize = HEADER_BYTES;
+const FUNCTIONS_AT: usize = BACKENDS_AT + MAX_BACKENDS * BACKEND_BYTES;
+const CALLS_AT: usize = FUNCTIONS_AT + MAX_FUNCTIONS * FUNCTION_BYTES;
+const TIMES_AT: usize = CALLS_AT + MAX_BACKENDS * CALLS * RECORD_BYTES;
+const SAMPLES_AT: usize = TIMES_AT + TIMES * RECORD_BYTES;
+const ERRORS_AT: usize = SAMPLES_AT + SAMPLES * RECORD_BYTES;
+const SEGMENT_BYTES: usize = ERRORS_AT + ERRORS * ERROR_BYTES;
+
+/// Eight buckets to an octave: a percentile is off by 6 % at most.
+const BUCKETS: usize = 384;
+
+// Offsets in the header, in words of 8 bytes unless they say otherwise.
+const NS_PER_TICK: usize = 6;
+const ENABLED_BYTE: usize = 56;
+const CELL_BYTE: usize = 60;
+const N_BACKENDS_BYTE: usize = 64;
+const N_FUNCTIONS_BYTE: usize = 68;
+const TIMES_HEAD: usize = 16;
+const SAMPLES_HEAD: usize = 17;
+const ERRORS_HEAD: usize = 18;
+
+/// A call quicker than this is timed once in `SAMPLED` calls; the clock would cost more than a hundredth of it.
+const QUICK_NS: f64 = 5_000.0;
+const SAMPLED: u32 = 16;
+
+/// One Lab's telemetry segment.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Telemetry {
+    map: SharedMap,
+    quick: u64,
+}
+
+/// One function's place in the segment.
+pub struct Slot {
+    telemetry: Py<Telemetry>,
+    counters: &'static Counters,
+    number: u16,
+    backend: u16,
+    /// Calls between two that are timed, less one; a mask.
+    mask: AtomicU32,
+    typical: AtomicU64,
+}
+
+/// A function's counters as they lie in the segment.
+#[repr(C)]
+struct Counters {
+    name: [u8; 64],
+    backend: u16,
+    lane: u16,
+    flags: u32,
+    calls: AtomicU64,
+    errors: AtomicU64,
+    recovered: AtomicU64,
+    timed: AtomicU64,
+    total: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+    histogram: [AtomicU64; BUCKETS],
+}
+
+const _: () = assert!(size_of::<Counters>() == FUNCTION_BYTES && std::mem::offset_of!(Counters, histogram) == 128);
+
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+/// Which bucket of the histogram: the octave and the three bits after the first.
+#[inline]
+pub fn bucket(ticks: u64) -> usize {
+    if ticks < 8 {
+        return ticks as usize;
+    }
+    let octave = ticks.ilog2() as usize;
+    let part = (ticks >> (octave - 3)) as usize & 7;
+    ((octave - 2) * 8 + part).min(BUCKETS - 1)
+}
+
+impl Telemetry {
+    pub fn create() -> io::Result<Self> {
+        let map = SharedMap::new(c"nif_lab telemetry", SEGMENT_BYTES)?;
+        let ns = clock::ns_per_tick();
+        let it = Self { map, quick: (QUICK_NS / ns) as u64 };
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        it.word(2).store(SEGMENT_BYTES as u64, Ordering::Relaxed);
+        it.half(24).store(std::process::id(), Ordering::Relaxed);
+        it.half(28).store(u32::from(clock::is_counter()), Ordering::Relaxed);
+        it.word(4).store(clock::now(), Ordering::Relaxed);
+        it.word(5).store(epoch, Ordering::Relaxed);
+        it.word(NS_PER_TICK).store(ns.to_bits(), Ordering::Relaxed);
+        it.half(ENABLED_BYTE).store(1, Ordering::Relaxed);
+        for (i, number) in [MAX_BACKENDS, MAX_FUNCTIONS].into_iter().enumerate() {
+            it.half(72 + 4 * i).store(number as u32, Ordering::Relaxed);
+        }
+        let places = [BACKENDS_AT, FUNCTIONS_AT, CALLS_AT, TIMES_AT, SAMPLES_AT, ERRORS_AT];
+        for (i, place) in places.into_iter().enumerate() {
+            it.word(10 + i).store(place as u64, Ordering::Relaxed);
+        }
+        it.half(8).store(VERSION, Ordering::Relaxed);
+        it.half(12).store(HEADER_BYTES as u32, Ordering::Relaxed);
+        // The magic comes last: a reader that sees it sees the rest.
+        it.word(0).store(u64::from_le_bytes(*b"NIFLABTM"), Ordering::Release);
+        Ok(it)
+    }
+
+    fn place<T>(&self, offset: usize) -> &T {
+        assert!(offset + size_of::<T>() <= SEGMENT_BYTES && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the mapping, which lives as long as `self`; only types of atomics and bytes are asked for.
+        unsafe { &*self.map.address().cast::<u8>().add(offset).cast::<T>() }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        self.place(index * 8)
+    }
+
+    fn half(&self, offset: usize) -> &AtomicU32 {
+        self.place(offset)
+    }
+
+    #[inline]
+    fn is_enabled(&self) -> bool {
+        self.half(ENABLED_BYTE).load(Ordering::Relaxed) != 0
+    }
+
+    fn cell(&self) -> u32 {
+        self.half(CELL_BYTE).load(Ordering::Relaxed)
+    }
+
+    /// Write bytes into a field that no reader looks at yet.
+    fn write(&self, offset: usize, room: usize, text: &[u8]) {
+        let mut length = text.len().min(room);
+        // Cut between characters, not inside one.
+        while length < text.len() && length > 0 && text[length] & 0xC0 == 0x80 {
+            length -= 1;
+        }
+        // SAFETY: `room` bytes at `offset` belong to the field (all callers name fields of the layout).
+        unsafe {
+            let field = self.map.address().cast::<u8>().add(offset);
+            std::ptr::copy_nonoverlapping(text.as_ptr(), field, length);
+            std::ptr::write_bytes(field.add(length), 0, room - length);
+        }
+    }
+
+    /// Enter a backend; its number.
+    pub fn add_backend(&self, name: &str) -> Result<u16, String> {
+        let count = self.half(N_BACKENDS_BYTE);
+        let number = count.load(Ordering::Relaxed);
+        if number as usize == MAX_BACKENDS {
+            return Err(format!("a Lab has room for {MAX_BACKENDS} backends"));
+        }
+        self.write(BACKENDS_AT + number as usize * BACKEND_BYTES, 32, name.as_bytes());
+        count.store(number + 1, Ordering::Release);
+        Ok(number as u16)
+    }
+
+    /// Write one record of four words: commit, and what the ring's kind says.
+    fn record(&self, ring: usize, capacity: usize, head: &AtomicU64, words: [u64; 3]) {
+        let number = head.load(Ordering::Relaxed);
+        let at = ring / 8 + (number as usize % capacity) * (RECORD_BYTES / 8);
+        self.word(at).store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (i, word) in words.into_iter().enumerate() {
+            self.word(at + 1 + i).store(word, Ordering::Relaxed);
+        }
+        self.word(at).store(number + 1, Ordering::Release);
+        head.store(number + 1, Ordering::Release);
+    }
+
+    /// Note how much memory the arrays in shared memory take.
+    pub fn sample_memory(&self, bytes: u64, blocks: u64) {
+        if self.is_enabled() {
+            self.record(SAMPLES_AT, SAMPLES, self.word(SAMPLES_HEAD), [clock::now(), bytes, blocks]);
+        }
+    }
+}
+
+impl Slot {
+    /// Enter a function of a backend.
+    pub fn new(
+        py: Python<'_>,
+        telemetry: &Py<Telemetry>,
+        backend: u16,
+        lane: u16,
+        name: &str,
+        flags: u32,
+    ) -> Result<Self, String> {
+        let segment = telemetry.get();
+        let count = segment.half(N_FUNCTIONS_BYTE);
+        let number = count.load(Ordering::Relaxed);
+        if number as usize == MAX_FUNCTIONS {
+            return Err(format!("a Lab has room for {MAX_FUNCTIONS} functions"));
+        }
+        let at = FUNCTIONS_AT + number as usize * FUNCTION_BYTES;
+        segment.write(at, 64, name.as_bytes());
+        let descriptor = u64::from(backend) | u64::from(lane) << 16 | u64::from(flags) << 32;
+        segment.word(at / 8 + 8).store(descriptor, Ordering::Relaxed);
+        // SAFETY: the place lies in a mapping that `telemetry`, which the slot keeps, keeps alive.
+        let counters = unsafe { &*std::ptr::from_ref(segment.place::<Counters>(at)) };
+        counters.min.store(u64::MAX, Ordering::Relaxed);
+        count.store(number + 1, Ordering::Release);
+        Ok(Self {
+            telemetry: telemetry.clone_ref(py),
+            counters,
+            number: number as u16,
+            backend,
+            mask: AtomicU32::new(0),
+            typical: AtomicU64::new(0),
+        })
+    }
+
+    pub fn telemetry(&self) -> &Telemetry {
+        self.telemetry.get()
+    }
+
+    /// Is the call that comes to be timed?
+    #[inline]
+    pub fn is_next_timed(&self) -> bool {
+        let calls = self.counters.calls.load(Ordering::Relaxed) as u32;
+        calls & self.mask.load(Ordering::Relaxed) == 0 && self.telemetry.get().is_enabled()
+    }
+
+    /// A call succeeded that wasn't timed.
+    #[inline]
+    pub fn count(&self) {
+        if self.telemetry.get().is_enabled() {
+            add(&self.counters.calls, 1);
+        }
+    }
+
+    /// A call succeeded: it began at `start` and took `ticks`.
+    #[inline]
+    pub fn time(&self, start: u64, ticks: u64) {
+        let it = self.counters;
+        add(&it.calls, 1);
+        add(&it.timed, 1);
+        add(&it.total, ticks);
+        add(&it.histogram[bucket(ticks)], 1);
+        if ticks < it.min.load(Ordering::Relaxed) {
+            it.min.store(ticks, Ordering::Relaxed);
+        }
+        if ticks > it.max.load(Ordering::Relaxed) {
+            it.max.store(ticks, Ordering::Relaxed);
+        }
+        let weight = self.mask.load(Ordering::Relaxed) + 1;
+        // What is typical follows quickly, so that a function that turns slow is timed each time again.
+        let before = self.typical.load(Ordering::Relaxed);
+        let typical = if before == 0 { ticks } else { (before * 3).saturating_add(ticks) / 4 };
+        self.typical.store(typical, Ordering::Relaxed);
+        let quick = typical < self.telemetry.get().quick && it.timed.load(Ordering::Relaxed) >= u64::from(SAMPLED);
+        self.mask.store(if quick { SAMPLED - 1 } else { 0 }, Ordering::Relaxed);
+        self.log(start, ticks, 0, weight);
+    }
+
+    /// A call failed or was refused; it counts as a call, and its time counts nowhere.
+    #[cold]
+    pub fn fail(&self, kind: i32, argument: i32, reason: &str) {
+        let segment = self.telemetry.get();
+        if !segment.is_enabled() {
+            return;
+        }
+        add(&self.counters.calls, 1);
+        add(&self.counters.errors, 1);
+        let now = clock::now();
+        self.log(now, 0, kind as u64 & 0xFF, 1);
+        let head = segment.word(ERRORS_HEAD);
+        let number = head.load(Ordering::Relaxed);
+        let at = ERRORS_AT + (number as usize % ERRORS) * ERROR_BYTES;
+        segment.word(at / 8).store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        segment.word(at / 8 + 1).store(now, Ordering::Relaxed);
+        let what = u64::from(self.number) | (kind as u64 & 0xFFFF) << 16 | (argument as u64 & 0xFFFF_FFFF) << 32;
+        segment.word(at / 8 + 2).store(what, Ordering::Relaxed);
+        segment.word(at / 8 + 3).store(u64::from(segment.cell()), Ordering::Relaxed);
+        segment.write(at + 32, ERROR_BYTES - 32, reason.as_bytes());
+        segment.word(at / 8).store(number + 1, Ordering::Release);
+        head.store(number + 1, Ordering::Release);
+    }
+
+    /// The last calls, of this backend and of all.
+    fn log(&self, start: u64, ticks: u64, status: u64, weight: u32) {
+        let segment = self.telemetry.get();
+        let what = u64::from(self.number) | status << 16 | u64::from(weight) << 24 | u64::from(segment.cell()) << 32;
+        let words = [start, ticks, what];
+        let backend = usize::from(self.backend);
+        let head = segment.word((BACKENDS_AT + backend * BACKEND_BYTES + 32) / 8);
+        segment.record(CALLS_AT + backend * CALLS * RECORD_BYTES, CALLS, head, words);
+        if status == 0 {
+            segment.record(TIMES_AT, TIMES, segment.word(TIMES_HEAD), words);
+        }
+    }
+}
+
+#[pymethods]
+impl Telemetry {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self::create()?)
+    }
+
+    /// The memfd of the segment; it stays the segment's own.
+    fn fileno(&self) -> c_int {
+        self.map.file().as_raw_fd()
+    }
+
+    /// Measure the clock's rate over all the time since the import, for whoever reads now.
+    fn calibrate(&self) {
+        self.word(NS_PER_TICK).store(clock::ns_per_tick().to_bits(), Ordering::Relaxed);
+    }
+
+    /// Whether calls are counted and timed.
+    #[getter]
+    fn enabled(&self) -> bool {
+        self.is_enabled()
+    }
+
+    #[setter]
+    fn set_enabled(&self, on: bool) {
+        self.half(ENABLED_BYTE).store(u32::from(on), Ordering::Relaxed);
+    }
+
+    /// Number of the notebook cell that runs; 0 outside notebooks.
+    #[getter(cell)]
+    fn cell_number(&self) -> u32 {
+        self.cell()
+    }
+
+    #[setter(cell)]
+    fn set_cell_number(&self, number: u32) {
+        self.half(CELL_BYTE).store(number, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_in_order_and_narrow() {
+        let mut last = 0;
+        for ticks in 0..1_000_000_u64 {
+            let index = bucket(ticks);
+            assert!(index == last || index == last + 1, "{ticks}");
+            last = index;
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        // The bounds of a bucket are within an eighth of each other.
+        assert_eq!(bucket(8 << 20), bucket((9 << 20) - 1));
+        assert_eq!(bucket(9 << 20), bucket(8 << 20) + 1);
+    }
+
+    #[test]
+    fn a_segment_describes_itself() {
+        clock::start();
+        let it = Telemetry::create().unwrap();
+        assert_eq!(it.word(0).load(Ordering::Relaxed).to_le_bytes(), *b"NIFLABTM");
+        assert_eq!(it.add_backend("rust"), Ok(0));
+        assert_eq!(it.add_backend("zig"), Ok(1));
+        assert_eq!(it.half(N_BACKENDS_BYTE).load(Ordering::Relaxed), 2);
+        for _ in 2..MAX_BACKENDS {
+            it.add_backend("more").unwrap();
+        }
+        assert!(it.add_backend("one too many").is_err());
+        it.sample_memory(10, 1);
+        assert_eq!(it.word(SAMPLES_HEAD).load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        clock::start();
+        let it = Telemetry::create().unwrap();
+        let at = ERRORS_AT + 32;
+        it.write(at, 4, "abcé".as_bytes());
+        assert_eq!(it.half(at).load(Ordering::Relaxed).to_le_bytes(), *b"abc\0");
+    }
+}

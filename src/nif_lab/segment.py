@@ -1,0 +1,227 @@
+"""Reading a telemetry segment: this process's own, or that of another process of the same user.
+
+docs/telemetry.md is the layout. Nothing here asks the watched process for anything, so it is neither waited for nor
+slowed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from .errors import NifLabError
+
+__all__ = ["Segment", "SegmentError", "attach"]
+
+MAGIC: Final = b"NIFLABTM"
+VERSION: Final = 1
+NAME: Final = "/memfd:nif_lab telemetry"
+LANES: Final = ("direct", "isolated")
+
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("header_size", "<u4"),
+        ("size", "<u8"),
+        ("pid", "<u4"),
+        ("clock", "<u4"),
+        ("base_ticks", "<u8"),
+        ("base_ns", "<u8"),
+        ("ns_per_tick", "<f8"),
+        ("enabled", "<u4"),
+        ("cell", "<u4"),
+        ("n_backends", "<u4"),
+        ("n_functions", "<u4"),
+        ("max_backends", "<u4"),
+        ("max_functions", "<u4"),
+        ("at", "<u8", 6),
+        ("heads", "<u8", 3),
+    ]
+)
+BACKEND: Final = np.dtype([("name", "S32"), ("head", "<u8"), ("reserved", "S24")])
+BUCKETS: Final = 384
+FUNCTION: Final = np.dtype(
+    [
+        ("name", "S64"),
+        ("backend", "<u2"),
+        ("lane", "<u2"),
+        ("flags", "<u4"),
+        ("calls", "<u8"),
+        ("errors", "<u8"),
+        ("recovered", "<u8"),
+        ("timed", "<u8"),
+        ("total", "<u8"),
+        ("min", "<u8"),
+        ("max", "<u8"),
+        ("histogram", "<u8", BUCKETS),
+    ]
+)
+CALL: Final = np.dtype(
+    [
+        ("commit", "<u8"),
+        ("start", "<u8"),
+        ("ticks", "<u8"),
+        ("function", "<u2"),
+        ("status", "u1"),
+        ("weight", "u1"),
+        ("cell", "<u4"),
+    ]
+)
+SAMPLE: Final = np.dtype([("commit", "<u8"), ("time", "<u8"), ("bytes", "<u8"), ("blocks", "<u8")])
+ERROR: Final = np.dtype(
+    [
+        ("commit", "<u8"),
+        ("time", "<u8"),
+        ("function", "<u2"),
+        ("kind", "<u2"),
+        ("argument", "<i4"),
+        ("cell", "<u4"),
+        ("reserved", "<u4"),
+        ("text", "S224"),
+    ]
+)
+CALLS_KEPT, TIMES_KEPT, SAMPLES_KEPT, ERRORS_KEPT = 1024, 10_000, 10_000, 1_000
+
+#: Where each bucket of a histogram begins, in ticks; one more for the end of the last.
+BOUNDS: Final = np.array(
+    [float(b) if b < 8 else (8 + b % 8) * 2.0 ** (b // 8 - 1) for b in range(BUCKETS + 1)], dtype=np.float64
+)
+
+
+class SegmentError(NifLabError):
+    """A process has no segment, or it can't be read."""
+
+
+class Segment:
+    """A mapped segment; every property reads what is there now.
+
+    Parameters
+    ----------
+    descriptor
+        An open file descriptor; it may be closed afterwards.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._header = self._view(HEADER, 0, 1)
+        head = self.header
+        if bytes(head["magic"]) != MAGIC:
+            raise SegmentError("this is no telemetry segment of nif_lab")
+        if head["version"] != VERSION:
+            raise SegmentError(f"the segment has layout version {head['version']}, this nif_lab reads {VERSION}")
+
+    def _view(self, dtype: np.dtype[np.void], at: int, count: int) -> np.ndarray:
+        return self._bytes[at : at + count * dtype.itemsize].view(dtype)
+
+    @property
+    def header(self) -> np.void:
+        """The header as it is now."""
+        header: np.void = self._header[0].copy()
+        return header
+
+    def backends(self) -> list[str]:
+        """Return the names of the backends, by number."""
+        return [name.decode() for name in self._backends()["name"]]
+
+    def _backends(self) -> np.ndarray:
+        return self._view(BACKEND, int(self.header["at"][0]), int(self.header["n_backends"])).copy()
+
+    def functions(self) -> np.ndarray:
+        """Return a copy of the counters of all functions, dtype `FUNCTION`; times are in ticks."""
+        return self._view(FUNCTION, int(self.header["at"][1]), int(self.header["n_functions"])).copy()
+
+    def calls(self) -> np.ndarray:
+        """Return the last calls of every backend, dtype `CALL`, in order of their start."""
+        backends, at = self._backends(), int(self.header["at"][2])
+        size = CALLS_KEPT * CALL.itemsize
+        rings = [
+            self._ring(CALL, at + number * size, CALLS_KEPT, int(backend["head"]))
+            for number, backend in enumerate(backends)
+        ]
+        merged = np.concatenate(rings) if rings else np.empty(0, CALL)
+        return merged[np.argsort(merged["start"], kind="stable")]
+
+    def times(self) -> np.ndarray:
+        """Return the last 10,000 timed calls of all backends, dtype `CALL`, oldest first."""
+        header = self.header
+        return self._ring(CALL, int(header["at"][3]), TIMES_KEPT, int(header["heads"][0]))
+
+    def samples(self) -> np.ndarray:
+        """Return the last 10,000 samples of memory, dtype `SAMPLE`, oldest first."""
+        header = self.header
+        return self._ring(SAMPLE, int(header["at"][4]), SAMPLES_KEPT, int(header["heads"][1]))
+
+    def errors(self) -> np.ndarray:
+        """Return the last 1,000 errors, dtype `ERROR`, oldest first."""
+        header = self.header
+        return self._ring(ERROR, int(header["at"][5]), ERRORS_KEPT, int(header["heads"][2]))
+
+    def _ring(self, dtype: np.dtype[np.void], at: int, capacity: int, head: int) -> np.ndarray:
+        """Return the whole records of a ring, oldest first; one that is being written is left out."""
+        numbers = np.arange(max(head - capacity, 0), head, dtype=np.int64)
+        places = numbers % capacity
+        ring = self._view(dtype, at, capacity)
+        records = ring[places]  # indexing by an array copies
+        expected = (numbers + 1).astype(np.uint64)
+        whole = (records["commit"] == expected) & (ring["commit"][places] == expected)
+        kept: np.ndarray = records[whole]
+        return kept
+
+    def to_ns(self, ticks: np.ndarray | float) -> np.ndarray:
+        """Convert a duration from ticks to nanoseconds."""
+        return np.asarray(ticks, dtype=np.float64) * float(self.header["ns_per_tick"])
+
+    def to_epoch(self, ticks: np.ndarray) -> np.ndarray:
+        """Convert an instant from ticks to seconds since the epoch."""
+        header = self.header
+        since = ticks.astype(np.int64) - int(header["base_ticks"])
+        return (float(header["base_ns"]) + self.to_ns(since)) / 1e9
+
+
+def percentile(histogram: np.ndarray, share: float) -> float:
+    """Return the time, in ticks, that this share of a histogram's calls don't exceed: the middle of its bucket."""
+    total = int(histogram.sum())
+    if not total:
+        return 0.0
+    index = int(np.searchsorted(np.cumsum(histogram), share * total))
+    return float(BOUNDS[index] + BOUNDS[index + 1]) / 2 if index >= len(histogram[:8]) else float(index)
+
+
+def attach(pid: int) -> list[Segment]:
+    """Open the segments of a process of this user, one for each of its Labs, oldest first.
+
+    Raises
+    ------
+    SegmentError
+        When there is no such process, it belongs to somebody else, or it has no Lab.
+    """
+    folder = Path(f"/proc/{pid}/fd")
+    try:
+        links = sorted(folder.iterdir(), key=lambda it: int(it.name))
+    except FileNotFoundError:
+        raise SegmentError(f"there is no process {pid}") from None
+    except PermissionError:
+        raise SegmentError(f"process {pid} belongs to another user") from None
+    found = []
+    for link in links:
+        try:
+            if not os.readlink(link).startswith(NAME):
+                continue
+            descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # closed while we looked
+        except PermissionError:
+            raise SegmentError(f"process {pid} belongs to another user") from None
+        try:
+            found.append(Segment(descriptor))
+        finally:
+            os.close(descriptor)
+    if not found:
+        raise SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
+    return found
