@@ -11,7 +11,7 @@ import pytest
 import reference
 from test_lab import Broken
 
-from nif_lab import Lab, cli, demo
+from nif_lab import Lab, cli, demo, demo_report
 from nif_lab.errors import ToolchainMissing
 from nif_lab.lab import LoadedBackend
 
@@ -51,7 +51,8 @@ def test_json_is_one_object_and_the_report_has_the_pictures(
     assert list(result["hillshade"]) == list(result["smooth"]) == list(lab.backends)
     page = report.read_text()
     images = re.findall(r'<img [^>]*src="([^"]+)"', page)
-    assert len(images) >= 5 + 2 * 4  # the pictures, and each drawing for a light and a dark page
+    pictures = 3 + 4 + 3  # heights, their scale, the relief; a hillshade each; differences from the first
+    assert len(images) == pictures + 2 * 4  # and each of four drawings for a light and a dark page
     assert all(it.startswith("data:image/png;base64,") for it in images)
     assert page.count("alt=") == len(images)
     assert not re.search(r"https?://|<script", page)
@@ -70,7 +71,26 @@ def test_a_missing_language_is_named_and_stops_nothing(lab: Lab, monkeypatch: py
     monkeypatch.setattr(lab, "backends", {**lab.backends, "broken": broken})
     found = demo.study(lab)
     assert set(found.shades) == set(lab.backends) - {"broken"}
-    from nif_lab import demo_report
-
     page = demo_report.html(found)
     assert "Broken</b> is not loaded: not built: no compiler. To mend it: install it" in page
+
+
+def test_without_any_language_there_is_still_a_report() -> None:
+    found = demo.study(Lab([]))
+    assert (found.shades, len(found.transfers), found.max_difference) == ({}, 0, 0.0)
+    assert "written in no language" in demo_report.html(found)
+
+
+def test_a_picture_with_a_nan_is_not_equal(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN compares false with everything: it must not pass for a small difference."""
+    hillshade = lab.zig.hillshade
+
+    def wrong(*args: object) -> object:
+        shade = hillshade(*args)
+        shade[7, 7] = np.nan
+        return shade
+
+    monkeypatch.setattr(lab.zig, "hillshade", wrong)
+    result = demo.run(lab)
+    assert result["equal"] is False
+    assert "the pictures are NOT EQUAL" in demo.format_text(result)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 from ipywidgets.widgets import widget as widget_module
+from matplotlib.colors import to_rgb
 from test_lab import Broken
 
 from nif_lab import Lab, Snapshot
@@ -13,6 +16,8 @@ from nif_lab.errors import NifPanic, ToolchainMissing
 from nif_lab.lab import LoadedBackend
 from nif_lab.panels import BackendsPanel, Dashboard, PerformancePanel, TransferPanel
 from nif_lab.panels.base import Panel
+from nif_lab.panels.pictures import performance_grid
+from nif_lab.panels.style import THEMES, Theme, colour
 from nif_lab.telemetry import FunctionStats
 
 
@@ -90,14 +95,55 @@ def test_a_panel_without_calls_shows_zeros() -> None:
     empty.close()
 
 
+def test_counters_that_cannot_be_read_are_an_error_in_the_panel() -> None:
+    def snapshot() -> Snapshot:
+        raise RuntimeError("no counters")
+
+    panel = PerformancePanel(snapshot)
+    assert "<b>RuntimeError</b>: no counters" in panel.problem.value
+    panel.close()
+
+
+def test_a_button_prints_nothing(dashboard: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
+    transfers(dashboard).buttons["nim", "rust"].click()
+    dashboard.refresh_button.click()
+    assert capsys.readouterr() == ("", "")
+    dashboard.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda it: it.name)
+def test_colours_can_be_seen_in_both_themes(theme: Theme, lab: Lab) -> None:
+    """WCAG 2: graphics need a contrast of 3, text one of 4.5."""
+    assert len({colour(language) for language in lab.backends}) == len(lab.backends)
+    for background in (theme.page, theme.card):
+        assert all(contrast(colour(language), background) >= 3 for language in lab.backends)
+        assert all(contrast(ink, background) >= 4.5 for ink in (theme.text, theme.muted, theme.error))
+
+
+def test_pictures_are_the_same_whatever_the_users_settings_of_matplotlib() -> None:
+    snapshot = Snapshot((FunctionStats("rust", "a_$b$_c", 3, 1, 2000.0, 900.0, 1100.0),))
+    plain = performance_grid(snapshot, THEMES[0]).png()
+    with matplotlib.rc_context({"font.family": "serif", "figure.autolayout": True, "savefig.bbox": "tight"}):
+        assert performance_grid(snapshot, THEMES[0]).png() == plain
+
+
 def test_closing_leaves_no_widget_and_no_figure(lab: Lab) -> None:
     before = set(widget_module._instances)
     dashboard = lab.dashboard()
     transfers(dashboard).all_pairs.click()
     dashboard.close()
     assert set(widget_module._instances) == before
-    import matplotlib.pyplot as plt
-
     assert plt.get_fignums() == []
 
 

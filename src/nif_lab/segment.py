@@ -208,10 +208,10 @@ def attach(pid: int) -> list[Segment]:
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
         raise SegmentError(f"process {pid} belongs to another user") from None
-    found = []
+    found: dict[int, Segment] = {}  # by inode: Python's own mapping keeps a second descriptor
     for link in links:
         try:
-            if not os.readlink(link).startswith(NAME):
+            if not os.readlink(link).startswith(NAME) or (inode := link.stat().st_ino) in found:
                 continue
             descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -219,9 +219,9 @@ def attach(pid: int) -> list[Segment]:
         except PermissionError:
             raise SegmentError(f"process {pid} belongs to another user") from None
         try:
-            found.append(Segment(descriptor))
+            found[inode] = Segment(descriptor)
         finally:
             os.close(descriptor)
     if not found:
         raise SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
-    return found
+    return list(found.values())

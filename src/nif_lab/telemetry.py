@@ -258,8 +258,8 @@ class Event:
 class Subscription:
     """A callback's own thread: it reads what is new and calls. Close it, or use it in a ``with``.
 
-    However slow the callback is, no call and no other subscription waits for it; what its rings drop meanwhile is counted in
-    ``missed``. An exception of the callback is logged and counted in ``failures``.
+    However slow the callback is, no call and no other subscription waits for it; what the rings drop meanwhile is
+    counted in ``missed``. An exception of the callback is logged and counted in ``failures``.
     """
 
     def __init__(self, segment: Segment, topic: str, callback: Callable[[Event], object]) -> None:
@@ -376,9 +376,11 @@ class Telemetry:
         if shell is None:
             return
         core = self.core
+        # execution_count is counted up before this event by some IPythons and after it by others; the inputs are not.
+        inputs = shell.history_manager.input_hist_parsed
 
         def before(*_: object) -> None:
-            core.cell = shell.execution_count
+            core.cell = len(inputs)
 
-        before()
+        core.cell = max(len(inputs) - 1, 0)
         shell.events.register("pre_run_cell", before)

@@ -37,7 +37,8 @@ class Transfer:
     write_ns : float
         Time of that writing, in nanoseconds; 0 when the value lay there already.
     ns : float
-        Time of the transfer itself: the target language finds the value and reads all of it, in nanoseconds.
+        Time of the transfer itself: the target language finds the value and reads all of it, in nanoseconds. Julia
+        compiles with its first value of a new element type and number of axes, and that counts too.
     copied : bool
         Whether the target language saw it at another address than the source language left it at.
     source_checksum, target_checksum : int

@@ -107,6 +107,7 @@ def test_the_tour_runs_and_a_button_hands_an_array_over(jupyter: str, page: Page
     button = page.get_by_role("button", name="zig → julia", exact=True)
     button.wait_for()
     expect(page.locator(".jp-OutputArea-output", has_text=re.compile(r"^right\s*$")).last).to_be_visible()
+    assert page.locator(".jp-RenderedImage img").count() == 2  # four mountains in a row, and four in one
     button.scroll_into_view_if_needed()
     button.click()
     result = page.get_by_text(re.compile(r"zig -> julia: 1,000,000 bytes in .* without a copy, verified"))

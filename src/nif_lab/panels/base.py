@@ -17,10 +17,13 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
     A panel that is saved, printed or shown without a kernel falls back to `text` and `html`.
     """
 
-    def __init__(self, title: str, children: Sequence[widgets.Widget]) -> None:
+    def __init__(
+        self, title: str, children: Sequence[widgets.Widget], *, beside: Sequence[widgets.Widget] = ()
+    ) -> None:
         self.problem = widgets.HTML()
-        heading = widgets.HTML(f"<h3 style='margin:0'>{escape(title)}</h3>")
-        super().__init__([heading, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
+        heading = widgets.HTML(f'<h3 style="margin:0 12px 0 0">{escape(title)}</h3>')
+        head = widgets.HBox([heading, *beside], layout=widgets.Layout(align_items="center", flex_flow="row wrap"))
+        super().__init__([head, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
         self.problem.layout.display = "none"
 
     def refresh(self) -> None:

@@ -10,12 +10,14 @@ import base64
 import io
 from collections.abc import Callable
 from html import escape
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.transforms import Affine2D
+from PIL import Image
 
 from .style import THEMES, Theme
 
@@ -78,9 +80,11 @@ class Canvas:
 
     def png(self) -> bytes:
         """Return the picture as a PNG file."""
+        # Not `savefig`, which does what rcParams say.
+        canvas: Any = FigureCanvasAgg(self.figure)  # Any: its methods have no types
+        canvas.draw()
         target = io.BytesIO()
-        FigureCanvasAgg(self.figure)
-        self.figure.savefig(target, format="png", dpi=_POINTS * SCALE, facecolor="none", metadata={"Software": None})
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).save(target, format="png")
         return target.getvalue()
 
 

@@ -36,7 +36,7 @@ class Dashboard(Panel):
         )
         self.refresh_button = widgets.Button(description="Refresh", tooltip="Read the counters again")
         self.refresh_button.on_click(lambda _: self.refresh())
-        super().__init__("nif_lab", [self.refresh_button, *self.panels])
+        super().__init__("nif_lab", self.panels, beside=[self.refresh_button])
 
     def refresh(self) -> None:
         for panel in self.panels:

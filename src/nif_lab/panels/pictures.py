@@ -143,7 +143,7 @@ def heat_map(transfers: Sequence[Transfer], theme: Theme) -> Canvas:
 
 
 def _cell(canvas: Canvas, x: float, y: float, width: float, height: float, it: Transfer, speed: float) -> None:
-    red, green, blue, _ = colormaps["cividis"](0.15 + 0.8 * speed)
+    red, green, blue, _ = colormaps["viridis"](0.18 + 0.57 * speed)
     ink = "#000000" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18 else "#ffffff"
     canvas.box(x, y, width, height, to_hex((red, green, blue)), radius=4)
     copies = "copied" if it.copied else "0 copies"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["TransferPanel"]
 
 SIZES: Final = {"8 KB": 8_000, "1 MB": 1_000_000, "16 MB": 16_000_000}
+#: As wide as four cards of the performance panel.
+GRID_WIDTH: Final = 966
 
 
 class TransferPanel(Panel):
@@ -58,9 +60,7 @@ class TransferPanel(Panel):
         self.cells = {pair: widgets.HTML() for pair in self.buttons}
         self.result = widgets.HTML()
         self.heat = widgets.HTML()
-        super().__init__(
-            "Transfers", [widgets.HBox([self.size, self.all_pairs]), self._square(), self.result, self.heat]
-        )
+        super().__init__("Transfers", [self._square(), self.result, self.heat], beside=[self.size, self.all_pairs])
         self.refresh()
 
     def _button(self, source: str, target: str) -> widgets.Button:
@@ -87,8 +87,11 @@ class TransferPanel(Panel):
                     cells.append(widgets.HTML(name, layout=widgets.Layout(align_self="center")))
                 else:
                     cells.append(widgets.VBox([self.buttons[source, target], self.cells[source, target]]))
-        columns = f"repeat({len(self.backends)}, minmax(120px, 180px))"
-        return widgets.GridBox(cells, layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px"))
+        columns = f"repeat({len(self.backends)}, minmax(110px, 1fr))"
+        layout = widgets.Layout(
+            grid_template_columns=columns, grid_gap="12px", margin="8px 0", max_width=f"{GRID_WIDTH}px"
+        )
+        return widgets.GridBox(cells, layout=layout)
 
     def refresh(self) -> None:
         self.attempt(self._show)
@@ -143,9 +146,8 @@ class TransferPanel(Panel):
 
     def _record(self, done: Transfer) -> None:
         self.results[done.source, done.target] = done
-        self.cells[
-            done.source, done.target
-        ].value = f'<div style="text-align:center;line-height:1.3">{_cell(done)}</div>'
+        cell = self.cells[done.source, done.target]
+        cell.value = f'<div style="text-align:center;line-height:1.3">{_cell(done)}</div>'
 
     def text(self) -> str:
         return "\n".join(["Transfers", *(f"  {it}" for it in self.results.values())])
