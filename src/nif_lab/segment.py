@@ -203,7 +203,7 @@ def attach(pid: int) -> list[Segment]:
     """
     folder = Path(f"/proc/{pid}/fd")
     try:
-        links = sorted(folder.iterdir(), key=lambda it: int(it.name))
+        links = list(folder.iterdir())
     except FileNotFoundError:
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
@@ -224,4 +224,4 @@ def attach(pid: int) -> list[Segment]:
             os.close(descriptor)
     if not found:
         raise SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
-    return list(found.values())
+    return sorted(found.values(), key=lambda it: int(it.header["base_ns"]))
