@@ -1,6 +1,7 @@
 //! Time for telemetry: the processor's own counter where it is steady, else the monotonic clock.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 struct Base {
@@ -10,6 +11,8 @@ struct Base {
 }
 
 static BASE: OnceLock<Base> = OnceLock::new();
+/// Of `BASE`, where a call finds it at once.
+static STEADY: AtomicBool = AtomicBool::new(false);
 
 #[cfg(target_arch = "x86_64")]
 fn counter() -> u64 {
@@ -36,17 +39,17 @@ fn steady() -> bool {
 
 /// Called once at import, so that the rate is known by the time somebody asks.
 pub fn start() {
-    BASE.get_or_init(|| Base { steady: steady(), ticks: counter(), at: Instant::now() });
+    let base = BASE.get_or_init(|| Base { steady: steady(), ticks: counter(), at: Instant::now() });
+    STEADY.store(base.steady, Ordering::Relaxed);
 }
 
 /// Now, in ticks of the clock in use.
 #[inline]
 pub fn now() -> u64 {
-    match BASE.get() {
-        Some(base) if base.steady => counter(),
-        Some(base) => u64::try_from(base.at.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        None => 0,
+    if STEADY.load(Ordering::Relaxed) {
+        return counter();
     }
+    BASE.get().map_or(0, |base| u64::try_from(base.at.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Is it the processor's counter?

@@ -50,23 +50,24 @@ pub struct Frame {
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
     pub bytes_total: usize,
+    /// Why the call failed, once it did.
+    pub error: ErrorRecord,
+    /// The tensor it returned, if it returned one of the host's.
+    pub tensor: Option<Box<HostTensor>>,
 }
 
-/// What a call left behind.
+/// What came of a call, in a few registers; the rarer things are in its frame.
+#[derive(Clone, Copy)]
 pub struct Outcome {
     pub status: i32,
     pub result: Any,
-    pub tensor: Option<HostTensor>,
-    pub error: ErrorRecord,
     /// When the call began and how long it took; none for one that isn't timed.
     pub time: Option<(u64, u64)>,
 }
 
 // SAFETY: a frame's pointers lead into itself, or into Python objects whose owner keeps them alive until the call is over.
 unsafe impl Send for Frame {}
-// SAFETY: without the GIL only `run` uses a frame, and it writes nothing in it.
-unsafe impl Sync for Frame {}
-// SAFETY: the result is a scalar, a constant string of the library, or `tensor`.
+// SAFETY: the result is a scalar, a constant string of the library, or the frame's tensor.
 unsafe impl Send for Outcome {}
 
 impl Frame {
@@ -79,6 +80,8 @@ impl Frame {
             strides: Vec::new(),
             count: 0,
             bytes_total: 0,
+            error: ErrorRecord::default(),
+            tensor: None,
         }
     }
 
@@ -308,9 +311,8 @@ impl Frame {
     /// # Safety
     /// `call` is a live function of the ABI, and what the frame points to is alive.
     #[inline]
-    pub unsafe fn run(&self, call: Call, cancel: &AtomicI32, timed: bool) -> Outcome {
-        let mut error = ErrorRecord::default();
-        let mut env = host::env(&mut error, cancel.as_ptr());
+    pub unsafe fn run(&mut self, call: Call, cancel: &AtomicI32, timed: bool) -> Outcome {
+        let mut env = host::env(&mut self.error, cancel.as_ptr());
         let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
         let start = if timed { clock::now() } else { 0 };
         // SAFETY: the first `count` values are written; `env` and `result` live through the call.
@@ -319,22 +321,28 @@ impl Frame {
             call(env, self.values.as_ptr().cast::<Any>(), self.count as i32, &raw mut result)
         };
         let time = timed.then(|| (start, clock::now().wrapping_sub(start)));
-        let tensor = match (status, result.type_index) {
+        if host::has_unclaimed() {
+            let returned = status == 0 && result.type_index == type_index::TENSOR;
             // SAFETY: the type index says which field counts.
-            (0, type_index::TENSOR) => host::claim(Some(unsafe { result.v.p }.cast_const().cast())),
-            _ => host::claim(None),
-        };
-        Outcome { status, result, tensor, error, time }
+            self.tensor = host::claim(returned.then(|| unsafe { result.v.p }.cast_const().cast()));
+        }
+        Outcome { status, result, time }
     }
 }
 
 /// The Python value of a scalar, string or tensor result.
-pub fn to_python(py: Python<'_>, outcome: Outcome, unsigned: bool) -> Result<Py<PyAny>, Failure> {
+#[inline]
+pub fn to_python(
+    py: Python<'_>,
+    result: &Any,
+    tensor: Option<Box<HostTensor>>,
+    unsigned: bool,
+) -> Result<Py<PyAny>, Failure> {
     let broken = |reason: String| Failure::Nif { kind: nif::abi::error_kind::ERROR, argument: -1, reason };
     // SAFETY: the type index says which field counts; strings live as long as their library, which is for ever.
     unsafe {
-        let v = outcome.result.v;
-        let object = match outcome.result.type_index {
+        let v = result.v;
+        let object = match result.type_index {
             type_index::NONE => return Ok(py.None()),
             type_index::INT if unsigned => ffi::PyLong_FromUnsignedLongLong(v.i.cast_unsigned()),
             type_index::INT => ffi::PyLong_FromLongLong(v.i),
@@ -342,7 +350,7 @@ pub fn to_python(py: Python<'_>, outcome: Outcome, unsigned: bool) -> Result<Py<
             type_index::FLOAT => ffi::PyFloat_FromDouble(v.f),
             type_index::STR => ffi::PyUnicode_FromString(v.p.cast_const().cast()),
             type_index::TENSOR => {
-                let Some(made) = outcome.tensor else {
+                let Some(made) = tensor.map(|it| *it) else {
                     return Err(broken("returned an array that isn't from nif_host.alloc_tensor".into()));
                 };
                 let Some((type_num, _)) = crate::dtype::to_numpy(made.tensor.dtype) else {
@@ -365,7 +373,7 @@ pub fn new_output(py: Python<'_>, element: &str, shape: &mut [i64]) -> Result<Py
     unsafe {
         let array = PY_ARRAY_API.PyArray_New(
             py,
-            python::array_type(py),
+            python::array_type(),
             shape.len() as i32,
             shape.as_mut_ptr().cast(),
             type_num,

@@ -36,14 +36,18 @@ static UNCLAIMED: AtomicUsize = AtomicUsize::new(0);
 pub static HOST: Host =
     Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
 
+/// Has any call allocated a tensor that nobody has claimed yet?
+#[inline]
+pub fn has_unclaimed() -> bool {
+    UNCLAIMED.load(Ordering::Relaxed) != 0
+}
+
 /// Take the tensor that a call returned, and free the others it allocated.
-pub fn claim(result: Option<*const Tensor>) -> Option<HostTensor> {
-    if UNCLAIMED.load(Ordering::Relaxed) == 0 {
-        return None;
-    }
+#[cold]
+pub fn claim(result: Option<*const Tensor>) -> Option<Box<HostTensor>> {
     let all = ALLOCATED.take();
     UNCLAIMED.fetch_sub(all.len(), Ordering::Relaxed);
-    all.into_iter().find(|it| result.is_some_and(|p| std::ptr::eq(&raw const it.tensor, p))).map(|it| *it)
+    all.into_iter().find(|it| result.is_some_and(|p| std::ptr::eq(&raw const it.tensor, p)))
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {

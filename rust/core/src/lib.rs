@@ -30,6 +30,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clock::start();
+    python::start(module.py());
     module.add_class::<library::Library>()?;
     module.add_class::<nif::Nif>()?;
     module.add_class::<owner::Owner>()?;

@@ -143,7 +143,7 @@ pub fn array_over(py: Python<'_>, block: Block, type_num: c_int, shape: &[i64]) 
     unsafe {
         let array = PY_ARRAY_API.PyArray_New(
             py,
-            python::array_type(py),
+            python::array_type(),
             dims.len() as c_int,
             dims.as_mut_ptr(),
             type_num,

@@ -15,6 +15,7 @@ use pyo3::types::PyTuple;
 
 use crate::errors;
 use crate::frame::{self, Failure, Frame, Outcome, new_output, refuse, to_python};
+use crate::host::ErrorRecord;
 use crate::interrupt;
 use crate::library::Origin;
 use crate::python;
@@ -125,20 +126,21 @@ impl Nif {
         // SAFETY: the caller of a built-in keeps its arguments alive; `outputs` holds what was added.
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
         let call = self.target();
+        let large = frame.bytes_total >= RELEASE_BYTES;
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let timed = self.slot.is_next_timed();
-        let run = |cancel| unsafe { frame.run(call, cancel, timed) };
+        let mut run = |cancel| unsafe { frame.run(call, cancel, timed) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
             let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
             py.detach(|| run(guard.flag()))
-        } else if self.flags & flag::LONG != 0 || frame.bytes_total >= RELEASE_BYTES {
+        } else if self.flags & flag::LONG != 0 || large {
             let _running = self.origin.running();
             py.detach(|| run(&interrupt::NEVER))
         } else {
             run(&interrupt::NEVER)
         };
-        self.finish(py, outcome, outputs)
+        self.finish(py, &mut frame, outcome, outputs)
     }
 
     /// The same by way of the thread that owns the runtime: all that the call uses goes along.
@@ -157,12 +159,13 @@ impl Nif {
         let theirs = Arc::clone(&cancel);
         let done = owner.get().run(py, move || {
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            (unsafe { frame.run(call, &theirs, timed) }, held)
+            let outcome = unsafe { frame.run(call, &theirs, timed) };
+            (outcome, frame, held)
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
-        let (outcome, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
+        let (outcome, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
         drop(held);
-        self.finish(py, outcome, outputs)
+        self.finish(py, &mut frame, outcome, outputs)
     }
 
     /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
@@ -175,7 +178,7 @@ impl Nif {
         outputs: &mut Vec<Py<PyAny>>,
     ) -> Result<(), Failure> {
         let params = &self.signature.params;
-        let array_type = python::array_type(py);
+        let array_type = python::array_type();
         if given.positional == params.len() && given.values.len() == params.len() && self.outputs == 0 {
             for (object, param) in given.values.iter().zip(params) {
                 // SAFETY: the caller vouches for the arguments.
@@ -251,19 +254,26 @@ impl Nif {
     }
 
     #[inline]
-    fn finish(&self, py: Python<'_>, outcome: Outcome, outputs: Vec<Py<PyAny>>) -> Result<Py<PyAny>, Failure> {
+    fn finish(
+        &self,
+        py: Python<'_>,
+        frame: &mut Frame,
+        outcome: Outcome,
+        outputs: Vec<Py<PyAny>>,
+    ) -> Result<Py<PyAny>, Failure> {
         if outcome.status != 0 {
-            return Err(self.failure(py, outcome));
+            return Err(self.failure(py, outcome.status, std::mem::take(&mut frame.error)));
         }
         match outcome.time {
             Some((start, ticks)) => self.slot.time(start, ticks),
             None => self.slot.count(),
         }
-        if outcome.tensor.is_some() {
+        let tensor = frame.tensor.take();
+        if tensor.is_some() {
             let (bytes, blocks) = crate::memory::in_use();
             self.slot.telemetry().sample_memory(bytes, blocks);
         }
-        let result = to_python(py, outcome, self.unsigned)?;
+        let result = to_python(py, &outcome.result, tensor, self.unsigned)?;
         if self.outputs == 0 {
             return Ok(result);
         }
@@ -278,8 +288,7 @@ impl Nif {
     }
 
     #[cold]
-    fn failure(&self, py: Python<'_>, outcome: Outcome) -> Failure {
-        let error = outcome.error;
+    fn failure(&self, py: Python<'_>, status: i32, error: ErrorRecord) -> Failure {
         if error.kind & error_kind::TAINTED != 0 {
             self.origin.taint();
         }
@@ -290,7 +299,7 @@ impl Nif {
             return Failure::Python(interrupt);
         }
         let reason = match (error.kind, error.message) {
-            (0, _) => format!("failed with status {} and gave no reason", outcome.status),
+            (0, _) => format!("failed with status {status} and gave no reason"),
             (_, message) => message,
         };
         let kind = if error.kind == 0 { error_kind::ERROR } else { error.kind & !error_kind::TAINTED };

@@ -1,5 +1,7 @@
 //! Small bridges between Python's C API and its Rust binding.
 
+use std::sync::atomic::{AtomicPtr, Ordering};
+
 use numpy::npyffi::{self, NpyTypes};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -22,11 +24,19 @@ pub unsafe fn borrowed(py: Python<'_>, pointer: *mut ffi::PyObject) -> Py<PyAny>
     unsafe { Bound::from_borrowed_ptr(py, pointer) }.unbind()
 }
 
+/// `numpy.ndarray`, once `start` has looked it up.
+static ARRAY_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Look up what calls need of NumPy; called at import.
+pub fn start(py: Python<'_>) {
+    // SAFETY: NumPy's table gives the type's address.
+    ARRAY_TYPE.store(unsafe { npyffi::get_type_object(py, NpyTypes::PyArray_Type) }, Ordering::Relaxed);
+}
+
 /// `numpy.ndarray`.
 #[inline]
-pub fn array_type(py: Python<'_>) -> *mut ffi::PyTypeObject {
-    // SAFETY: NumPy's table gives the type's address.
-    unsafe { npyffi::get_type_object(py, NpyTypes::PyArray_Type) }
+pub fn array_type() -> *mut ffi::PyTypeObject {
+    ARRAY_TYPE.load(Ordering::Relaxed)
 }
 
 /// `numpy.generic`, the type of all NumPy scalars.

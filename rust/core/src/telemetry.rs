@@ -65,7 +65,9 @@ pub struct Telemetry {
 /// One function's place in the segment.
 pub struct Slot {
     telemetry: Py<Telemetry>,
+    // Into the segment, which `telemetry` keeps alive.
     counters: &'static Counters,
+    enabled: &'static AtomicU32,
     number: u16,
     backend: u16,
     /// Calls between two that are timed, less one; a mask.
@@ -232,6 +234,8 @@ impl Slot {
         Ok(Self {
             telemetry: telemetry.clone_ref(py),
             counters,
+            // SAFETY: as above.
+            enabled: unsafe { &*std::ptr::from_ref(segment.half(ENABLED_BYTE)) },
             number: number as u16,
             backend,
             mask: AtomicU32::new(0),
@@ -247,13 +251,13 @@ impl Slot {
     #[inline]
     pub fn is_next_timed(&self) -> bool {
         let calls = self.counters.calls.load(Ordering::Relaxed) as u32;
-        calls & self.mask.load(Ordering::Relaxed) == 0 && self.telemetry.get().is_enabled()
+        calls & self.mask.load(Ordering::Relaxed) == 0 && self.enabled.load(Ordering::Relaxed) != 0
     }
 
     /// A call succeeded that wasn't timed.
     #[inline]
     pub fn count(&self) {
-        if self.telemetry.get().is_enabled() {
+        if self.enabled.load(Ordering::Relaxed) != 0 {
             add(&self.counters.calls, 1);
         }
     }
