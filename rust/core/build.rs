@@ -22,11 +22,15 @@ fn main() {
         std::fs::create_dir_all(&out).unwrap();
         return;
     }
+    // Added to what is there: in an isolated build, pip's own entries are how the compilers' packages are found.
+    let mut path = vec![root.join("src")];
+    path.extend(env::split_paths(&env::var_os("PYTHONPATH").unwrap_or_default()));
+    let path = env::join_paths(path).unwrap();
     let python = env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".into());
     let built = Command::new(&python)
         .args(["-m", "nif_lab.build", "--out"])
         .arg(&out)
-        .env("PYTHONPATH", root.join("src"))
+        .env("PYTHONPATH", path)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output();
     let output = match built {
