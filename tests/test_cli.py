@@ -69,6 +69,15 @@ def test_a_language_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
     assert "NOT built" in str(result)
 
 
+def test_a_wheel_built_without_julia_has_its_sources_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NIF_LAB_JULIA", "/none/julia")
+    assert build("julia", tmp_path).built
+    assert (tmp_path / "julia" / "src" / "NifLab.jl").is_file()
+    assert (tmp_path / "julia" / "Project.toml").is_file()
+
+
 def test_interrupt_and_errors_end_with_a_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

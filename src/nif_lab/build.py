@@ -61,12 +61,12 @@ def build(name: str, folder: Path | None = None) -> Built:
         if root is None:
             raise BackendError("an installed wheel has no sources", "use the libraries it came with, or a checkout")
         target.parent.mkdir(parents=True, exist_ok=True)
-        compiler = backend.compiler()
+        compiler = backend.compiler().version if backend.compiled else "sources only"
         backend.build(root / name, target)
     except BackendError as error:
         seconds = time.perf_counter() - start
         return Built(name, False, seconds, reason=error.reason, cure=error.cure, detail=error.detail)
-    return Built(name, True, time.perf_counter() - start, compiler.version)
+    return Built(name, True, time.perf_counter() - start, compiler)
 
 
 def main() -> int:

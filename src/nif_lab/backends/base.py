@@ -71,11 +71,14 @@ class Backend(ABC):
         How people spell it: ``"Zig"``.
     rank
         Where it stands in lists; 100 unless it matters.
+    compiled
+        Whether building needs the toolchain; Julia's sources are loaded as they are.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     rank: ClassVar[int] = 100
+    compiled: ClassVar[bool] = True
 
     @property
     def library(self) -> Path:

@@ -170,6 +170,7 @@ class Julia(Backend):
     name = "julia"
     title = "Julia"
     rank = 4
+    compiled = False
 
     def is_built(self) -> bool:
         return (package() / "src" / "NifLab.jl").is_file()
