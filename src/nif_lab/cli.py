@@ -1,7 +1,7 @@
 """``nif-lab``: the project without a notebook.
 
-Every command takes ``--json``: one JSON object on standard output, and nothing else there. Status 0 is success, 1 a
-failure that the output explains, 2 bad use.
+Every command takes ``--json``: one JSON object on standard output (one a line for ``monitor``), and nothing else there.
+Status 0 is success, 1 a failure that the output explains, 2 bad use.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, backends
+from .bench import add_arguments as benchmark_arguments
 from .errors import NifLabError, ToolchainMissing
 
 if TYPE_CHECKING:
@@ -86,18 +87,40 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0 if result["equal"] and verified and everything else 1
 
 
+def monitor(arguments: argparse.Namespace) -> int:
+    """Watch the Labs of another process, live."""
+    from . import monitor as watching
+
+    return watching.run(arguments.pid, interval=arguments.interval, once=arguments.once, json_=arguments.json)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure what a call and what monitoring costs, against other binders."""
+    from . import bench as benchmarks
+
+    return benchmarks.run(arguments)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line as argparse knows it."""
     top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
     top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run in (doctor, build, demo):
+    for run in (doctor, build, demo, monitor, bench):
         summary = (run.__doc__ or "").splitlines()[0]
         command = commands.add_parser(run.__name__, help=summary, description=summary)
         command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
         command.set_defaults(run=run)
         if run is build:
             command.add_argument("languages", nargs="*", metavar="LANGUAGE", type=_language, help="all unless given")
+        if run is monitor:
+            command.add_argument(
+                "pid", nargs="?", type=int, metavar="PID", help="the only process with a Lab unless given"
+            )
+            command.add_argument("--once", action="store_true", help="look once and return")
+            command.add_argument("--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)")
+        if run is bench:
+            benchmark_arguments(command)
         if run is demo:
             report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
             report.help = "where the HTML report goes (report.html)"

@@ -8,6 +8,8 @@
     │   ├── BuildError                 the compiler said no
     │   ├── AbiError                   the file isn't a NIF library of this version
     │   └── BackendNotLoaded           called all the same
+    ├── SegmentError (segment.py)    a process's telemetry can't be read
+    ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
         ├── NifTypeError (TypeError)
         ├── NifValueError (ValueError)

@@ -204,7 +204,7 @@ def attach(pid: int) -> list[Segment]:
     folder = Path(f"/proc/{pid}/fd")
     try:
         links = list(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
         raise SegmentError(f"process {pid} belongs to another user") from None
@@ -214,7 +214,7 @@ def attach(pid: int) -> list[Segment]:
             if not os.readlink(link).startswith(NAME) or (inode := link.stat().st_ino) in found:
                 continue
             descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # closed while we looked
         except PermissionError:
             raise SegmentError(f"process {pid} belongs to another user") from None

@@ -158,7 +158,9 @@ def _stats(backend: str, name: str, lane: str, rows: np.ndarray, ns: float) -> F
 
 def snapshot_of(segment: Segment) -> Snapshot:
     """Read every counter of a segment."""
-    names, rows, ns = segment.backends(), segment.functions(), float(segment.header["ns_per_tick"])
+    # Functions first: a Lab that is still loading may add a backend in between, and its functions come after it.
+    rows = segment.functions()
+    names, ns = segment.backends(), float(segment.header["ns_per_tick"])
     functions = tuple(
         _stats(names[row["backend"]], row["name"].decode(), LANES[row["lane"]], rows[i : i + 1], ns)
         for i, row in enumerate(rows)
@@ -218,7 +220,8 @@ class History:
 
 def history_of(segment: Segment, records: np.ndarray) -> History:
     """Turn records of calls into readable ones."""
-    names, functions = segment.backends(), segment.functions()
+    functions = segment.functions()
+    names = segment.backends()
     table = np.empty(len(records), COLUMNS)
     mine = functions[records["function"]]
     table["time"] = segment.to_epoch(records["start"])
@@ -314,7 +317,8 @@ class Subscription:
                 }
                 yield Event(self.topic, float(it["time"]), str(it["backend"]), str(it["function"]), data)
             return
-        names, functions = segment.backends(), segment.functions()
+        functions = segment.functions()
+        names = segment.backends()
         for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
             function = functions[it["function"]]
             data = {

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,6 +127,38 @@ def test_failures_leave_no_memory_behind(backend: LoadedBackend) -> None:
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_loaded_libraries_are_what_their_names_say(backend: LoadedBackend) -> None:
+    """Debuggers and tracebacks open the files that the loader names: also that of a library opened afresh."""
+    panic(backend, ("panic", "on purpose"))
+    assert backend.add(1, 2) == 3
+    with ExitStack() as stack:
+        for _ in range(8):  # these take the next free descriptors, if a library's name was one
+            stack.enter_context(TemporaryFile())
+        for name in loaded_files():
+            file = Path(name)
+            if file.is_absolute() and file.exists():
+                assert file.is_file(), name
+                with file.open("rb") as opened:
+                    assert opened.read(4) == b"\x7fELF", name
+
+
+def loaded_files() -> list[str]:
+    """List what the loader has loaded, by the names under which it was opened."""
+
+    class Info(ctypes.Structure):
+        _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
+
+    names: list[str] = []
+    visit = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)
+
+    def keep(info: Any, size: int, data: int) -> int:
+        names.append(os.fsdecode(info.contents.name or b""))
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(visit(keep), None)
+    return names
 
 
 def test_many_threads_each_get_their_own_error(backend: LoadedBackend) -> None:

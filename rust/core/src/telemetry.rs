@@ -187,15 +187,16 @@ impl Telemetry {
     }
 
     /// Write one record of four words: commit, and what the ring's kind says.
+    #[inline]
     fn record(&self, ring: usize, capacity: usize, head: &AtomicU64, words: [u64; 3]) {
         let number = head.load(Ordering::Relaxed);
-        let at = ring / 8 + (number as usize % capacity) * (RECORD_BYTES / 8);
-        self.word(at).store(0, Ordering::Relaxed);
+        let record: &[AtomicU64; RECORD_BYTES / 8] = self.place(ring + (number as usize % capacity) * RECORD_BYTES);
+        record[0].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (i, word) in words.into_iter().enumerate() {
-            self.word(at + 1 + i).store(word, Ordering::Relaxed);
+        for (field, word) in record[1..].iter().zip(words) {
+            field.store(word, Ordering::Relaxed);
         }
-        self.word(at).store(number + 1, Ordering::Release);
+        record[0].store(number + 1, Ordering::Release);
         head.store(number + 1, Ordering::Release);
     }
 

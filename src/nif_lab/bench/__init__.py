@@ -1,0 +1,73 @@
+"""``nif-lab bench``: how fast, compared with what, on which machine.
+
+Every comparison is made within one run, its contenders interleaved; a figure is a median over rounds and stands beside
+its spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["SUITES", "add_arguments", "run"]
+
+#: The suites, and how many rounds (or quartets) each has unless told.
+SUITES: Final = {"dispatch": 100, "monitoring": 300}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments, all but ``--json``, which every command has."""
+    parser.add_argument("suite", nargs="?", choices=tuple(SUITES), help="one of them; all unless given")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="N", help="rounds of dispatch (100), quartets of monitoring (300)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of the order of contenders; drawn and printed unless given"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure the cost of a call, and of monitoring it."""
+    from . import report
+
+    seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
+    suites = [arguments.suite] if arguments.suite else list(SUITES)
+    results = {}
+    for suite in suites:
+        rounds = arguments.rounds or SUITES[suite]
+        if not arguments.json:
+            print(f"bench {suite}: {rounds} rounds, seed {seed}", file=sys.stderr, flush=True)
+        results[suite] = run_suite(suite, rounds, seed)
+        if arguments.write:
+            report.write(arguments.write, suite, results[suite])
+    if arguments.json:
+        print(json.dumps(results[arguments.suite] if arguments.suite else results))
+    else:
+        print("\n\n".join(report.as_text(suite, result) for suite, result in results.items()))
+    return 0
+
+
+def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
+    """Run one suite with a Lab of its own."""
+    from ..lab import Lab
+    from . import dispatch, machine, monitoring
+
+    if suite == "dispatch":
+        lab = Lab()
+        result = dispatch.compare(lab, rounds, seed)
+    else:
+        lab = Lab(["rust"])
+        # `sum` reads one vector, so its time can be set to anything by the length.
+        result = monitoring.measure(lab.rust.sum, lab.telemetry, rounds, seed)
+    return {**result, "machine": machine.describe(), "rounds": rounds, "seed": seed}
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

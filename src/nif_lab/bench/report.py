@@ -1,0 +1,155 @@
+"""Results as people read them: a table for the terminal, and one for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from .contender import KERNELS
+
+__all__ = ["as_markdown", "as_text", "write"]
+
+#: What the file begins with; each suite's tables go between its markers.
+TEMPLATE: Final = """# Benchmarks
+
+`nif-lab bench SUITE --write docs/benchmarks.md` writes this file; nothing in it is written by hand. A figure is a
+median and stands with its quartiles; what is compared was measured in one run, interleaved.
+
+## What a call costs: `nif-lab bench dispatch`
+
+Every contender does the same work with the same checks (arguments' types, element type, axes, contiguity, equal
+lengths) and returns the same answer, which is asserted before anything is timed; those marked *no checks* take bare
+pointers. The backends run with monitoring on, their peers have none. A contender's turn is framed by turns of the
+bound, a hand-written extension module, and the ratio is taken within the frame. The bound's own ratio is the control.
+Times are the calling thread's processor time; of a backend that has its own thread, wall time.
+
+<!-- dispatch -->
+<!-- /dispatch -->
+
+## What monitoring costs: `nif-lab bench monitoring`
+
+`lab.telemetry.enabled` is turned on (A) and off (B) in quartets A-B-B-A around `lab.rust.sum` of vectors of three
+lengths, on the clock of the thread's processor time. The cost is the median over quartets, with a 95 % confidence
+interval by bootstrap. The control is the same with A in all four places: what it shows is noise.
+
+<!-- monitoring -->
+<!-- /monitoring -->
+"""
+
+Rows = Sequence[Sequence[str]]
+
+
+def _dispatch(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    tables: list[tuple[str, Rows]] = []
+    for kernel, heading in KERNELS.items():
+        table = result[kernel]
+        medians = {"bound": table["bound_ns"], **table["backends"], **table["peers"]}
+        rows = [("", "ns", "quartiles", "min", "x bound", "quartiles")]
+        for name, ratio in sorted(table["ratio_to_bound"].items(), key=lambda it: it[1]):
+            spread, title = table["spread"][name], result["titles"][name]
+            if kernel != "dot" and name in table["peers"]:
+                title = title.partition(",")[0]  # how it passes arrays doesn't matter here
+            rows.append((
+                title,
+                _ns(medians[name]),
+                f"{_ns(spread['q1_ns'])} – {_ns(spread['q3_ns'])}",
+                _ns(spread["min_ns"]),
+                _ratio(ratio),
+                f"{_ratio(spread['ratio_q1'])} – {_ratio(spread['ratio_q3'])}",
+            ))  # fmt: skip
+        tables.append((heading, rows))
+    return tables
+
+
+def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    rows = [("kernel", "cost", "95 % interval", "control", "95 % interval", "quartets")]
+    for name, row in result.items():
+        if not isinstance(row, dict) or "percent" not in row:
+            continue
+        low, middle, high = row["control"]
+        rows.append((
+            f"{name} ({row['kernel_us']:.2f} us)",
+            f"{row['percent']:+.2f} %",
+            f"{row['low']:+.2f} – {row['high']:+.2f}",
+            f"{middle:+.2f} %",
+            f"{low:+.2f} – {high:+.2f}",
+            str(row["quartets"]),
+        ))  # fmt: skip
+    return [("monitoring on against off", rows)]
+
+
+_TABLES: Final = {"dispatch": _dispatch, "monitoring": _monitoring}
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """Return what was measured on, and who couldn't take part."""
+    it = result["machine"]
+    notes = [
+        f"{it['cpu']}, {it['cores']} cores, load {it['load']}; {it['system']}; Python {it['python']}, "
+        f"NumPy {it['numpy']}, {it['compiler']}; nif_lab {it['nif_lab']}. "
+        f"{result['rounds']} rounds, seed {result['seed']}."
+    ]
+    # A compiler's words may have many lines.
+    return notes + [
+        f"Not compared: {name}: {' '.join(why.split())}" for name, why in result.get("unavailable", {}).items()
+    ]
+
+
+def as_text(suite: str, result: dict[str, Any]) -> str:
+    """Return a suite's tables for a terminal."""
+    lines = []
+    for heading, rows in _TABLES[suite](result):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", heading]
+        for first, *rest in rows:
+            cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([f"  {first:<{widths[0]}}", *cells]))
+    return "\n".join([*lines, "", *_notes(result)]).strip("\n")
+
+
+def as_markdown(suite: str, result: dict[str, Any]) -> str:
+    """Return a suite's tables as Markdown."""
+    lines = []
+    for heading, (head, *rows) in _TABLES[suite](result):
+        lines += [
+            _row([head[0] or heading, *head[1:]]),
+            _row(["---", *["---:"] * (len(head) - 1)]),
+            *map(_row, rows),
+            "",
+        ]
+    return "\n\n".join(["\n".join(lines).rstrip(), *_notes(result)])
+
+
+def write(path: Path, suite: str, result: dict[str, Any]) -> None:
+    """Put a suite's tables between its markers in a file, which is made if it isn't there.
+
+    Parameters
+    ----------
+    path
+        A Markdown file.
+    suite
+        ``"dispatch"`` or ``"monitoring"``; the rest of the file stays as it is.
+    result
+        What the suite returned.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else TEMPLATE
+    begin, end = f"<!-- {suite} -->", f"<!-- /{suite} -->"
+    if begin not in text or end not in text:
+        text += f"\n{begin}\n{end}\n"
+    tables = f"{begin}\n\n{as_markdown(suite, result)}\n\n{end}"
+    text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: tables, text, flags=re.S)
+    path.write_text(text, encoding="utf-8")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ns(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"

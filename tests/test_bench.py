@@ -1,0 +1,223 @@
+"""`nif-lab bench`: shapes, equal answers, equal checks. No test here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from nif_lab import bench
+from nif_lab.bench import dispatch, machine, measure, monitoring, report
+from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
+from nif_lab.bench.peers import Workshop, bound, gather
+from nif_lab.errors import BuildError
+
+if TYPE_CHECKING:
+    from nif_lab.lab import Lab
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+PEERS = {"cython", "nanobind", "pyo3", "cffi", "ctypes", "tvm-ffi"}
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Workshop:
+    """The user's own cache: the bound is built, peers take part if they were built before."""
+    return Workshop(offline=True)
+
+
+@pytest.fixture(scope="module")
+def compared(lab: Lab, workshop: Workshop) -> dict[str, Any]:
+    result = dispatch.compare(lab, 3, 1, workshop=workshop, loop_ms=0.05)
+    return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def monitored(lab: Lab) -> dict[str, Any]:
+    result = monitoring.measure(lab.rust.sum, lab.telemetry, 3, 1, leg_ms=0.05)
+    return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def contenders(lab: Lab, workshop: Workshop) -> dict[str, Contender]:
+    """All that check their arguments."""
+    peers, _ = gather(workshop, lab.zig.path)
+    backends = [Contender.of(name, name, it) for name, it in lab.backends.items() if it.loaded]
+    return {it.name: it for it in [bound(workshop), *backends, *peers] if it.checks}
+
+
+def test_dispatch_has_the_agreed_shape(compared: dict[str, Any], lab: Lab) -> None:
+    loaded = {name for name, it in lab.backends.items() if it.loaded}
+    for kernel in KERNELS:
+        table = compared[kernel]
+        assert set(table) == {"bound_ns", "backends", "peers", "ratio_to_bound", "spread"}
+        assert set(table["backends"]) == loaded
+        everybody = {"bound", *table["backends"], *table["peers"]}
+        assert set(table["ratio_to_bound"]) == set(table["spread"]) == everybody
+        for spread in table["spread"].values():
+            assert set(spread) == {"min_ns", "q1_ns", "q3_ns", "ratio_q1", "ratio_q3"}
+    assert set(compared["lanes"]) == loaded
+    assert json.loads(json.dumps(compared)) == compared
+
+
+def test_every_peer_takes_part_or_says_why_not(compared: dict[str, Any]) -> None:
+    took_part = set(compared["dot"]["peers"])
+    assert took_part | set(compared["unavailable"]) >= PEERS
+    assert not took_part & set(compared["unavailable"])
+
+
+def test_a_peer_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    contenders, unavailable = gather(Workshop(tmp_path, offline=True), None)
+    assert contenders == []
+    assert set(unavailable) == PEERS
+    assert all(unavailable.values())
+
+
+def test_a_compiler_that_says_no_is_quoted(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.c"
+    source.write_text("this is no C")
+    with pytest.raises(BuildError) as caught:
+        Workshop.compile(tmp_path / "wrong", [source])
+    assert "wrong.c" in caught.value.detail
+
+
+def test_a_built_peer_is_kept_by_its_contents(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+    made = []
+
+    def make(folder: Path) -> Path:
+        made.append(folder)
+        (folder / "it").touch()
+        return folder / "it"
+
+    first = workshop.made("it", ["kernel.h"], make)
+    assert workshop.made("it", ["kernel.h"], make) == first
+    assert workshop.made("it", ["kernel.h"], make, "other flags") != first
+    assert workshop.made("it", ["plain.c"], make) != first
+    assert len(made) == 3
+    assert not any(folder.exists() for folder in made)
+
+
+def test_all_give_the_same_answer(contenders: dict[str, Contender]) -> None:
+    for contender in contenders.values():
+        contender.verify()
+
+
+@pytest.mark.parametrize("kernel", ["dot", "add", "noop"])
+def test_a_wrong_answer_is_refused(kernel: str) -> None:
+    right = {"dot": np.dot, "add": lambda x, y: x + y, "noop": lambda: None}
+    wrong = {"dot": lambda x, y: np.dot(x, y) * (1 + 1e-9), "add": lambda _x, _y: None, "noop": lambda: 0.0}
+    with pytest.raises(WrongAnswer, match=f"them: {kernel}"):
+        Contender.of("them", "them", SimpleNamespace(**{**right, kernel: wrong[kernel]})).verify()
+
+
+def test_all_check_what_the_backends_check(contenders: dict[str, Contender]) -> None:
+    x, _ = operands()
+    wrong = {
+        "element type": x.astype(np.float32),
+        "byte order": x.astype(">f8"),
+        "axes": x.reshape(10, 10),
+        "strides": np.ones(200)[::2],
+        "alignment": np.zeros(801, np.uint8)[1:].view(np.float64),
+        "length": x[:50],
+        "no array": "x",
+    }
+    accepted = []
+    for name, contender in contenders.items():
+        dot = contender.calls["dot"][0]
+        assert dot(x[:0], x[:0]) == 0.0, name
+        assert dot(x[:13], x[:13]) == pytest.approx(np.dot(x[:13], x[:13]), rel=1e-12), name
+        for what, value in wrong.items():
+            for arguments in ((x, value), (value, x)):
+                with contextlib.suppress(Exception):  # each has its own words for it
+                    dot(*arguments)
+                    accepted.append((name, what))
+    assert not accepted
+
+
+def test_each_loop_has_its_own_code() -> None:
+    """Python specialises instructions in place: contenders that shared code would disturb each other."""
+    one, other = measure.Loop(abs, 1), measure.Loop(abs, 1)
+    assert one._loop.__code__ is not other._loop.__code__
+    calls = []
+    loop = measure.Loop(lambda *given: calls.append(given), 1, 2, 3)
+    loop.count = 5
+    loop.total_ns()
+    assert calls == [(1, 2, 3)] * 5
+
+
+def test_monitoring_has_the_agreed_shape(monitored: dict[str, Any]) -> None:
+    for name in ("1us", "10us", "100us"):
+        row = monitored[name]
+        assert set(row) == {"percent", "low", "high", "control", "kernel_us", "quartets"}
+        assert row["low"] <= row["percent"] <= row["high"]
+        assert row["control"] == sorted(row["control"])
+        assert len(row["control"]) == 3
+    assert json.loads(json.dumps(monitored)) == monitored
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_monitoring_leaves_the_switch_as_it_was(enabled: bool) -> None:
+    switch = SimpleNamespace(enabled=enabled)
+    seen = set()
+
+    def kernel(values: np.ndarray) -> float:
+        seen.add(switch.enabled)
+        return float(values[0])
+
+    monitoring.measure(kernel, switch, 1, 1, leg_ms=0.01)
+    assert seen == {True, False}
+    assert switch.enabled is enabled
+
+
+def test_tables_name_everybody(compared: dict[str, Any], monitored: dict[str, Any]) -> None:
+    for show in (report.as_text, report.as_markdown):
+        text = show("dispatch", {**compared, "unavailable": {"cobol": "no\ncompiler"}})
+        assert all(title in text for title in compared["titles"].values())
+        assert "Not compared: cobol: no compiler" in text
+        assert all(kernel in show("monitoring", monitored) for kernel in monitoring.DURATIONS)
+
+
+def test_a_suite_is_written_between_its_markers(
+    tmp_path: Path, compared: dict[str, Any], monitored: dict[str, Any]
+) -> None:
+    path = tmp_path / "benchmarks.md"
+    report.write(path, "dispatch", compared)
+    report.write(path, "monitoring", monitored)
+    once = path.read_text()
+    report.write(path, "dispatch", compared)
+    assert path.read_text() == once
+    assert without_tables(once) == without_tables(report.TEMPLATE)
+    assert report.as_markdown("dispatch", compared) in once
+
+
+def without_tables(text: str) -> str:
+    return re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", text, flags=re.S)
+
+
+def test_the_document_is_what_the_command_writes() -> None:
+    text = DOCUMENT.read_text()
+    assert without_tables(text) == without_tables(report.TEMPLATE), "remove it and write both suites anew"
+    for suite in bench.SUITES:
+        assert re.search(rf"<!-- {suite} -->\n\n\|.*\|\n\n.*<!-- /{suite} -->", text, re.S), f"no tables of {suite}"
+
+
+def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    bench.add_arguments(parser)
+    written = tmp_path / "benchmarks.md"
+    assert bench.run(parser.parse_args(["monitoring", "--rounds", "1", "--json", "--write", str(written)])) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rounds"] == 1
+    assert {"1us", "10us", "100us", "machine", "seed"} <= set(result)
+    assert "1us" in written.read_text()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["dispatch", "--rounds", "0"])
