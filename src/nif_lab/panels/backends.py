@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from .base import Panel, table
+from ..summary import table_html
+from .base import Panel
 from .style import colour
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class BackendsPanel(Panel):
         for it in self.backends.values():
             state = "✓ loaded" if it.loaded else "✗ not loaded"
             rows.append([f"<b>{escape(it.title)}</b>", state, "<br>".join(escape(fact) for fact in _facts(it))])
-        return table(["backend", "state", ""], rows)
+        return table_html(["backend", "state", ""], rows)
 
 
 def _facts(backend: LoadedBackend) -> list[str]:

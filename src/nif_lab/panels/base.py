@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-__all__ = ["Panel", "table"]
+__all__ = ["Panel"]
 
 
 class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
@@ -78,10 +78,3 @@ def _tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
         if isinstance(owned := getattr(widget, part, None), widgets.Widget):
             yield owned
     yield widget
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a plain HTML table of cells that are HTML already."""
-    head = "".join(f'<th scope="col" style="text-align:left">{escape(it)}</th>' for it in headers)
-    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{it}</td>' for it in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 import ipywidgets as widgets
 import numpy as np
 
+from ..summary import table_html
 from ..telemetry import format_ns
-from .base import Panel, table
+from .base import Panel
 from .canvas import themed_image
 from .pictures import heat_map, heat_map_text
 from .style import colour, title
@@ -157,7 +158,7 @@ class TransferPanel(Panel):
         for source in self.backends:
             done = [self.results.get((source, target)) for target in self.backends]
             rows.append([f"<b>{escape(title(source))}</b>", *(_cell(it) if it else "–" for it in done)])
-        return table(["from \\ to", *map(title, self.backends)], rows)
+        return table_html(["from \\ to", *map(title, self.backends)], rows)
 
 
 def _cell(it: Transfer) -> str:
