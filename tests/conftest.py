@@ -10,6 +10,7 @@ import functools
 import os
 import secrets
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ import nif_lab.backends
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend
+
+# A shell starts its background jobs with SIGINT ignored, and every child of ours would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline (a shared machine is slow now and then); a failure prints the line that repeats it.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=40, print_blob=True)

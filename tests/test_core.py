@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -222,21 +222,13 @@ def test_a_library_whose_clean_up_was_skipped_is_opened_afresh_each_time(lab: La
         seen.add(now)
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """SIGINT as Python treats it in a terminal or a kernel: a background job of a shell begins with it ignored."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
 def interrupt_after(seconds: float) -> threading.Timer:
     timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     return timer
 
 
-def test_ctrl_c_ends_a_long_call(backend, ctrl_c: None) -> None:
+def test_ctrl_c_ends_a_long_call(backend) -> None:
     """And Ctrl-C works at all after Julia is loaded."""
     timer = interrupt_after(0.3)
     start = time.monotonic()
@@ -247,7 +239,7 @@ def test_ctrl_c_ends_a_long_call(backend, ctrl_c: None) -> None:
     assert backend.add(1, 1) == 2.0
 
 
-def test_ctrl_c_in_plain_python_after_all_languages_are_loaded(lab, ctrl_c: None) -> None:
+def test_ctrl_c_in_plain_python_after_all_languages_are_loaded(lab) -> None:
     timer = interrupt_after(0.1)
     with pytest.raises(KeyboardInterrupt):
         time.sleep(10)

@@ -201,9 +201,9 @@ end
 @nif idempotent function histogram(x::Vec{Float64}, bins::Int64, low::Float64, high::Float64, out::MutVec{Int64})::Nothing
     bins >= 1 || throw(NifError(:value, :bins, "expected 1 or more, got $bins"))
     isfinite(low) || throw(NifError(:value, :low, "expected a finite number"))
-    0 < high - low < Inf || throw(NifError(:value, :high, "expected a finite number above low"))
-    fill!(out, 0)
     scale = bins / (high - low)
+    0 < scale < Inf || throw(NifError(:value, :high, "expected a finite number above low"))
+    fill!(out, 0)
     @inbounds for value in x
         low <= value <= high || continue  # NaN isn't either
         position = (value - low) * scale

@@ -244,9 +244,9 @@ func histogram*(x: openArray[float64]; bins: int64; low, high: float64; `out`: v
     fail(Value, "bins", "expected 1 or more, got " & $bins)
   if not isFinite(low):
     fail(Value, "low", "expected a finite number")
-  if not (high > low and isFinite(high - low)):
-    fail(Value, "high", "expected a finite number above low")
   let scale = float64(bins) / (high - low)
+  if not (scale > 0 and isFinite(scale)):
+    fail(Value, "high", "expected a finite number above low")
   for count in `out`.mitems:
     count = 0
   for value in x:

@@ -246,7 +246,9 @@ def _histogram(x: Array, bins: int, low: float, high: float, *_: Any) -> Refusal
         return Refusal(NifValueError, "bins", f"expected 1 or more, got {int(bins)}")
     if not math.isfinite(low):
         return Refusal(NifValueError, "low", "expected a finite number")
-    if not (low < high and math.isfinite(high - low)):
+    with np.errstate(all="ignore"):
+        scale = np.float64(bins) / (np.float64(high) - np.float64(low))
+    if not 0 < scale < math.inf:
         return Refusal(NifValueError, "high", "expected a finite number above low")
     return None
 

@@ -345,17 +345,16 @@ fn smoothOnce(out: MatrixMut(f64), scratch: []f64) void {
 pub fn histogram(x: []const f64, bins: i64, low: f64, high: f64, out: []i64) nif.Error!void {
     if (bins < 1) return nif.fail(.value, "bins", "expected 1 or more, got {d}", .{bins});
     if (!math.isFinite(low)) return nif.fail(.value, "low", "expected a finite number", .{});
-    if (!(high > low and math.isFinite(high - low))) {
+    const count = toFloat(bins);
+    const scale = count / (high - low);
+    if (!(scale > 0 and math.isFinite(scale))) {
         return nif.fail(.value, "high", "expected a finite number above low", .{});
     }
     @memset(out, 0);
-    const count = toFloat(bins);
-    const scale = count / (high - low);
     for (x) |value| {
         if (!(value >= low and value <= high)) continue;
         const place = (value - low) * scale;
-        // `place` is NaN where the range is so narrow that scale is infinite: 0 * inf.
-        const cell: usize = if (place < count) @trunc(place) else if (place >= count) out.len - 1 else 0;
+        const cell: usize = if (place < count) @trunc(place) else out.len - 1;
         out[cell] += 1;
     }
 }

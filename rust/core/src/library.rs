@@ -37,11 +37,22 @@ pub struct Origin {
     copy: Mutex<Option<Opened>>,
 }
 
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Some(copy) = self.copy.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // SAFETY: every function holds its origin, so none is left that could run.
+            unsafe { copy.close() };
+        }
+    }
+}
+
 /// A library as the loader knows it, and its table.
-#[derive(Clone, Copy)]
 struct Opened {
     handle: *mut libc::c_void,
     table: &'static Table,
+    /// The memfd of a copy. The loader knows the copy by its descriptor's path: whoever looks a symbol up later opens that
+    /// path, so nothing else may ever stand there while the copy is loaded.
+    file: Option<File>,
 }
 
 // SAFETY: the handle is only ever given back to the loader, which locks.
@@ -52,13 +63,15 @@ impl Opened {
     ///
     /// # Safety
     /// No call of it runs, and nobody keeps a pointer into it.
-    unsafe fn close(self) {
+    unsafe fn close(mut self) {
         if let Some(unload) = self.table.unload {
             // SAFETY: the caller's promise, and the library's: after this hook nothing of it is in use.
             unsafe {
                 unload();
                 libc::dlclose(self.handle);
             }
+        } else {
+            std::mem::forget(self.file.take());
         }
     }
 }
@@ -133,7 +146,7 @@ fn open_file(path: &Path) -> Result<Opened, Refusal> {
         }
         let init = std::mem::transmute::<*mut libc::c_void, Init>(symbol);
         let table = check_table(init(&raw const HOST), &shown.to_string())?;
-        Ok(Opened { handle, table })
+        Ok(Opened { handle, table, file: None })
     }
 }
 
@@ -318,7 +331,10 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     };
     let copied = copy_to_memfd(path)
         .map_err(|e| refuse(format!("{path} can't be opened afresh after a panic: {e}")))
-        .and_then(|file| open_file(Path::new(&unique_path(&file))));
+        .and_then(|file| {
+            let opened = open_file(Path::new(&unique_path(&file)))?;
+            Ok(Opened { file: Some(file), ..opened })
+        });
     let fresh = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
     let nifs = origin.nifs.lock().unwrap_or_else(PoisonError::into_inner);
     for function in functions(fresh.table) {
@@ -329,11 +345,11 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     }
     let former = origin.copy.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh);
     origin.tainted.store(false, Ordering::Relaxed);
-    if let Some(former) = former
-        && origin.running.load(Ordering::Relaxed) == 0
-    {
+    match former {
         // SAFETY: the GIL is held, so calls that hold it are over, and none runs without it; all pointers were swapped.
-        unsafe { former.close() };
+        Some(former) if origin.running.load(Ordering::Relaxed) == 0 => unsafe { former.close() },
+        Some(mut former) => std::mem::forget(former.file.take()),
+        None => {}
     }
     Ok(())
 }

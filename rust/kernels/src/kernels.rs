@@ -354,10 +354,10 @@ pub fn histogram(x: &[f64], bins: i64, low: f64, high: f64, out: &mut [i64]) -> 
     if !low.is_finite() {
         return Err(Error::value("low", "expected a finite number"));
     }
-    if !high.is_finite() || high <= low || !(high - low).is_finite() {
+    let scale = bins as f64 / (high - low);
+    if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::value("high", "expected a finite number above low"));
     }
-    let scale = bins as f64 / (high - low);
     let last = out.len() - 1;
     out.fill(0);
     for x in x {
