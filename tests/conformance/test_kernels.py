@@ -15,6 +15,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nif_lab.errors import NifValueError
+
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
 
@@ -323,6 +325,9 @@ def test_histogram_at_the_edges(backend: LoadedBackend) -> None:
         for low, high in [(-1.0, 2.0), (-0.0, 0.1), (0.1, 0.3), (-1e300, 1e300), (1.0, np.nextafter(1.0, 2.0))]:
             agree("histogram", backend.histogram(x, bins, low, high), reference.histogram(x, bins, low, high))
     np.testing.assert_array_equal(backend.histogram(np.zeros(0), 3, 0.0, 1.0, np.full(3, 9)), [0, 0, 0])
+    with pytest.raises(NifValueError) as caught:  # so narrow that no finite scale fits
+        backend.histogram(np.array([0.0, 5e-324]), 5, 0.0, 5e-324)
+    assert (caught.value.argument, caught.value.reason) == ("high", "expected a finite number above low")
 
 
 def test_mandelbrot_at_the_limits(backend: LoadedBackend) -> None:
