@@ -107,19 +107,19 @@ end
 
 @testset "histogram" begin
     x = [randn(1000); NaN; Inf; -Inf; -1.0; 1.0; 0.0]
-    for (low, high) in [(-1.0, 1.0), (0.0, 3.3), (-2.5, -2.4), (-1e308, 7e307), (0.0, 5e-324)], bins in (1, 2, 7, 100)
+    for (low, high) in [(-1.0, 1.0), (0.0, 3.3), (-2.5, -2.4), (-1e308, 7e307), (0.0, 1e-300)], bins in (1, 2, 7, 100)
         out = fill(9, bins)
         call(Kernels.histogram, x, bins, low, high, out)
         expected = zeros(Int, bins)
         for it in filter(it -> low <= it <= high, x)
             position = (it - low) * (bins / (high - low))
-            expected[isnan(position) ? 1 : floor(Int, min(position, bins - 1))+1] += 1
+            expected[floor(Int, min(position, bins - 1))+1] += 1
         end
         @test out == expected
     end
     @test failure(Kernels.histogram, x, 0, 0.0, 1.0, Int[]) == (:value, 1, "expected 1 or more, got 0")
     @test failure(Kernels.histogram, x, 1, Inf, 1.0, [0]) == (:value, 2, "expected a finite number")
-    for high in (NaN, Inf, 0.0, -1.0)
+    for high in (NaN, Inf, 0.0, -1.0, 5e-324)
         @test failure(Kernels.histogram, x, 1, 0.0, high, [0]) == (:value, 3, "expected a finite number above low")
     end
     @test failure(Kernels.histogram, x, 1, -1.7e308, 1.7e308, [0]) == (:value, 3, "expected a finite number above low")
