@@ -276,6 +276,38 @@ def test_what_is_no_segment_is_refused(tmp_path: Path) -> None:
         Segment(file.fileno())
 
 
+def test_a_lab_that_is_gone_leaves_nothing_behind() -> None:
+    """Neither its segment nor the copy of a library that a panic made it open; in a notebook, no cell event either."""
+    code = """
+import gc, os
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import nif_lab, nif_lab.errors
+
+def left():
+    gc.collect()
+    maps = Path("/proc/self/maps").read_text()
+    return (len(os.listdir("/proc/self/fd")), maps.count("nif_lab telemetry"), maps.count("nif_lab library"))
+
+def use():
+    lab = nif_lab.Lab(["rust", "zig"])
+    try:
+        lab.zig.panic("x")
+    except nif_lab.errors.NifPanic:
+        lab.zig.add(1, 2)
+    assert left()[1:] > (0, 0)
+
+before = left()
+for _ in range(5):
+    use()
+    shell.run_cell("1", store_history=True)
+print(left() == before, len(shell.events.callbacks["pre_run_cell"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["True 0"], done.stdout + done.stderr
+
+
 def test_labs_do_not_share_counters() -> None:
     one, two = Lab(["rust"]), Lab(["rust"])
     one.rust.add(1, 2)

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -379,12 +380,16 @@ class Telemetry:
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         if shell is None:
             return
-        core = self.core
         # execution_count is counted up before this event by some IPythons and after it by others; the inputs are not.
         inputs = shell.history_manager.input_hist_parsed
 
-        def before(*_: object) -> None:
-            core.cell = len(inputs)
+        # The shell keeps what it calls: a weak reference, so that a Lab that is gone can go.
+        alive = weakref.ref(self)
 
-        core.cell = max(len(inputs) - 1, 0)
+        def before(*_: object) -> None:
+            if (telemetry := alive()) is not None:
+                telemetry.core.cell = len(inputs)
+
+        self.core.cell = max(len(inputs) - 1, 0)
         shell.events.register("pre_run_cell", before)
+        weakref.finalize(self, shell.events.unregister, "pre_run_cell", before).atexit = False

@@ -16,7 +16,7 @@ use pyo3::types::PyDict;
 use crate::errors::abi_error;
 use crate::frame::Failure;
 use crate::host::HOST;
-use crate::nif::Nif;
+use crate::nif::{Nif, Target};
 use crate::owner::Owner;
 use crate::telemetry::Telemetry;
 
@@ -31,8 +31,8 @@ pub struct Origin {
     tainted: AtomicBool,
     /// Calls that run without the GIL. The others are over whenever somebody holds it.
     running: AtomicUsize,
-    /// The functions whose pointers a reload swaps.
-    nifs: Mutex<Vec<Py<Nif>>>,
+    /// What a reload changes, by signature. Not the functions themselves: they hold the origin.
+    targets: Mutex<Vec<(String, Arc<Target>)>>,
     /// The copy that the last reload opened; none before the first.
     copy: Mutex<Option<Opened>>,
 }
@@ -239,9 +239,8 @@ fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> 
         if nif.key() != name || dict.contains(&name)? {
             return Err(abi_error(py, &format!("{name}: listed twice, or under another name than '{signature}'"), ""));
         }
-        let nif = Py::new(py, nif)?;
-        dict.set_item(name, &nif)?;
-        origin.nifs.lock().unwrap_or_else(PoisonError::into_inner).push(nif);
+        origin.targets.lock().unwrap_or_else(PoisonError::into_inner).push((signature, nif.target()));
+        dict.set_item(name, Py::new(py, nif)?)?;
     }
     Ok(Library {
         language: text(table.language),
@@ -273,7 +272,7 @@ fn origin(
         number,
         tainted: AtomicBool::new(false),
         running: AtomicUsize::new(0),
-        nifs: Mutex::default(),
+        targets: Mutex::default(),
         copy: Mutex::default(),
     })
 }
@@ -336,11 +335,11 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
             Ok(Opened { file: Some(file), ..opened })
         });
     let fresh = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
-    let nifs = origin.nifs.lock().unwrap_or_else(PoisonError::into_inner);
+    let targets = origin.targets.lock().unwrap_or_else(PoisonError::into_inner);
     for function in functions(fresh.table) {
         let signature = text(function.signature);
-        if let Some(nif) = nifs.iter().find(|nif| nif.get().signature_text() == signature) {
-            nif.get().swap(function.call);
+        if let Some((_, target)) = targets.iter().find(|(held, _)| *held == signature) {
+            target.set(function.call);
         }
     }
     let former = origin.copy.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh);

@@ -3,12 +3,12 @@
 //! A call goes: Python's vectorcall -> [`fastcall`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run`
 //! -> `to_python`. No Python code runs on the way unless the call fails.
 
-use std::ffi::{CString, c_int};
+use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-use nif::abi::{Any, Call, error_kind, flag};
+use nif::abi::{Call, error_kind, flag};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -28,6 +28,21 @@ const DIRECT: u16 = 0;
 /// Arrays of this size together are worth a release of the GIL (about 70 ns) even in a short function.
 const RELEASE_BYTES: usize = 1 << 20;
 
+/// The function in the library that is loaded now; a reload changes it under all who hold the NIF.
+pub struct Target(AtomicPtr<()>);
+
+impl Target {
+    fn get(&self) -> Call {
+        // SAFETY: only `Nif::new` and `set` write the pointer, both from a `Call`.
+        unsafe { std::mem::transmute::<*mut (), Call>(self.0.load(Ordering::Acquire)) }
+    }
+
+    /// Put another library's function of the same signature in place.
+    pub fn set(&self, call: Call) {
+        self.0.store(call as *mut (), Ordering::Release);
+    }
+}
+
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Nif {
@@ -39,8 +54,7 @@ pub struct Nif {
     outputs: usize,
     slot: Slot,
     pub origin: Arc<Origin>,
-    /// The function in the library that is loaded now; a reload swaps it under all who hold the NIF.
-    call: AtomicPtr<()>,
+    target: Arc<Target>,
     // What Python's method definition points to: kept as long as the NIF, which the built-in keeps alive.
     method: ffi::PyMethodDef,
     _name: CString,
@@ -87,7 +101,7 @@ impl Nif {
             flags,
             slot,
             origin,
-            call: AtomicPtr::new(call as *mut ()),
+            target: Arc::new(Target(AtomicPtr::new(call as *mut ()))),
             method,
             _name: name,
             _doc: python_doc,
@@ -98,18 +112,9 @@ impl Nif {
         &self.signature.name
     }
 
-    pub fn signature_text(&self) -> &str {
-        &self.signature_text
-    }
-
-    /// Put another library's function of the same signature in place.
-    pub fn swap(&self, call: Call) {
-        self.call.store(call as *mut (), Ordering::Release);
-    }
-
-    fn target(&self) -> Call {
-        // SAFETY: only `new` and `swap` write the pointer, both from a `Call`.
-        unsafe { std::mem::transmute::<*mut (), Call>(self.call.load(Ordering::Acquire)) }
+    /// Where the call goes, for a reload to change.
+    pub fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target)
     }
 
     /// The call itself, from Python's arguments to Python's result.
@@ -125,7 +130,7 @@ impl Nif {
         let mut outputs = Vec::new();
         // SAFETY: the caller of a built-in keeps its arguments alive; `outputs` holds what was added.
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
-        let call = self.target();
+        let call = self.target.get();
         let large = frame.bytes_total >= RELEASE_BYTES;
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let timed = self.slot.is_next_timed();
@@ -152,7 +157,7 @@ impl Nif {
         // SAFETY: as above.
         let mut held: Vec<Py<PyAny>> = given.values.iter().map(|it| unsafe { python::borrowed(py, *it) }).collect();
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
-        let call = self.target();
+        let call = self.target.get();
         let owner = self.origin.owner.as_ref().expect("asked by invoke");
         let timed = self.slot.is_next_timed();
         let cancel = Arc::new(AtomicI32::new(0));
@@ -414,5 +419,3 @@ impl Nif {
         format!("<nif {}.{}>", self.origin.backend, self.signature_text)
     }
 }
-
-const _: () = assert!(size_of::<Any>() == 16 && size_of::<c_int>() == 4);
