@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def compared(lab: Lab, workshop: Workshop) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def monitored(lab: Lab) -> dict[str, Any]:
     result = monitoring.measure(lab.rust.sum, lab.telemetry, 3, 1, leg_ms=0.05)
+    result |= monitoring.records(lab.telemetry.recorder("event"), 3, 1, loop_ms=0.05)
     return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
 
 
@@ -160,7 +162,16 @@ def test_monitoring_has_the_agreed_shape(monitored: dict[str, Any]) -> None:
         assert row["low"] <= row["percent"] <= row["high"]
         assert row["control"] == sorted(row["control"])
         assert len(row["control"]) == 3
+    assert set(monitored["record"]) == {"nif_lab", *monitoring.RECORDERS}
+    assert all(row["q1_ns"] <= row["ns"] <= row["q3_ns"] for row in monitored["record"].values())
     assert json.loads(json.dumps(monitored)) == monitored
+
+
+def test_a_recorder_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    result = monitoring.records(lambda seconds: None, 1, 1, loop_ms=0.01)
+    assert "prometheus_client" not in result["record"]
+    assert "prometheus_client" in result["unavailable"]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

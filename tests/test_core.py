@@ -77,6 +77,48 @@ def test_a_c_library_opens_and_answers(compile_c) -> None:
     assert library.functions["f"].function() == 0
 
 
+BOUND = (
+    """
+#define _GNU_SOURCE
+#include <unistd.h>
+"""
+    + PREAMBLE
+    + """
+static int64_t loaded_on;
+static int32_t here(void *env, const nif_any *args, int32_t n, nif_any *result) {
+  result->type_index = NIF_INT; result->zero = 0; result->v.i = gettid(); return 0;
+}
+static int32_t there(void *env, const nif_any *args, int32_t n, nif_any *result) {
+  result->type_index = NIF_INT; result->zero = 0; result->v.i = loaded_on; return 0;
+}
+static int32_t load(const nif_host *host) { loaded_on = gettid(); return 0; }
+static const nif_function functions[] = {
+  {"bound", "bound() -> i64", "", here, NIF_FLAG_THREAD_BOUND, 0}, {"free", "free() -> i64", "", here, 0, 0},
+  {"loaded_on", "loaded_on() -> i64", "", there, 0, 0}};
+static const nif_library library = {VERSION, HASH, "c", "cc", "1", 3, 0, functions, load, 0};
+const nif_library *nif_init(const nif_host *host) { return &library; }
+"""
+)
+
+
+def test_a_thread_bound_function_runs_on_the_thread_that_loaded_it(compile_c) -> None:
+    functions = {name: nif.function for name, nif in _core.open_library(str(compile_c(BOUND)), "c").functions.items()}
+    seen = set()
+
+    def call() -> None:
+        assert functions["free"]() == threading.get_native_id()
+        seen.add(functions["bound"]())
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    call()
+    for thread in threads:
+        thread.join()
+    assert seen == {functions["loaded_on"]()}
+    assert functions["loaded_on"]() != threading.get_native_id()
+
+
 @pytest.mark.parametrize(
     ("macros", "says"),
     [

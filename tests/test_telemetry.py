@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import math
 import os
 import subprocess
 import sys
@@ -313,3 +314,31 @@ def test_labs_do_not_share_counters() -> None:
     one.rust.add(1, 2)
     assert (one.snapshot().function("rust", "add").calls, two.snapshot().function("rust", "add").calls) == (1, 0)
     assert isinstance(one.telemetry, Telemetry)
+
+
+def test_a_step_of_ones_own_is_listed_with_the_functions() -> None:
+    lab = Lab(["rust"])
+    record = lab.telemetry.recorder("load")
+    assert lab.telemetry.recorder("load") is record
+    lab.telemetry.recorder("save")(1)
+    for _ in range(1000):
+        record(2e-6)
+    load = lab.snapshot().function("python", "load")
+    assert (load.calls, load.timed, load.errors) == (1000, 1000, 0)
+    assert load.mean_ns == pytest.approx(2000, rel=1e-3)
+    assert lab.snapshot().function("python", "save").mean_ns == pytest.approx(1e9, rel=1e-3)
+    history = lab.history().records
+    mine = history[history["function"] == "load"]
+    assert set(mine["backend"]) == {"python"}
+    assert mine["weight"].max() == 16  # counted every time, in the history once in 16
+    lab.telemetry.enabled = False
+    record(2e-6)
+    assert lab.snapshot().function("python", "load").calls == 1000
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(-1.0, ValueError), (math.nan, ValueError), ("1", TypeError)])
+def test_a_duration_is_a_number_of_seconds(seconds: object, error: type[Exception]) -> None:
+    lab = Lab(["rust"])
+    with pytest.raises(error):
+        lab.telemetry.recorder("load")(seconds)  # type: ignore[arg-type]
+    assert lab.snapshot().function("python", "load").calls == 0

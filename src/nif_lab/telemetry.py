@@ -53,7 +53,7 @@ class FunctionStats:
     total_ns, min_ns, max_ns : float
         Time inside native code of the calls that were timed, in nanoseconds.
     timed : int
-        How many were: all of a function's calls, or one in 16 where a call takes less than 5 us.
+        How many were: all of a function's calls, or one in 16 where a call takes less than 5 us, in 4 below 25 us.
     p50_ns, p99_ns, p999_ns : float
         The time that half, 99 % and 99.9 % of the timed calls didn't exceed, in nanoseconds, within 6 %.
     lane : str
@@ -349,6 +349,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.core = _core.Telemetry()
         self.segment = Segment(self.core.fileno())
+        self._recorders: dict[str, Callable[[float], None]] = {}
         self._watch_cells()
 
     @property
@@ -359,6 +360,25 @@ class Telemetry:
     @enabled.setter
     def enabled(self, on: bool) -> None:
         self.core.enabled = on
+
+    def recorder(self, name: str) -> Callable[[float], None]:
+        """Return a function that records how long a step of your own took, in seconds.
+
+        The step is listed as ``python.<name>`` wherever functions are: snapshot, history, panels, exporters. A record
+        costs some tens of nanoseconds.
+
+        Examples
+        --------
+        >>> record = lab.telemetry.recorder("load")
+        >>> start = time.perf_counter()
+        >>> table = load()
+        >>> record(time.perf_counter() - start)
+        """
+        if name not in self._recorders:
+            if not self._recorders:
+                self._python = self.core.add_backend("python")
+            self._recorders[name] = _core.Recorder(self.core, self._python, name).record
+        return self._recorders[name]
 
     def snapshot(self) -> Snapshot:
         """Read every counter."""

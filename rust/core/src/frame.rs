@@ -17,6 +17,9 @@ use crate::signature::{Extent, Param};
 
 /// The most parameters a NIF may have.
 pub const MAX_PARAMS: usize = 16;
+/// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
+/// comes back only after 5 ms: docs/architecture.md has the measurement.
+pub const RELEASE_BYTES: usize = 16 << 20;
 
 /// Why a call can't be made or failed, before it is an exception.
 pub enum Failure {
@@ -52,12 +55,10 @@ pub struct Frame {
     pub bytes_total: usize,
     /// Why the call failed, once it did.
     pub error: ErrorRecord,
-    /// The tensor it returned, if it returned one of the host's.
-    pub tensor: Option<Box<HostTensor>>,
 }
 
-/// What came of a call, in a few registers; the rarer things are in its frame.
-#[derive(Clone, Copy)]
+/// What came of a call. It is read where the callee wrote it: a copy of all 16 bytes of the result would wait for the two
+/// halves that were written.
 pub struct Outcome {
     pub status: i32,
     pub result: Any,
@@ -81,7 +82,6 @@ impl Frame {
             count: 0,
             bytes_total: 0,
             error: ErrorRecord::default(),
-            tensor: None,
         }
     }
 
@@ -306,27 +306,52 @@ impl Frame {
         }
     }
 
-    /// Call the function, between two looks at the clock if it is to be timed.
+    /// Call the function.
     ///
     /// # Safety
-    /// `call` is a live function of the ABI, and what the frame points to is alive.
-    #[inline]
+    /// As [`run`]'s, for all that the frame points to.
     pub unsafe fn run(&mut self, call: Call, cancel: &AtomicI32, timed: bool) -> Outcome {
-        let mut env = host::env(&mut self.error, cancel.as_ptr());
-        let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
+        let mut outcome = Outcome::new();
+        // SAFETY: the first `count` values are written.
+        unsafe { outcome.run(call, self.values.as_ptr().cast(), self.count, &mut self.error, cancel, timed) };
+        outcome
+    }
+}
+
+impl Outcome {
+    #[inline]
+    pub fn new() -> Self {
+        Self { status: 0, result: Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }, time: None }
+    }
+
+    /// Call a function, between two looks at the clock if it is to be timed.
+    ///
+    /// # Safety
+    /// `call` is a live function of the ABI, `values` leads to `count` values, and what they point to is alive.
+    #[inline]
+    pub unsafe fn run(
+        &mut self,
+        call: Call,
+        values: *const Any,
+        count: usize,
+        error: &mut ErrorRecord,
+        cancel: &AtomicI32,
+        timed: bool,
+    ) {
+        let mut env = host::env(error, cancel.as_ptr());
         let start = if timed { clock::now() } else { 0 };
-        // SAFETY: the first `count` values are written; `env` and `result` live through the call.
-        let status = unsafe {
-            let env = (&raw mut env).cast::<c_void>();
-            call(env, self.values.as_ptr().cast::<Any>(), self.count as i32, &raw mut result)
-        };
-        let time = timed.then(|| (start, clock::now().wrapping_sub(start)));
-        if host::has_unclaimed() {
-            let returned = status == 0 && result.type_index == type_index::TENSOR;
-            // SAFETY: the type index says which field counts.
-            self.tensor = host::claim(returned.then(|| unsafe { result.v.p }.cast_const().cast()));
+        // SAFETY: the caller's promise; `env` and the result live through the call.
+        self.status = unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, &raw mut self.result) };
+        if timed {
+            self.time = Some((start, clock::now().wrapping_sub(start)));
         }
-        Outcome { status, result, time }
+    }
+
+    /// The host's tensor that the call returned, if it returned one. To be asked on the thread of the call.
+    pub fn claim(&self) -> Option<Box<HostTensor>> {
+        let returned = self.status == 0 && self.result.type_index == type_index::TENSOR;
+        // SAFETY: the type index says which field counts.
+        host::has_unclaimed().then(|| host::claim(returned.then(|| unsafe { self.result.v.p }.cast_const().cast())))?
     }
 }
 

@@ -23,6 +23,9 @@ pub struct HostTensor {
     pub block: Block,
 }
 
+// SAFETY: its pointers lead into its own shape and block.
+unsafe impl Send for HostTensor {}
+
 thread_local! {
     /// What the call that runs on this thread has allocated so far.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]

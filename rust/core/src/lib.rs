@@ -1,7 +1,7 @@
 //! `nif_lab._core`: what a call passes through on its way from Python to native code and back.
 //!
 //! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `memory`, `host`, `owner`, `interrupt`, `telemetry` serve
-//! a call; `frame` is one call; `nif` and `library` are what Python holds.
+//! a call; `frame` is one call, `straight` one without anything rare; `nif`, `recorder` and `library` are what Python holds.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -22,7 +22,9 @@ mod memory;
 mod nif;
 mod owner;
 mod python;
+mod recorder;
 mod signature;
+mod straight;
 mod telemetry;
 
 use pyo3::prelude::*;
@@ -35,6 +37,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<nif::Nif>()?;
     module.add_class::<owner::Owner>()?;
     module.add_class::<memory::Block>()?;
+    module.add_class::<recorder::Recorder>()?;
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_address, module)?)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH};
+use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH, flag};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -24,6 +24,7 @@ use crate::telemetry::Telemetry;
 pub struct Origin {
     pub backend: String,
     pub path: Option<String>,
+    /// Where its thread-bound functions run, if it has any.
     pub owner: Option<Py<Owner>>,
     pub telemetry: Py<Telemetry>,
     /// The backend's number in the segment.
@@ -150,7 +151,7 @@ fn open_file(path: &Path) -> Result<Opened, Refusal> {
     }
 }
 
-/// Is this a table of our version and layout? Then let the library get ready.
+/// Is this a table of our version and layout?
 ///
 /// # Safety
 /// `table` is null or leads to a table of some version, which always begins with the version and the hash.
@@ -169,14 +170,25 @@ unsafe fn check_table(table: *const Table, shown: &str) -> Result<&'static Table
             let here = format!("{shown} has another struct layout (hash {hash:08x}, here {STRUCT_HASH:08x})");
             return Err(refuse(here));
         }
-        if let Some(load) = (*table).load {
-            let status = load(&raw const HOST);
-            if status != 0 {
-                return Err(refuse(format!("{shown}: its load hook failed with status {status}")));
-            }
-        }
         Ok(&*table)
     }
+}
+
+/// Let the library get ready, on the thread of its thread-bound functions.
+fn load(
+    py: Python<'_>,
+    table: &'static Table,
+    shown: &str,
+    owner: Option<&Py<Owner>>,
+) -> PyResult<Result<(), Refusal>> {
+    let Some(load) = table.load else { return Ok(Ok(())) };
+    // SAFETY: the hook of a checked table, called once for each opening; the host lives as long as the process.
+    let run = move || unsafe { load(&raw const HOST) };
+    let status = match owner {
+        Some(owner) => owner.get().run(py, run)?,
+        None => run(),
+    };
+    Ok(if status == 0 { Ok(()) } else { Err(refuse(format!("{shown}: its load hook failed with status {status}"))) })
 }
 
 fn functions(table: &Table) -> &[Function] {
@@ -281,8 +293,12 @@ fn origin(
 #[pyfunction]
 #[pyo3(signature = (path, backend, telemetry=None))]
 pub fn open_library(py: Python<'_>, path: &str, backend: &str, telemetry: Option<Py<Telemetry>>) -> PyResult<Library> {
-    let opened = open_file(Path::new(path)).map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
-    describe(py, opened.table, origin(py, backend, Some(path.into()), None, telemetry)?)
+    let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
+    let opened = open_file(Path::new(path)).map_err(raise)?;
+    let is_bound = functions(opened.table).iter().any(|function| function.flags & flag::THREAD_BOUND != 0);
+    let owner = if is_bound { Some(Py::new(py, Owner::start(&format!("nif_lab {backend}"))?)?) } else { None };
+    load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
+    describe(py, opened.table, origin(py, backend, Some(path.into()), owner, telemetry)?)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
@@ -295,14 +311,11 @@ pub fn open_address(
     owner: Py<Owner>,
     telemetry: Option<Py<Telemetry>>,
 ) -> PyResult<Library> {
+    let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
     let shown = format!("the table of {backend}");
-    let owned = shown.clone();
-    // The load hook may need its runtime's own thread.
-    let table = owner.get().run(py, move || {
-        // SAFETY: the runtime gave this address as that of its table.
-        unsafe { check_table(address as *const Table, &owned) }
-    })?;
-    let table = table.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    // SAFETY: the runtime gave this address as that of its table.
+    let table = unsafe { check_table(address as *const Table, &shown) }.map_err(raise)?;
+    load(py, table, &shown, Some(&owner))?.map_err(raise)?;
     describe(py, table, origin(py, backend, None, Some(owner), telemetry)?)
 }
 
@@ -334,7 +347,9 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
             let opened = open_file(Path::new(&unique_path(&file)))?;
             Ok(Opened { file: Some(file), ..opened })
         });
-    let fresh = copied.map_err(|(reason, cure)| Failure::Python(abi_error(py, &reason, &cure)))?;
+    let raise = |(reason, cure): Refusal| Failure::Python(abi_error(py, &reason, &cure));
+    let fresh = copied.map_err(raise)?;
+    load(py, fresh.table, path, origin.owner.as_ref())?.map_err(raise)?;
     let targets = origin.targets.lock().unwrap_or_else(PoisonError::into_inner);
     for function in functions(fresh.table) {
         let signature = text(function.signature);

@@ -1,32 +1,32 @@
 //! One NIF as Python sees it: a built-in function over a swappable pointer, and its counters.
 //!
-//! A call goes: Python's vectorcall -> [`fastcall`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run`
-//! -> `to_python`. No Python code runs on the way unless the call fails.
+//! A call with ordinary arguments goes: Python's vectorcall -> [`straight_call`] -> `straight::Arguments`: `take`, `call` -> a
+//! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
+//! `to_python`. No Python code runs on the way unless the call fails.
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-use nif::abi::{Call, error_kind, flag};
+use nif::abi::{Call, error_kind, flag, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::errors;
-use crate::frame::{self, Failure, Frame, Outcome, new_output, refuse, to_python};
-use crate::host::ErrorRecord;
+use crate::frame::{self, Failure, Frame, Outcome, RELEASE_BYTES, new_output, refuse, to_python};
+use crate::host::{self, ErrorRecord, HostTensor};
 use crate::interrupt;
 use crate::library::Origin;
+use crate::owner::Owner;
 use crate::python;
 use crate::signature::Signature;
+use crate::straight::Arguments;
 use crate::telemetry::Slot;
 
 /// The lane of calls in this process, as telemetry numbers it.
 const DIRECT: u16 = 0;
-
-/// Arrays of this size together are worth a release of the GIL (about 70 ns) even in a short function.
-const RELEASE_BYTES: usize = 1 << 20;
 
 /// The function in the library that is loaded now; a reload changes it under all who hold the NIF.
 pub struct Target(AtomicPtr<()>);
@@ -52,6 +52,8 @@ pub struct Nif {
     flags: u32,
     unsigned: bool,
     outputs: usize,
+    /// Bit n: the function writes to its nth argument.
+    mutable: u32,
     slot: Slot,
     pub origin: Arc<Origin>,
     target: Arc<Target>,
@@ -83,9 +85,12 @@ impl Nif {
         let name = text(signature.name.clone())?;
         // Python's `inspect` reads the first line, `help` shows the rest.
         let python_doc = text(format!("{}\n--\n\n{signature_text}\n\n{doc}", signature.python()))?;
+        let outputs = signature.params.iter().filter(|p| p.output.is_some()).count();
+        let is_plain = outputs == 0 && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
+        let entry: ffi::PyCFunctionFastWithKeywords = if is_plain { straight_call } else { general_call };
         let method = ffi::PyMethodDef {
             ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: fastcall },
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: entry },
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: python_doc.as_ptr(),
         };
@@ -94,7 +99,8 @@ impl Nif {
         let slot = Slot::new(py, &origin.telemetry, origin.number, DIRECT, &signature.name, flags)?;
         Ok(Self {
             unsigned: signature.result == "u64",
-            outputs: signature.params.iter().filter(|p| p.output.is_some()).count(),
+            outputs,
+            mutable: signature.params.iter().enumerate().fold(0, |bits, (i, p)| bits | u32::from(p.mutable) << i),
             signature,
             signature_text: signature_text.into(),
             doc: doc.into(),
@@ -123,8 +129,8 @@ impl Nif {
         if self.origin.needs_reload() {
             crate::library::reload(py, &self.origin)?;
         }
-        if self.origin.owner.as_ref().is_some_and(|owner| !owner.get().is_current()) {
-            return self.invoke_on_owner(py, given);
+        if let Some(owner) = self.owner().filter(|owner| !owner.is_current()) {
+            return self.invoke_on(py, owner, given);
         }
         let mut frame = Frame::new();
         let mut outputs = Vec::new();
@@ -145,11 +151,17 @@ impl Nif {
         } else {
             run(&interrupt::NEVER)
         };
-        self.finish(py, &mut frame, outcome, outputs)
+        let (error, tensor) = (std::mem::take(&mut frame.error), outcome.claim());
+        self.finish(py, &outcome, error, tensor, outputs)
     }
 
-    /// The same by way of the thread that owns the runtime: all that the call uses goes along.
-    fn invoke_on_owner(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
+    /// The thread that the function is bound to.
+    fn owner(&self) -> Option<&Owner> {
+        self.origin.owner.as_ref().filter(|_| self.flags & flag::THREAD_BOUND != 0).map(Py::get)
+    }
+
+    /// The same on another thread: all that the call uses goes along.
+    fn invoke_on(&self, py: Python<'_>, owner: &Owner, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
         let mut frame = Box::new(Frame::new());
         let mut outputs = Vec::new();
         // SAFETY: as in `invoke`; `held` keeps the arguments alive if this wait is interrupted and the call goes on alone.
@@ -158,19 +170,19 @@ impl Nif {
         let mut held: Vec<Py<PyAny>> = given.values.iter().map(|it| unsafe { python::borrowed(py, *it) }).collect();
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
         let call = self.target.get();
-        let owner = self.origin.owner.as_ref().expect("asked by invoke");
         let timed = self.slot.is_next_timed();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
-        let done = owner.get().run(py, move || {
+        let done = owner.run(py, move || {
             // SAFETY: as in `invoke`, with `held` in place of the caller.
             let outcome = unsafe { frame.run(call, &theirs, timed) };
-            (outcome, frame, held)
+            let tensor = outcome.claim();
+            (outcome, tensor, frame, held)
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
-        let (outcome, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
+        let (outcome, tensor, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
         drop(held);
-        self.finish(py, &mut frame, outcome, outputs)
+        self.finish(py, &outcome, std::mem::take(&mut frame.error), tensor, outputs)
     }
 
     /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
@@ -258,22 +270,23 @@ impl Nif {
         Ok(slots)
     }
 
+    /// Count the call and make Python's result of it.
     #[inline]
     fn finish(
         &self,
         py: Python<'_>,
-        frame: &mut Frame,
-        outcome: Outcome,
+        outcome: &Outcome,
+        error: ErrorRecord,
+        tensor: Option<Box<HostTensor>>,
         outputs: Vec<Py<PyAny>>,
     ) -> Result<Py<PyAny>, Failure> {
         if outcome.status != 0 {
-            return Err(self.failure(py, outcome.status, std::mem::take(&mut frame.error)));
+            return Err(self.failure(py, outcome.status, error));
         }
         match outcome.time {
             Some((start, ticks)) => self.slot.time(start, ticks),
             None => self.slot.count(),
         }
-        let tensor = frame.tensor.take();
         if tensor.is_some() {
             let (bytes, blocks) = crate::memory::in_use();
             self.slot.telemetry().sample_memory(bytes, blocks);
@@ -311,6 +324,27 @@ impl Nif {
         Failure::Nif { kind, argument: if error.kind == 0 { -1 } else { error.argument }, reason }
     }
 
+    /// What Python gets for a call: a new reference, or null with an exception set. Nothing unwinds into Python.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    unsafe fn conclude(&self, call: impl FnOnce(Python<'_>) -> Result<Py<PyAny>, Failure>) -> *mut ffi::PyObject {
+        // SAFETY: the caller's promise.
+        let py = unsafe { Python::assume_attached() };
+        let failure = match std::panic::catch_unwind(AssertUnwindSafe(|| call(py))) {
+            Ok(Ok(result)) => return result.into_ptr(),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::Nif {
+                kind: error_kind::PANIC,
+                argument: -1,
+                reason: "the Lab's own core panicked; please report it".into(),
+            },
+        };
+        self.record_failure(&failure);
+        self.exception(py, failure).restore(py);
+        std::ptr::null_mut()
+    }
+
     fn record_failure(&self, failure: &Failure) {
         match failure {
             Failure::Nif { kind, argument, reason } => self.slot.fail(*kind, *argument, reason),
@@ -337,8 +371,51 @@ struct Given<'a> {
     names: *mut ffi::PyObject,
 }
 
-/// Python's entry: `self` is the [`Nif`].
-unsafe extern "C" fn fastcall(
+/// The [`Nif`] that Python passes as a built-in's `self`.
+///
+/// # Safety
+/// `this` is the object that `Nif::function` bound, and stays alive.
+#[inline]
+unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
+    // SAFETY: the caller's promise; the caller of a built-in keeps its `self` alive.
+    unsafe { Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Nif>().get() }
+}
+
+/// Python's entry for functions without outputs, long waits or a thread of their own.
+unsafe extern "C" fn straight_call(
+    this: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `general_call`; the arguments were taken before the call is made.
+    unsafe {
+        let nif = nif_of(this);
+        let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
+        let mut arguments = Arguments::new();
+        let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
+        if !is_plain || !arguments.take(objects, nif.mutable) {
+            return general_call(this, values, count, names);
+        }
+        let timed = nif.slot.is_next_timed();
+        let mut error = ErrorRecord::default();
+        let mut outcome = Outcome::new();
+        arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
+        if outcome.status != 0 || outcome.time.is_some() || host::has_unclaimed() {
+            let tensor = outcome.claim();
+            return nif.conclude(|py| nif.finish(py, &outcome, error, tensor, Vec::new()));
+        }
+        nif.slot.count();
+        match outcome.result.type_index {
+            type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
+            type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),
+            _ => nif.conclude(|py| to_python(py, &outcome.result, None, nif.unsigned)),
+        }
+    }
+}
+
+/// Python's entry for every function and all arguments: `this` is the [`Nif`].
+unsafe extern "C" fn general_call(
     this: *mut ffi::PyObject,
     values: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
@@ -347,27 +424,13 @@ unsafe extern "C" fn fastcall(
     // SAFETY: Python calls with the GIL held, `this` is the object `function` bound, `values` has `count` objects and then
     // one for each of `names`.
     unsafe {
-        let py = Python::assume_attached();
-        let this = Bound::from_borrowed_ptr(py, this);
-        let nif = this.cast_unchecked::<Nif>().get();
+        let nif = nif_of(this);
         let positional = count as usize;
         let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
         let total = positional + named;
         let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
         let given = Given { values, positional, names };
-        let called = std::panic::catch_unwind(AssertUnwindSafe(|| nif.invoke(py, &given)));
-        let failure = match called {
-            Ok(Ok(result)) => return result.into_ptr(),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::Nif {
-                kind: error_kind::PANIC,
-                argument: -1,
-                reason: "the Lab's own core panicked; please report it".into(),
-            },
-        };
-        nif.record_failure(&failure);
-        nif.exception(py, failure).restore(py);
-        std::ptr::null_mut()
+        nif.conclude(|py| nif.invoke(py, &given))
     }
 }
 

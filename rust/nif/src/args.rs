@@ -4,6 +4,7 @@
 //! value by itself and gives a plain [`Raw`] record; when all records agree with each other, [`Argument::make`] turns each
 //! into the type that the function takes.
 #![allow(unsafe_code, reason = "makes slices of the caller's memory")]
+#![allow(clippy::inline_always, reason = "on the path of every call")]
 
 use std::ops::Range;
 use std::{ptr, slice};
@@ -133,7 +134,7 @@ fn address(tensor: TensorView<'_>, alignment: usize, param: &Param) -> Result<*m
 }
 
 /// Rows 2 to 6 for an array of `T` with `rank` axes: the tensor and the address of its first element.
-#[inline]
+#[inline(always)]
 fn array<'a, T: Element>(value: Value<'a>, rank: i32, param: &Param) -> Result<(TensorView<'a>, *mut T), Error> {
     let Some(tensor) = value.tensor().filter(|tensor| tensor.header().dtype == T::DTYPE) else {
         return Err(unexpected_type(value, param));
@@ -184,7 +185,7 @@ impl<T> Raw for RawSlice<T> {
 }
 
 impl<T: Element> RawSlice<T> {
-    #[inline]
+    #[inline(always)]
     fn read(value: Value<'_>, param: &Param) -> Result<Self, Error> {
         let (tensor, data) = array(value, 1, param)?;
         if !tensor.is_contiguous() {

@@ -61,8 +61,6 @@ def _cache(source: Path) -> Path:
 class Rust(Backend):
     """The Rust backend."""
 
-    """The Rust backend."""
-
     name = "rust"
     title = "Rust"
     rank = 1

@@ -64,6 +64,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         lab = Lab(["rust"])
         # `sum` reads one vector, so its time can be set to anything by the length.
         result = monitoring.measure(lab.rust.sum, lab.telemetry, rounds, seed)
+        result |= monitoring.records(lab.telemetry.recorder("event"), rounds, seed)
     return {**result, "machine": machine.describe(), "rounds": rounds, "seed": seed}
 
 

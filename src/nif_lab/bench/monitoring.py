@@ -8,19 +8,20 @@ which shows what the method itself can resolve.
 
 from __future__ import annotations
 
+import importlib
+import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from .measure import Loop, young_heap
+from .measure import Loop, interleave, quartiles, young_heap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-__all__ = ["DURATIONS", "Switch", "measure"]
+__all__ = ["DURATIONS", "RECORDERS", "Switch", "measure", "records"]
 
 #: How long the kernels take, in microseconds.
 DURATIONS: Final = {"1us": 1.0, "10us": 10.0, "100us": 100.0}
@@ -30,6 +31,43 @@ LEG_MS: Final = 2.0
 
 #: Calls after the switch that aren't timed.
 SETTLE: Final = 4
+
+
+#: Counts an event and puts its duration, in seconds, into a histogram.
+Recorder = Callable[[float], object]
+
+
+def _prometheus() -> Recorder:
+    client = importlib.import_module("prometheus_client")
+    registry = client.CollectorRegistry()
+    counter = client.Counter("events", "Events.", registry=registry)
+    histogram = client.Histogram("seconds", "Their durations.", registry=registry)
+
+    def record(seconds: float) -> None:
+        counter.inc()
+        histogram.observe(seconds)
+
+    return record
+
+
+def _opentelemetry() -> Recorder:
+    metrics = importlib.import_module("opentelemetry.sdk.metrics")
+    export = importlib.import_module("opentelemetry.sdk.metrics.export")
+    meter = metrics.MeterProvider([export.InMemoryMetricReader()]).get_meter("nif_lab")
+    counter, histogram = meter.create_counter("events"), meter.create_histogram("seconds")
+
+    def record(seconds: float) -> None:
+        counter.add(1)
+        histogram.record(seconds)
+
+    return record
+
+
+#: Other libraries' recorders.
+RECORDERS: Final[dict[str, Callable[[], Recorder]]] = {
+    "prometheus_client": _prometheus,
+    "opentelemetry-sdk": _opentelemetry,
+}
 
 
 class Switch(Protocol):
@@ -70,6 +108,41 @@ def measure(
         }
     finally:
         switch.enabled = before
+
+
+def records(own: Recorder, rounds: int, seed: int, loop_ms: float = 2.0) -> dict[str, Any]:
+    """Compare one record made from Python, a count and a histogram, with the same in other libraries.
+
+    Parameters
+    ----------
+    own
+        What ``lab.telemetry.recorder`` returned.
+    rounds
+        How many, the contenders interleaved.
+    seed
+        Of their order.
+    loop_ms
+        Milliseconds of processor time of one loop.
+
+    Returns
+    -------
+    dict
+        ``record``: for each contender ``ns`` (median), ``q1_ns`` and ``q3_ns``; ``unavailable``: who isn't installed.
+    """
+    contenders: dict[str, Recorder] = {"nif_lab": own}
+    unavailable = {}
+    for name, make in RECORDERS.items():
+        try:
+            contenders[name] = make()
+        except ImportError as error:
+            unavailable[name] = str(error)
+    loops = {name: Loop(record, 1e-6).aim(loop_ms) for name, record in contenders.items()}
+    times = interleave(loops, Loop(own, 1e-6), rounds, random.Random(seed), loop_ms)
+    table = {}
+    for name, it in times.items():
+        low, median, high = quartiles(it.own)
+        table[name] = {"ns": median, "q1_ns": low, "q3_ns": high}
+    return {"record": table, "unavailable": unavailable}
 
 
 def _one(

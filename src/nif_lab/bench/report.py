@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .contender import KERNELS
+from .monitoring import DURATIONS
 
 __all__ = ["as_markdown", "as_text", "write"]
 
@@ -32,7 +33,8 @@ Times are the calling thread's processor time; of a backend that has its own thr
 
 `lab.telemetry.enabled` is turned on (A) and off (B) in quartets A-B-B-A around `lab.rust.sum` of vectors of three
 lengths, on the clock of the thread's processor time. The cost is the median over quartets, with a 95 % confidence
-interval by bootstrap. The control is the same with A in all four places: what it shows is noise.
+interval by bootstrap. The control is the same with A in all four places: what it shows is noise. Below it: what one
+record of a duration costs that Python code measured itself, `lab.telemetry.recorder(name)`, and the same elsewhere.
 
 <!-- monitoring -->
 <!-- /monitoring -->
@@ -66,7 +68,7 @@ def _dispatch(result: dict[str, Any]) -> list[tuple[str, Rows]]:
 def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     rows = [("kernel", "cost", "95 % interval", "control", "95 % interval", "quartets")]
     for name, row in result.items():
-        if not isinstance(row, dict) or "percent" not in row:
+        if name not in DURATIONS:
             continue
         low, middle, high = row["control"]
         rows.append((
@@ -77,7 +79,10 @@ def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
             f"{low:+.2f} – {high:+.2f}",
             str(row["quartets"]),
         ))  # fmt: skip
-    return [("monitoring on against off", rows)]
+    records = [("", "ns", "quartiles")]
+    for name, row in result["record"].items():
+        records.append((name, _ns(row["ns"]), f"{_ns(row['q1_ns'])} – {_ns(row['q3_ns'])}"))
+    return [("monitoring on against off", rows), ("a record from Python: count and histogram", records)]
 
 
 _TABLES: Final = {"dispatch": _dispatch, "monitoring": _monitoring}
