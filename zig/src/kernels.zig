@@ -36,19 +36,15 @@ pub fn add(x: f64, y: f64) f64 {
 
 /// `dot(x[n], y[n])`: inner product of two vectors.
 pub fn dot(x: []const f64, y: []const f64) f64 {
-    const whole = x.len - x.len % lanes;
     var sums: [2]Lanes = @splat(@splat(0));
-    var i: usize = 0;
-    while (i + 2 * lanes <= whole) : (i += 2 * lanes) {
-        inline for (&sums, 0..) |*partial, part| {
-            const at = i + part * lanes;
-            partial.* += load(x, at) * load(y, at);
-        }
+    var rest_x, var rest_y = .{ x, y[0..x.len] };
+    while (rest_x.len >= 2 * lanes) {
+        inline for (&sums, 0..) |*partial, part| partial.* += load(rest_x, part * lanes) * load(rest_y, part * lanes);
+        rest_x, rest_y = .{ rest_x[2 * lanes ..], rest_y[2 * lanes ..] };
     }
-    if (i < whole) sums[0] += load(x, i) * load(y, i);
-    var total = @reduce(.Add, sums[0] + sums[1]);
-    for (x[whole..], y[whole..]) |xi, yi| total += xi * yi;
-    return total;
+    var rest: f64 = 0;
+    for (rest_x, rest_y) |xi, yi| rest += xi * yi;
+    return total(lanes, sums[0] + sums[1]) + rest;
 }
 
 /// `axpy(a, x[n], y[n])`: y = a x + y, in place.
@@ -58,16 +54,21 @@ pub fn axpy(a: f64, x: []const f64, y: []f64) void {
 
 /// `sum(x[n])`: sum of the elements; NaN spreads.
 pub fn sum(x: []const f64) f64 {
-    const whole = x.len - x.len % lanes;
     var sums: [2]Lanes = @splat(@splat(0));
-    var i: usize = 0;
-    while (i + 2 * lanes <= whole) : (i += 2 * lanes) {
-        inline for (&sums, 0..) |*partial, part| partial.* += load(x, i + part * lanes);
+    var rest_x = x;
+    while (rest_x.len >= 2 * lanes) : (rest_x = rest_x[2 * lanes ..]) {
+        inline for (&sums, 0..) |*partial, part| partial.* += load(rest_x, part * lanes);
     }
-    if (i < whole) sums[0] += load(x, i);
-    var total = @reduce(.Add, sums[0] + sums[1]);
-    for (x[whole..]) |xi| total += xi;
-    return total;
+    var rest: f64 = 0;
+    for (rest_x) |xi| rest += xi;
+    return total(lanes, sums[0] + sums[1]) + rest;
+}
+
+/// Half and half, so that few additions wait for each other; `@reduce` takes one element after the other.
+inline fn total(comptime n: usize, values: @Vector(n, f64)) f64 {
+    if (n == 1) return values[0];
+    const halves: [2]@Vector(n / 2, f64) = @bitCast(values);
+    return total(n / 2, halves[0] + halves[1]);
 }
 
 inline fn load(x: []const f64, at: usize) Lanes {

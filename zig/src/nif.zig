@@ -91,12 +91,13 @@ fn functionsOf(comptime rooms: []const Room) []const abi.Function {
         for (@typeInfo(room.functions).@"struct".decl_names) |name| {
             if (@typeInfo(@TypeOf(@field(room.functions, name))) != .@"fn") continue;
             const signature = signatures.of(room.functions, room.source, name);
+            const flags = flagsOf(room.functions, name);
             table = table ++ [_]abi.Function{.{
                 .name = signature.name,
                 .signature = signature.text,
                 .doc = signature.doc,
-                .call = &Export(@field(room.functions, name), signature).call,
-                .flags = flagsOf(room.functions, name),
+                .call = &Export(@field(room.functions, name), signature, flags).call,
+                .flags = flags,
             }};
         }
     }
@@ -121,26 +122,26 @@ fn checkFlags(comptime functions: type) void {
 }
 
 /// The one conversion between the C ABI and a plain function.
-fn Export(comptime function: anytype, comptime signature: signatures.Signature) type {
+fn Export(comptime function: anytype, comptime signature: signatures.Signature, comptime flags: Flags) type {
     return struct {
+        const about: calls.About = .{ .name = signature.name, .parameter_names = signature.parameterNames() };
+        /// Whether the function may ask for the call's environment, which costs about as much as a small call.
+        const asks = flags.polls_cancel or Payload(@TypeOf(function)) == *Tensor;
+
         fn call(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any) callconv(.c) i32 {
-            const running: calls.Call = .{
-                .env = env,
-                .arguments = args,
-                .n_arguments = n_args,
-                .result = result,
-                .name = signature.name,
-                .parameter_names = comptime signature.parameterNames(),
-            };
-            return running.run(guarded);
+            const outer = if (asks) calls.enter(env);
+            defer if (asks) calls.leave(outer);
+            return calls.run(&guarded, &about, env, args, n_args, result);
         }
 
-        fn guarded(running: *const calls.Call) callconv(.c) i32 {
-            const value = invoke(running) catch |err| {
-                calls.reportError(running, err);
+        fn guarded(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any) callconv(.c) i32 {
+            @disableInstrumentation(); // the stack protector's: nothing here has an end to run over
+            const running: calls.Call = .{ .env = env, .arguments = args, .n_arguments = n_args, .about = &about };
+            const value = invoke(&running) catch |err| {
+                running.reportError(err);
                 return -1;
             };
-            running.result.* = toAny(value);
+            result.* = toAny(value);
             return 0;
         }
 

@@ -137,7 +137,7 @@ def records(own: Recorder, rounds: int, seed: int, loop_ms: float = 2.0) -> dict
         except ImportError as error:
             unavailable[name] = str(error)
     loops = {name: Loop(record, 1e-6).aim(loop_ms) for name, record in contenders.items()}
-    times = interleave(loops, Loop(own, 1e-6), rounds, random.Random(seed), loop_ms)
+    times = interleave(loops, Loop(own, 1e-6), rounds, random.Random(seed), loop_ms)  # noqa: S311
     table = {}
     for name, it in times.items():
         low, median, high = quartiles(it.own)

@@ -8,7 +8,7 @@ const arrays = @import("arrays.zig");
 const Call = @import("call.zig").Call;
 const Parameter = @import("signature.zig").Parameter;
 
-const Refused = error{Failed};
+const Refused = error{Refused};
 
 /// An array argument, whatever it came as.
 const Array = struct {
@@ -85,7 +85,8 @@ inline fn takeArray(
         .vector, .matrix => |dtype| alignmentOf(dtype),
         else => alignmentOf(tensor.dtype),
     };
-    return checkMemory(call, tensor, index, alignment, parameter.form != .matrix);
+    const shape = if (parameter.form == .any) shapeOf(tensor) else tensor.shape.?[0..parameter.dimensions.len];
+    return checkMemory(call, tensor, shape, index, alignment, parameter.form != .matrix);
 }
 
 fn takeBytes(call: *const Call, value: *const abi.Any, index: usize) Refused!Array {
@@ -107,12 +108,12 @@ fn takeBytes(call: *const Call, value: *const abi.Any, index: usize) Refused!Arr
 inline fn checkMemory(
     call: *const Call,
     tensor: *const abi.Tensor,
+    shape: []const i64,
     index: usize,
     alignment: usize,
     comptime contiguous: bool,
 ) Refused!Array {
-    const shape = shapeOf(tensor);
-    const is_empty = std.mem.findScalar(i64, shape, 0) != null;
+    const is_empty = isEmpty(shape);
     if (tensor.device.type != abi.device_cpu) return refuse(call, index, "expected memory of the CPU", .{});
     if (tensor.data == null and !is_empty) return refuse(call, index, "has no data", .{});
     const address = @intFromPtr(tensor.data) +% tensor.byte_offset;
@@ -128,14 +129,22 @@ inline fn checkMemory(
     };
 }
 
-fn isContiguous(shape: []const i64, maybe_strides: ?[*]const i64) bool {
+// Inline, as their callers are: the number of axes is mostly known there, so that no loop is left.
+
+inline fn isEmpty(shape: []const i64) bool {
+    var empty = false;
+    for (shape) |length| empty = empty or length == 0;
+    return empty;
+}
+
+inline fn isContiguous(shape: []const i64, maybe_strides: ?[*]const i64) bool {
     const strides = maybe_strides orelse return true;
     var expected: i64 = 1;
     var axis = shape.len;
     while (axis > 0) {
         axis -= 1;
         if (shape[axis] != 1 and strides[axis] != expected) return false;
-        expected *= shape[axis];
+        expected *%= shape[axis];
     }
     return true;
 }
@@ -308,21 +317,21 @@ fn alignmentOf(dtype: abi.DType) usize {
 fn refuse(call: *const Call, index: usize, comptime format: []const u8, values: anytype) Refused {
     @branchHint(.cold);
     call.report(.value, @intCast(index), format, values);
-    return error.Failed;
+    return error.Refused;
 }
 
 fn refuseCount(call: *const Call, count: usize) Refused {
     @branchHint(.cold);
     const plural = if (count == 1) "" else "s";
     call.report(.type, -1, "takes {d} argument{s}, {d} given", .{ count, @as([]const u8, plural), call.n_arguments });
-    return error.Failed;
+    return error.Refused;
 }
 
 fn refuseType(call: *const Call, kind: abi.Kind, index: usize, expected: []const u8) Refused {
     @branchHint(.cold);
     const given: Description = .{ .value = &call.arguments.?[index] };
     call.report(kind, @intCast(index), "expected {s}, got {f}", .{ expected, given });
-    return error.Failed;
+    return error.Refused;
 }
 
 fn refuseAlignment(call: *const Call, index: usize, alignment: usize) Refused {

@@ -10,24 +10,42 @@ pub fn keepHost(host: *const abi.Host) void {
     kept_host.store(host, .release);
 }
 
-extern fn nif_guard_run(body: *const fn (call: *const Call) callconv(.c) i32, call: *const Call) i32;
-extern fn nif_guard_call() ?*const Call;
-extern fn nif_guard_leave() noreturn;
+extern fn nif_guard_run(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any, body: *const abi.Call) i32;
+extern fn nif_guard_leave() void;
 
-/// One call from outside. It lives on the stack of the exported function.
+/// Run `body` so that a panic in it comes back here, as status -1 with the error set.
+pub inline fn run(
+    body: *const abi.Call,
+    about: *const About,
+    env: ?*abi.Env,
+    args: ?[*]const abi.Any,
+    n_args: i32,
+    result: *abi.Any,
+) i32 {
+    const status = nif_guard_run(env, args, n_args, result, body);
+    return if (status <= 0) status else panicked(env, about);
+}
+
+fn panicked(env: ?*abi.Env, about: *const About) i32 {
+    @branchHint(.cold);
+    const call: Call = .{ .env = env, .arguments = null, .n_arguments = 0, .about = about };
+    call.reportFailure();
+    return -1;
+}
+
+/// What is known of a function while it runs.
+pub const About = struct {
+    name: []const u8,
+    parameter_names: []const []const u8,
+};
+
+/// One call from outside.
 pub const Call = struct {
     /// Null when a TVM-FFI client calls.
     env: ?*abi.Env,
     arguments: ?[*]const abi.Any,
     n_arguments: i32,
-    result: *abi.Any,
-    name: []const u8,
-    parameter_names: []const []const u8,
-
-    /// Run `body` so that a panic in it comes back here, as status -1 with the error set.
-    pub fn run(call: *const Call, body: *const fn (call: *const Call) callconv(.c) i32) i32 {
-        return nif_guard_run(body, call);
-    }
+    about: *const About,
 
     /// Tell the caller why the call fails. `argument` is an index, or -1.
     pub fn report(
@@ -51,7 +69,70 @@ pub const Call = struct {
         defer message.free();
         setError(exceptionName(kind), message.print("{f}{s}", .{ place, text }));
     }
+
+    /// Tell the caller of an error that the function returned.
+    pub fn reportError(call: *const Call, err: anyerror) void {
+        @branchHint(.cold);
+        const kind: abi.Kind, const text: [:0]const u8 = switch (err) {
+            error.Refused => return, // told already
+            error.Failed => return call.reportFailure(),
+            error.OutOfMemory => .{ .memory, "out of memory" },
+            error.NoHost => .{ .memory, "needs a host to allocate" },
+            error.Cancelled => .{ .cancelled, "cancelled" },
+            else => .{ .@"error", @errorName(err) },
+        };
+        call.tell(kind, -1, text);
+    }
+
+    /// Tell the caller what `fail` or a panic left on this thread.
+    fn reportFailure(call: *const Call) void {
+        @branchHint(.cold);
+        defer failure.message.free();
+        call.tell(failure.kind, call.indexOf(failure.parameter), failure.text);
+    }
+
+    fn indexOf(call: *const Call, parameter: ?[]const u8) i32 {
+        const wanted = parameter orelse return -1;
+        for (call.about.parameter_names, 0..) |name, index| {
+            if (std.mem.eql(u8, name, wanted)) return @intCast(index);
+        }
+        @panic("nif.fail() names a parameter that the function doesn't have");
+    }
 };
+
+/// Why this thread's call fails, from the place where it was noticed to the one that tells.
+threadlocal var failure: struct {
+    kind: abi.Kind = .@"error",
+    parameter: ?[]const u8 = null,
+    text: [*:0]const u8 = "",
+    message: Message = .{},
+
+    fn keep(
+        self: *@This(),
+        kind: abi.Kind,
+        parameter: ?[]const u8,
+        comptime format: []const u8,
+        values: anytype,
+    ) void {
+        self.message.free(); // of a failure that the function got over
+        self.kind = kind;
+        self.parameter = parameter;
+        self.text = self.message.print(format, values);
+    }
+} = .{};
+
+/// The environment of this thread's innermost call of a function that may ask for it; null elsewhere.
+threadlocal var asked: ?*abi.Env = null;
+
+/// Make `env` the one to ask; returns the one to restore with `leave`.
+pub fn enter(env: ?*abi.Env) ?*abi.Env {
+    defer asked = env;
+    return asked;
+}
+
+pub fn leave(outer: ?*abi.Env) void {
+    asked = outer;
+}
 
 /// Where a call failed, for callers that don't know: "dot(): argument 'y': ".
 const Place = struct {
@@ -59,16 +140,16 @@ const Place = struct {
     argument: i32,
 
     pub fn format(place: Place, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.print("{s}(): ", .{place.call.name});
+        try writer.print("{s}(): ", .{place.call.about.name});
         if (place.argument < 0) return;
-        try writer.print("argument '{s}': ", .{place.call.parameter_names[@intCast(place.argument)]});
+        try writer.print("argument '{s}': ", .{place.call.about.parameter_names[@intCast(place.argument)]});
     }
 };
 
 /// A formatted text, closed by a NUL. Texts of a usual length need no allocation.
 const Message = struct {
-    buffer: [512]u8,
-    allocated: ?[:0]u8,
+    buffer: [512]u8 = @splat(0),
+    allocated: ?[:0]u8 = null,
 
     fn print(message: *Message, comptime format: []const u8, values: anytype) [*:0]const u8 {
         message.allocated = null;
@@ -81,73 +162,43 @@ const Message = struct {
 
     fn free(message: *Message) void {
         if (message.allocated) |text| std.heap.c_allocator.free(text);
+        message.allocated = null;
     }
 };
-
-/// The call that this thread is running; null in tests and on a kernel's own threads.
-pub fn current() ?*const Call {
-    return nif_guard_call();
-}
 
 /// What `std.debug.FullPanic` calls. `defaultPanic` would add a symboliser to every library.
 pub fn panic(text: []const u8, _: ?usize) noreturn {
     @branchHint(.cold);
-    if (current()) |call| {
-        call.report(.tainted_panic, -1, "{s}", .{text});
-        nif_guard_leave();
-    }
+    failure.keep(.tainted_panic, null, "{s}", .{text});
+    nif_guard_leave(); // returns in tests and on a kernel's own threads, where there is no call to leave
     const stderr = 2;
     for ([_][]const u8{ "panic: ", text, "\n" }) |part| _ = std.c.write(stderr, part.ptr, part.len);
     std.c.abort();
 }
 
-/// `Error.Failed` was already reported, by `fail`.
+/// `Error.Failed` is what `fail` returns.
 pub const Error = error{ Failed, OutOfMemory, NoHost, Cancelled };
 
-/// What is told of an error that a function returned; null where it was told already.
-fn explanation(err: anyerror) ?struct { abi.Kind, []const u8 } {
-    return switch (err) {
-        error.Failed => null,
-        error.OutOfMemory => .{ .memory, "out of memory" },
-        error.NoHost => .{ .memory, "needs a host to allocate" },
-        error.Cancelled => .{ .cancelled, "cancelled" },
-        else => .{ .@"error", @errorName(err) },
-    };
-}
-
-pub fn reportError(call: *const Call, err: anyerror) void {
-    const kind, const text = explanation(err) orelse return;
-    call.report(kind, -1, "{s}", .{text});
-}
-
-/// Report an error of the function's own: `return nif.fail(.value, "bins", "expected 1 or more, got {d}", .{bins});`
+/// An error of the function's own: `return nif.fail(.value, "bins", "expected 1 or more, got {d}", .{bins});`
 ///
 /// `parameter` is the name of the argument at fault, or null.
 pub fn fail(kind: abi.Kind, parameter: ?[]const u8, comptime format: []const u8, values: anytype) Error {
-    if (current()) |call| call.report(kind, parameterIndex(call, parameter), format, values);
+    @branchHint(.cold);
+    failure.keep(kind, parameter, format, values);
     return error.Failed;
 }
 
-fn parameterIndex(call: *const Call, parameter: ?[]const u8) i32 {
-    const wanted = parameter orelse return -1;
-    for (call.parameter_names, 0..) |name, index| {
-        if (std.mem.eql(u8, name, wanted)) return @intCast(index);
-    }
-    @panic("nif.fail() names a parameter that the function doesn't have");
-}
-
-/// True once the running call should stop; then `return error.Cancelled`.
+/// True once the running call should stop; then `return error.Cancelled`. A function that asks has the flag
+/// `polls_cancel`.
 pub fn cancelled() bool {
-    const call = current() orelse return false;
-    const env = call.env orelse return false;
+    const env = asked orelse return false;
     const flag = env.cancel orelse return false;
     return flag.* != 0;
 }
 
 /// A zero-filled, row-major tensor of the host's, to be returned from the running call.
 pub fn allocateTensor(dtype: abi.DType, shape: []const i64) Error!*abi.Tensor {
-    const call = current() orelse return error.NoHost;
-    const env = call.env orelse return error.NoHost;
+    const env = asked orelse return error.NoHost;
     return env.host.alloc_tensor(dtype, @intCast(shape.len), shape.ptr) orelse error.OutOfMemory;
 }
 
