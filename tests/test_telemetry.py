@@ -103,20 +103,29 @@ def test_a_reader_in_another_process_sees_no_torn_record(small: Lab) -> None:
     assert broken == 0
 
 
-def test_quick_functions_are_timed_once_in_sixteen_and_slow_ones_always(small: Lab) -> None:
+@pytest.mark.parametrize(("seconds", "one_in"), [(1e-7, 64), (2e-6, 16), (15e-6, 4), (100e-6, 1)])
+def test_the_quicker_the_rarer_the_history(small: Lab, seconds: float, one_in: int) -> None:
+    record = small.telemetry.recorder("step")
+    for _ in range(64 * 10):
+        record(seconds)
+    history = small.history(10_000).records
+    weights = history["weight"][history["function"] == "step"]
+    assert set(weights) == {1, one_in}
+    assert small.snapshot().function("python", "step").calls == 640
+
+
+def test_quick_functions_are_timed_now_and_then_and_slow_ones_always(small: Lab) -> None:
     x = np.arange(100.0)
-    for _ in range(16 + 16 * 100):
+    for _ in range(64 * 100):
         small.rust.dot(x, x)
     big = np.ones((400, 400))
     for _ in range(20):
         small.rust.smooth(big, 5)
     now = small.snapshot()
     dot, smooth = now.function("rust", "dot"), now.function("rust", "smooth")
-    assert dot.calls == 1616
-    assert 100 <= dot.timed <= 130
+    assert dot.calls == 6400
+    assert 100 <= dot.timed <= 450  # its pace changes with the machine's: once in 64, or in 16
     assert smooth.timed == smooth.calls == 20
-    weights = {int(it["weight"]) for it in small.history(10_000).records if it["function"] == "dot"}
-    assert weights == {1, 16}
 
 
 def test_the_switch_stops_everything(small: Lab) -> None:
@@ -136,7 +145,7 @@ def test_the_switch_stops_everything(small: Lab) -> None:
 
 def test_history_keeps_the_last_thousand_calls_in_order(small: Lab) -> None:
     start = time.time()
-    matrix = np.ones((60, 60))
+    matrix = np.ones((150, 150))  # long enough for each call to be timed
     for i in range(1100):
         (small.rust if i % 2 else small.zig).smooth(matrix, 5)
     with pytest.raises(NifError):
@@ -330,7 +339,6 @@ def test_a_step_of_ones_own_is_listed_with_the_functions() -> None:
     history = lab.history().records
     mine = history[history["function"] == "load"]
     assert set(mine["backend"]) == {"python"}
-    assert mine["weight"].max() == 16  # counted every time, in the history once in 16
     lab.telemetry.enabled = False
     record(2e-6)
     assert lab.snapshot().function("python", "load").calls == 1000

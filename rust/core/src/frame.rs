@@ -1,4 +1,5 @@
 //! One call: its arguments in the ABI's form, and what came of it.
+#![allow(clippy::inline_always, reason = "on the path of every call")]
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -319,7 +320,7 @@ impl Frame {
 }
 
 impl Outcome {
-    #[inline]
+    #[inline(always)]
     pub fn new() -> Self {
         Self { status: 0, result: Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }, time: None }
     }
@@ -328,7 +329,7 @@ impl Outcome {
     ///
     /// # Safety
     /// `call` is a live function of the ABI, `values` leads to `count` values, and what they point to is alive.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn run(
         &mut self,
         call: Call,

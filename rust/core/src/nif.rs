@@ -3,6 +3,7 @@
 //! A call with ordinary arguments goes: Python's vectorcall -> [`straight_call`] -> `straight::Arguments`: `take`, `call` -> a
 //! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
 //! `to_python`. No Python code runs on the way unless the call fails.
+#![allow(clippy::inline_always, reason = "on the path of every call")]
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
@@ -283,10 +284,7 @@ impl Nif {
         if outcome.status != 0 {
             return Err(self.failure(py, outcome.status, error));
         }
-        match outcome.time {
-            Some((start, ticks)) => self.slot.time(start, ticks),
-            None => self.slot.count(),
-        }
+        self.slot.succeed(outcome.time);
         if tensor.is_some() {
             let (bytes, blocks) = crate::memory::in_use();
             self.slot.telemetry().sample_memory(bytes, blocks);
@@ -397,15 +395,33 @@ unsafe extern "C" fn straight_call(
         if !is_plain || !arguments.take(objects, nif.mutable) {
             return general_call(this, values, count, names);
         }
-        let timed = nif.slot.is_next_timed();
-        let mut error = ErrorRecord::default();
-        let mut outcome = Outcome::new();
+        if nif.slot.is_next_timed() { timed_answer(nif, &arguments) } else { answer(nif, &arguments, false) }
+    }
+}
+
+/// Out of the way of the calls that aren't timed.
+#[inline(never)]
+unsafe fn timed_answer(nif: &Nif, arguments: &Arguments) -> *mut ffi::PyObject {
+    // SAFETY: passed on.
+    unsafe { answer(nif, arguments, true) }
+}
+
+/// Call with arguments that were taken, and make Python's result.
+///
+/// # Safety
+/// The GIL is held, and what `arguments` were taken from is alive.
+#[inline(always)]
+unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyObject {
+    let mut error = ErrorRecord::default();
+    let mut outcome = Outcome::new();
+    // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
+    unsafe {
         arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
-        if outcome.status != 0 || outcome.time.is_some() || host::has_unclaimed() {
+        if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return nif.conclude(|py| nif.finish(py, &outcome, error, tensor, Vec::new()));
         }
-        nif.slot.count();
+        nif.slot.succeed(outcome.time);
         match outcome.result.type_index {
             type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
             type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),

@@ -52,9 +52,9 @@ const TIMES_HEAD: usize = 16;
 const SAMPLES_HEAD: usize = 17;
 const ERRORS_HEAD: usize = 18;
 
-/// A call quicker than the first is timed once in the second: two looks at the clock and their records cost some 70 ns, which
-/// stays below a hundredth of what is measured, and on the whole below half of that.
-const PACES: [(f64, u32); 2] = [(5_000.0, 16), (25_000.0, 4)];
+/// A call quicker than the first is timed once in the second: two looks at the clock and their records cost some 70 ns, which on
+/// the whole stays below a hundredth of what is measured, and near a nanosecond for the quickest.
+const PACES: [(f64, u32); 3] = [(200.0, 64), (5_000.0, 16), (25_000.0, 4)];
 /// Calls that are all timed, until it is known how quick a function is.
 const FIRST_TIMED: u64 = 16;
 
@@ -62,8 +62,34 @@ const FIRST_TIMED: u64 = 16;
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Telemetry {
     map: SharedMap,
-    /// `PACES` in ticks, and as masks.
-    paces: [(u64, u32); PACES.len()],
+    paces: Paces,
+}
+
+/// `PACES` in ticks, and as masks.
+type Paces = [(u64, u32); PACES.len()];
+
+/// A record of four words: commit, and what the ring's kind says.
+type Record = [AtomicU64; RECORD_BYTES / 8];
+
+/// A ring of the segment: the last `N` records, and how many there ever were.
+struct Ring<const N: usize> {
+    head: &'static AtomicU64,
+    records: &'static [Record; N],
+}
+
+impl<const N: usize> Ring<N> {
+    #[inline]
+    fn push(&self, words: [u64; 3]) {
+        let number = self.head.load(Ordering::Relaxed);
+        let record = &self.records[number as usize % N];
+        record[0].store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (field, word) in record[1..].iter().zip(words) {
+            field.store(word, Ordering::Relaxed);
+        }
+        record[0].store(number + 1, Ordering::Release);
+        self.head.store(number + 1, Ordering::Release);
+    }
 }
 
 /// One function's place in the segment.
@@ -72,8 +98,11 @@ pub struct Slot {
     // Into the segment, which `telemetry` keeps alive.
     counters: &'static Counters,
     enabled: &'static AtomicU32,
+    cell: &'static AtomicU32,
+    calls: Ring<CALLS>,
+    times: Ring<TIMES>,
     number: u16,
-    backend: u16,
+    paces: Paces,
     /// Calls between two that are timed, less one; a mask.
     mask: AtomicU32,
     typical: AtomicU64,
@@ -190,24 +219,30 @@ impl Telemetry {
         Ok(number as u16)
     }
 
-    /// Write one record of four words: commit, and what the ring's kind says.
-    #[inline]
-    fn record(&self, ring: usize, capacity: usize, head: &AtomicU64, words: [u64; 3]) {
-        let number = head.load(Ordering::Relaxed);
-        let record: &[AtomicU64; RECORD_BYTES / 8] = self.place(ring + (number as usize % capacity) * RECORD_BYTES);
-        record[0].store(0, Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (field, word) in record[1..].iter().zip(words) {
-            field.store(word, Ordering::Relaxed);
-        }
-        record[0].store(number + 1, Ordering::Release);
-        head.store(number + 1, Ordering::Release);
+    /// A ring of the segment.
+    ///
+    /// # Safety
+    /// It isn't used after the segment is gone.
+    unsafe fn ring<const N: usize>(&self, head: usize, records: usize) -> Ring<N> {
+        // SAFETY: the caller's promise.
+        unsafe { Ring { head: self.lasting(head), records: self.lasting(records) } }
+    }
+
+    /// A place of the segment for as long as the caller keeps the segment.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn lasting<T>(&self, offset: usize) -> &'static T {
+        // SAFETY: the caller's promise.
+        unsafe { &*std::ptr::from_ref(self.place(offset)) }
     }
 
     /// Note how much memory the arrays in shared memory take.
     pub fn sample_memory(&self, bytes: u64, blocks: u64) {
         if self.is_enabled() {
-            self.record(SAMPLES_AT, SAMPLES, self.word(SAMPLES_HEAD), [clock::now(), bytes, blocks]);
+            // SAFETY: used at once.
+            let ring: Ring<SAMPLES> = unsafe { self.ring(SAMPLES_HEAD * 8, SAMPLES_AT) };
+            ring.push([clock::now(), bytes, blocks]);
         }
     }
 }
@@ -232,20 +267,26 @@ impl Slot {
         segment.write(at, 64, name.as_bytes());
         let descriptor = u64::from(backend) | u64::from(lane) << 16 | u64::from(flags) << 32;
         segment.word(at / 8 + 8).store(descriptor, Ordering::Relaxed);
-        // SAFETY: the place lies in a mapping that `telemetry`, which the slot keeps, keeps alive.
-        let counters = unsafe { &*std::ptr::from_ref(segment.place::<Counters>(at)) };
-        counters.min.store(u64::MAX, Ordering::Relaxed);
+        let backend = usize::from(backend);
+        // SAFETY: the slot keeps `telemetry`, and so the segment.
+        let it = unsafe {
+            Self {
+                telemetry: telemetry.clone_ref(py),
+                counters: segment.lasting(at),
+                enabled: segment.lasting(ENABLED_BYTE),
+                cell: segment.lasting(CELL_BYTE),
+                calls: segment
+                    .ring(BACKENDS_AT + backend * BACKEND_BYTES + 32, CALLS_AT + backend * CALLS * RECORD_BYTES),
+                times: segment.ring(TIMES_HEAD * 8, TIMES_AT),
+                number: number as u16,
+                paces: segment.paces,
+                mask: AtomicU32::new(0),
+                typical: AtomicU64::new(0),
+            }
+        };
+        it.counters.min.store(u64::MAX, Ordering::Relaxed);
         count.store(number + 1, Ordering::Release);
-        Ok(Self {
-            telemetry: telemetry.clone_ref(py),
-            counters,
-            // SAFETY: as above.
-            enabled: unsafe { &*std::ptr::from_ref(segment.half(ENABLED_BYTE)) },
-            number: number as u16,
-            backend,
-            mask: AtomicU32::new(0),
-            typical: AtomicU64::new(0),
-        })
+        Ok(it)
     }
 
     pub fn telemetry(&self) -> &Telemetry {
@@ -259,16 +300,18 @@ impl Slot {
         calls & self.mask.load(Ordering::Relaxed) == 0 && self.enabled.load(Ordering::Relaxed) != 0
     }
 
-    /// A call succeeded that wasn't timed.
+    /// A call succeeded; `time` says when it began and how many ticks it took, if it was timed.
     #[inline]
-    pub fn count(&self) {
-        if self.enabled.load(Ordering::Relaxed) != 0 {
-            add(&self.counters.calls, 1);
+    pub fn succeed(&self, time: Option<(u64, u64)>) {
+        match time {
+            Some((start, ticks)) => self.time(start, ticks),
+            None if self.enabled.load(Ordering::Relaxed) != 0 => add(&self.counters.calls, 1),
+            None => {}
         }
     }
 
-    /// A call succeeded: it began at `start` and took `ticks`.
-    pub fn time(&self, start: u64, ticks: u64) {
+    #[inline]
+    fn time(&self, start: u64, ticks: u64) {
         let weight = self.mask.load(Ordering::Relaxed) + 1;
         self.observe(ticks);
         self.log(start, ticks, 0, weight);
@@ -304,7 +347,7 @@ impl Slot {
         let before = self.typical.load(Ordering::Relaxed);
         let typical = if before == 0 { ticks } else { (before * 3).saturating_add(ticks) / 4 };
         self.typical.store(typical, Ordering::Relaxed);
-        let pace = self.telemetry.get().paces.iter().find(|(below, _)| typical < *below);
+        let pace = self.paces.iter().find(|(below, _)| typical < *below);
         let known = it.timed.load(Ordering::Relaxed) >= FIRST_TIMED;
         self.mask.store(pace.filter(|_| known).map_or(0, |(_, mask)| *mask), Ordering::Relaxed);
     }
@@ -335,15 +378,13 @@ impl Slot {
     }
 
     /// The last calls, of this backend and of all.
+    #[inline]
     fn log(&self, start: u64, ticks: u64, status: u64, weight: u32) {
-        let segment = self.telemetry.get();
-        let what = u64::from(self.number) | status << 16 | u64::from(weight) << 24 | u64::from(segment.cell()) << 32;
-        let words = [start, ticks, what];
-        let backend = usize::from(self.backend);
-        let head = segment.word((BACKENDS_AT + backend * BACKEND_BYTES + 32) / 8);
-        segment.record(CALLS_AT + backend * CALLS * RECORD_BYTES, CALLS, head, words);
+        let cell = u64::from(self.cell.load(Ordering::Relaxed));
+        let words = [start, ticks, u64::from(self.number) | status << 16 | u64::from(weight) << 24 | cell << 32];
+        self.calls.push(words);
         if status == 0 {
-            segment.record(TIMES_AT, TIMES, segment.word(TIMES_HEAD), words);
+            self.times.push(words);
         }
     }
 }
