@@ -9,7 +9,7 @@ import nif, simd, xxh3
 # Nim's bounds and overflow checks: with them the C compiler can't vectorise.
 {.push boundChecks: off, rangeChecks: off, overflowChecks: off.}
 
-const lanes = 8 ## partial sums that don't wait for each other
+const lanes = 16 ## partial sums that don't wait for each other, four by four
 
 # --- scalars and vectors -----------------------------------------------------------------------------------
 
@@ -21,34 +21,32 @@ func add*(x, y: float64): float64 {.nif: {Pure}.} =
   ## `add(x, y)`: the sum of two numbers.
   x + y
 
-func dot*(x, y: openArray[float64]): float64 {.nif: {Pure}.} =
+func dot*(x, y: openArray[float64]): float64 {.nif: {Pure}, wide.} =
   ## `dot(x[n], y[n])`: inner product of two vectors.
   let whole = x.len - x.len mod lanes
-  var partial: array[lanes, float64]
+  var sums: array[4, Quad]
   for i in countup(0, whole - 1, lanes):
-    for lane in 0 ..< lanes:
-      partial[lane] += x[i + lane] * y[i + lane]
+    for part in 0 ..< 4:
+      addProducts(sums[part], addr x[i + 4 * part], addr y[i + 4 * part])
   for i in whole ..< x.len:
     result += x[i] * y[i]
-  for value in partial:
-    result += value
+  result += total(sums)
 
 func axpy*(a: float64; x: openArray[float64]; y: var openArray[float64]) {.nif.} =
   ## `axpy(a, x[n], y[n])`: y = a x + y, in place.
   for i in 0 ..< x.len:
     y[i] = a * x[i] + y[i]
 
-func sum*(x: openArray[float64]): float64 {.nif: {Pure}.} =
+func sum*(x: openArray[float64]): float64 {.nif: {Pure}, wide.} =
   ## `sum(x[n])`: the sum of all elements.
   let whole = x.len - x.len mod lanes
-  var partial: array[lanes, float64]
+  var sums: array[4, Quad]
   for i in countup(0, whole - 1, lanes):
-    for lane in 0 ..< lanes:
-      partial[lane] += x[i + lane]
+    for part in 0 ..< 4:
+      addTerms(sums[part], addr x[i + 4 * part])
   for i in whole ..< x.len:
     result += x[i]
-  for value in partial:
-    result += value
+  result += total(sums)
 
 func checksum*(x: AnyArray): uint64 {.nif: {Pure}.} =
   ## `checksum(x[...])`: XXH3-64 (seed 0) of the bytes in memory order.

@@ -1,9 +1,83 @@
-## Four numbers at a time, for loops in which a C compiler left to itself doesn't find the vectors.
+## Four numbers at a time, for loops in which a C compiler left to itself doesn't find the vectors; and `wide`, for
+## sums over whole arrays.
 ##
 ## Built from pairs, the vectors that every 64-bit processor has. gcc and clang share these types; results are those of
 ## four separate operations, rounding included.
 
+import std/macros
+
 {.push raises: [], gcsafe.}
+
+# --- wider vectors where the machine has them --------------------------------------------------------------
+
+when defined(amd64):
+  func machineHasAvx2(): bool =
+    ## Asked of the processor itself: the C compiler's own way needs a library that `zig cc` doesn't bring.
+    {.emit: ["""
+    unsigned a = 1, b, c = 0, d, enabled = 0;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (c >> 27 & 1) { /* then the system says which registers it saves */
+      __asm__("xgetbv" : "=a"(enabled), "=d"(d) : "c"(0));
+    }
+    a = 7, c = 0;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    """, result, " = (enabled & 6) == 6 && (b >> 5 & 1);"].}
+
+  let hasAvx2 = machineHasAvx2()
+
+  macro wide*(routine: untyped): untyped =
+    ## Compile a function a second time for AVX2, and take that where the machine has it.
+    let (vector, baseline) = (ident"vector", ident"baseline")
+    result = routine.copyNimTree
+    result.body = newStmtList()
+    let call = newCall(baseline)
+    for group in routine.params[1 .. ^1]:
+      for name in group[0 ..< ^2]:
+        call.add name
+    let callVector = call.copyNimTree
+    callVector[0] = vector
+    for name in [vector, baseline]:
+      let version = routine.copyNimTree
+      version[0] = name
+      version.pragma = newEmptyNode()
+      if name == vector:
+        version.addPragma(newColonExpr(ident"codegenDecl", newLit("static __attribute__((target(\"avx2\"))) $# $#$#")))
+      result.body.add version
+    result.body.add quote do:
+      var hasVector: bool
+      {.cast(noSideEffect).}:
+        hasVector = hasAvx2 # never changes
+      if hasVector: `callVector` else: `call`
+else:
+  macro wide*(routine: untyped): untyped = routine
+
+type Quad* {.importc: "__attribute__((vector_size(32))) double", nodecl.} = object
+  ## Four numbers: one register with AVX2, two without. Only the templates below touch them, since passing one to a
+  ## function would depend on the machine.
+
+template quadAt(source: ptr float64): Quad =
+  ## The four numbers from here on, aligned or not.
+  var quad {.noinit.}: Quad
+  copyMem(addr quad, source, sizeof(array[4, float64]))
+  quad
+
+template addTerms*(sums: Quad; x: ptr float64) =
+  ## Add the four numbers from here on.
+  let terms = quadAt(x)
+  {.emit: [sums, " += ", terms, ";"].}
+
+template addProducts*(sums: Quad; x, y: ptr float64) =
+  ## Add four products.
+  let (left, right) = (quadAt(x), quadAt(y))
+  {.emit: [sums, " += ", left, " * ", right, ";"].}
+
+template total*(sums: array[4, Quad]): float64 =
+  ## All of them, in a tree, so that few additions wait for each other.
+  {.emit: [sums[0], " = (", sums[0], " + ", sums[1], ") + (", sums[2], " + ", sums[3], ");"].}
+  let parts = cast[array[16, float64]](sums)
+  (parts[0] + parts[2]) + (parts[1] + parts[3])
+
+# --- four numbers ------------------------------------------------------------------------------------------
 
 type
   F64x2 {.importc: "__attribute__((vector_size(16))) double", nodecl.} = object

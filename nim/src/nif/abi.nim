@@ -113,6 +113,9 @@ const elements = {
   "c128": NifDtype(code: 5, bits: 128, lanes: 1),
 }
 
+func `==`*(left, right: NifDtype): bool {.inline.} =
+  left.code == right.code and left.bits == right.bits and left.lanes == right.lanes
+
 func isElement*(dtype: NifDtype): bool =
   ## Whether arrays may have such elements.
   for (_, known) in elements:
@@ -137,11 +140,11 @@ func dtypeOf*(T: typedesc): NifDtype =
     else: {.error: "nif: an array can't have elements of type " & $T.}
   NifDtype(code: code, bits: uint8(8 * sizeof(T)), lanes: 1)
 
-func elementSize*(dtype: NifDtype): int =
+func elementSize*(dtype: NifDtype): int {.inline.} =
   ## In bytes.
   int(dtype.bits) div 8
 
-func elementAlignment*(dtype: NifDtype): int =
+func elementAlignment*(dtype: NifDtype): int {.inline.} =
   ## In bytes; a complex number's is that of its parts.
   if dtype.code == 5: dtype.elementSize div 2 else: dtype.elementSize
 

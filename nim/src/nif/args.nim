@@ -1,6 +1,9 @@
-## What a NIF takes, as data, and the checks of docs/abi.md that follow from it: one loop for all functions.
+## What a NIF takes, as data, and the checks of docs/abi.md that follow from it.
+##
+## The data is constant and the checks are inline, so that of each only what its function needs is left; whatever
+## words an error is out of line.
 
-import std/strutils
+import std/[macros, sequtils, strutils]
 import ./abi, ./errors, ./views
 
 {.push raises: [], gcsafe.}
@@ -16,14 +19,22 @@ type
     kind*: ParamKind
     mutable*: bool
     dtype*: NifDtype         ## of an array's elements
-    axes*: seq[int]          ## an array's dimensions, or the one that an i64 fixes: indexes into `dims`
+    rank*: int               ## how many axes an array of one element type has
+
+  Tie* = object
+    ## An axis whose length is fixed: by an i64 parameter (`sourceAxis` -1), or by the first axis of that name.
+    param*, axis*, source*, sourceAxis*: int
+    dim*: string
 
   Signature* = object
     ## Everything that is known of a function at compile time.
     name*, text*, doc*: string
     params*: seq[Param]
-    dims*: seq[string]
+    sizes*: seq[int]                       ## the i64 parameters that fix a dimension
+    ties*: seq[Tie]
+    pairs*: seq[tuple[written, other: int]] ## arrays that must not overlap
     flags*: uint32
+    asks*: bool                            ## whether the function may ask for the call's environment
 
   Slot* = object
     ## One argument after its checks.
@@ -36,9 +47,11 @@ type
     first, last: uint                      ## the addresses an array spans; equal where it has no elements
 
 const
-  maxDims* = 16 ## different dimension names in one signature
   byteDtype = NifDtype(code: 1, bits: 8, lanes: 1)
   arrayParams = {VectorParam, MatrixParam, AnyParam}
+
+# Left to itself a C compiler finds the checks too long to be inline: it measures them before it knows the parameter.
+{.pragma: check, inline, codegenDecl: "static inline __attribute__((always_inline)) $# $#$#", raises: [NifError].}
 
 # --- what came, in words -----------------------------------------------------------------------------------
 
@@ -50,7 +63,7 @@ func list(numbers: ptr UncheckedArray[int64]; count: int): string =
     result.add $numbers[i]
   result.add "]"
 
-func tensorOf(arg: NifAny): ptr NifTensor =
+func tensorOf(arg: NifAny): ptr NifTensor {.inline.} =
   ## The tensor in `arg`, or nil.
   case arg.typeIndex
   of ord(typeTensor): cast[ptr NifTensor](arg.v.p)
@@ -72,12 +85,38 @@ func describe(arg: NifAny): string =
     $tensor.dtype & list(tensor.shape, tensor.ndim)
   else: "object"
 
-func refuse(param: Param; kind: ErrorKind; arg: NifAny) {.noreturn, raises: [NifError].} =
+# --- refusals ----------------------------------------------------------------------------------------------
+
+{.pragma: refusal, noinline, noreturn, raises: [NifError].}
+
+func refuse(param: Param; kind: ErrorKind; arg: NifAny) {.refusal.} =
   fail(kind, param.name, "expected " & param.typeText & ", got " & describe(arg))
+
+func refuse(param: Param; problem: cstring) {.refusal.} =
+  fail(Value, param.name, $problem)
+
+func refuseAlignment(param: Param; alignment: int) {.refusal.} =
+  fail(Value, param.name, "expected data aligned to " & $alignment & " bytes")
+
+func refuseStrides(param: Param; tensor: ptr NifTensor) {.refusal.} =
+  fail(Value, param.name, "expected contiguous memory, got strides " & list(tensor.strides, tensor.ndim))
+
+func refuseSize(param: Param; size: int64) {.refusal.} =
+  fail(Value, param.name, "expected 0 or more, got " & $size)
+
+func refuseDim(param: Param; dim: string; expected: int64; arg: NifAny) {.refusal.} =
+  fail(Value, param.name, "expected " & param.typeText & " with " & dim & " = " & $expected & ", got " & describe(arg))
+
+func refuseOverlap(param, other: Param) {.refusal.} =
+  fail(Value, param.name, "overlaps argument '" & other.name & "'")
+
+func refuseCount*(signature: Signature; given: int32) {.refusal.} =
+  let noun = if signature.params.len == 1: " argument, " else: " arguments, "
+  fail(Type, "takes " & $signature.params.len & noun & $given & " given")
 
 # --- one argument ------------------------------------------------------------------------------------------
 
-func takeText(slot: var Slot; arg: ptr NifAny): bool =
+func takeText(slot: var Slot; arg: ptr NifAny) =
   ## Strings and bytes, as pointer and size. Small ones lie in the argument itself.
   case arg.typeIndex
   of ord(typeStr):
@@ -86,38 +125,39 @@ func takeText(slot: var Slot; arg: ptr NifAny): bool =
   of ord(typeTvmSmallStr), ord(typeTvmSmallBytes):
     slot.data = addr arg.v.small
     slot.size = int(arg.zero)
-  of ord(typeBytes), ord(typeTvmStr), ord(typeTvmBytes):
+  else:
     let header = if arg.typeIndex == ord(typeBytes): 0'u else: tvmHeaderSize
     let text = cast[ptr NifBytes](cast[uint](arg.v.p) + header)
     slot.data = text.data
     slot.size = int(text.size)
-  else:
-    return false
-  true
 
-func takeBytesAsArray(slot: var Slot; arg: ptr NifAny): bool =
-  if describe(arg[]) != "bytes" or not slot.takeText(arg):
-    return false
+func isStr(arg: ptr NifAny): bool {.inline.} =
+  arg.typeIndex in [int32 ord(typeStr), int32 ord(typeTvmSmallStr), int32 ord(typeTvmStr)]
+
+func isBytes(arg: ptr NifAny): bool {.inline.} =
+  arg.typeIndex in [int32 ord(typeBytes), int32 ord(typeTvmSmallBytes), int32 ord(typeTvmBytes)]
+
+func takeBytesAsArray(slot: var Slot; arg: ptr NifAny) =
+  slot.takeText(arg)
   slot.dtype = byteDtype
   slot.rank = 1
   slot.value.i = slot.size
   slot.dims = cast[ptr UncheckedArray[int64]](addr slot.value.i)
   slot.first = cast[uint](slot.data)
   slot.last = slot.first + uint(slot.size)
-  true
 
-func isContiguous(tensor: ptr NifTensor): bool =
+func isContiguous(tensor: ptr NifTensor; rank: int): bool {.inline.} =
   ## Row-major without gaps; an axis of length 1 may have any stride.
   if tensor.strides == nil:
     return true
   var expected = 1'i64
-  for axis in countdown(tensor.ndim - 1, 0):
+  for axis in countdown(rank - 1, 0):
     if tensor.shape[axis] != 1 and tensor.strides[axis] != expected:
       return false
-    expected *= tensor.shape[axis]
+    expected = expected *% tensor.shape[axis]
   true
 
-func spanMatrix(slot: var Slot; tensor: ptr NifTensor) =
+func spanMatrix(slot: var Slot; tensor: ptr NifTensor) {.inline.} =
   ## The strides of a matrix, and the addresses between which it lies.
   slot.strides =
     if tensor.strides == nil: [int(tensor.shape[1]), 1]
@@ -130,29 +170,30 @@ func spanMatrix(slot: var Slot; tensor: ptr NifTensor) =
   slot.first = cast[uint](cast[int](slot.data) + low * size)
   slot.last = cast[uint](cast[int](slot.data) + (high + 1) * size)
 
-func takeTensor(slot: var Slot; param: Param; arg: NifAny) {.raises: [NifError].} =
-  let tensor = tensorOf(arg)
+func takeTensor(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
+  let tensor = tensorOf(arg[])
   if tensor == nil:
-    refuse(param, Type, arg)
+    refuse(param, Type, arg[])
   let fits = if param.kind == AnyParam: tensor.dtype.isElement else: tensor.dtype == param.dtype
   if not fits:
-    refuse(param, Type, arg)
-  if param.kind != AnyParam and tensor.ndim != param.axes.len:
-    refuse(param, Value, arg)
+    refuse(param, Type, arg[])
+  if param.kind != AnyParam and tensor.ndim != param.rank:
+    refuse(param, Value, arg[])
   if tensor.device.typeId != cpuDevice:
-    fail(Value, param.name, "expected memory of the CPU")
+    refuse(param, "expected memory of the CPU")
+  let rank = if param.kind == AnyParam: int(tensor.ndim) else: param.rank
   var count = 1
-  for axis in 0 ..< tensor.ndim:
+  for axis in 0 ..< rank:
     count *= int(tensor.shape[axis])
   if tensor.data == nil and count > 0:
-    fail(Value, param.name, "has no data")
-  let alignment = tensor.dtype.elementAlignment
+    refuse(param, "has no data")
+  let alignment = (if param.kind == AnyParam: tensor.dtype else: param.dtype).elementAlignment
   let address = cast[uint](tensor.data) + uint(tensor.byteOffset)
   if (address and uint(alignment - 1)) != 0:
-    fail(Value, param.name, "expected data aligned to " & $alignment & " bytes")
+    refuseAlignment(param, alignment)
   slot.data = cast[pointer](address)
   slot.dims = tensor.shape
-  slot.rank = tensor.ndim
+  slot.rank = rank
   slot.dtype = tensor.dtype
   slot.first = address
   slot.last = address
@@ -160,24 +201,24 @@ func takeTensor(slot: var Slot; param: Param; arg: NifAny) {.raises: [NifError].
     if count > 0:
       slot.spanMatrix(tensor)
   else:
-    if count > 0 and not tensor.isContiguous:
-      fail(Value, param.name, "expected contiguous memory, got strides " & list(tensor.strides, tensor.ndim))
+    if count > 0 and not tensor.isContiguous(rank):
+      refuseStrides(param, tensor)
     slot.size = count * tensor.dtype.elementSize
     slot.last += uint(slot.size)
 
-func take(slot: var Slot; param: Param; arg: ptr NifAny) {.raises: [NifError].} =
+func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
   ## Checks 2 to 7 of docs/abi.md.
-  let isWhole = arg.typeIndex in [int32 ord(typeInt), int32 ord(typeBool)]
+  let isWhole = arg.typeIndex == ord(typeInt) or arg.typeIndex == ord(typeBool)
   case param.kind
   of IntParam:
     if not isWhole:
       refuse(param, Type, arg[])
     slot.value.i = arg.v.i
   of FloatParam:
-    if isWhole:
-      slot.value.f = float64(arg.v.i)
-    elif arg.typeIndex == ord(typeFloat):
+    if arg.typeIndex == ord(typeFloat):
       slot.value.f = arg.v.f
+    elif isWhole:
+      slot.value.f = float64(arg.v.i)
     else:
       refuse(param, Type, arg[])
   of BoolParam:
@@ -185,58 +226,55 @@ func take(slot: var Slot; param: Param; arg: ptr NifAny) {.raises: [NifError].} 
       refuse(param, Type, arg[])
     slot.value.i = arg.v.i
   of StrParam, BytesParam:
-    if describe(arg[]) != $param.kind or not slot.takeText(arg):
+    if not (if param.kind == StrParam: arg.isStr else: arg.isBytes):
       refuse(param, Type, arg[])
+    slot.takeText(arg)
   of AnyParam:
-    if not slot.takeBytesAsArray(arg):
-      slot.takeTensor(param, arg[])
+    if arg.isBytes:
+      slot.takeBytesAsArray(arg)
+    else:
+      slot.takeTensor(param, arg)
   of VectorParam, MatrixParam:
-    slot.takeTensor(param, arg[])
+    slot.takeTensor(param, arg)
 
 # --- all arguments -----------------------------------------------------------------------------------------
 
-func checkDims(signature: Signature; args: NifArgs; slots: openArray[Slot]) {.raises: [NifError].} =
-  ## Checks 8 and 9: one number for each dimension name.
-  var sizes: array[maxDims, int64] # -1: not known yet
-  for size in sizes.mitems:
-    size = -1
-  for i in 0 ..< slots.len:
-    if signature.params[i].kind == IntParam and signature.params[i].axes.len > 0:
-      let size = slots[i].value.i
-      if size < 0:
-        fail(Value, signature.params[i].name, "expected 0 or more, got " & $size)
-      sizes[signature.params[i].axes[0]] = size
-  for i in 0 ..< slots.len:
-    if signature.params[i].kind notin arrayParams:
-      continue
-    for axis, dim in signature.params[i].axes:
-      let size = slots[i].dims[axis]
-      if sizes[dim] < 0:
-        sizes[dim] = size
-      elif sizes[dim] != size:
-        fail(Value, signature.params[i].name, "expected " & signature.params[i].typeText & " with " &
-          signature.dims[dim] & " = " & $sizes[dim] & ", got " & describe(args[i]))
+func checkSize*(param: Param; size: int64) {.check.} =
+  ## Check 8.
+  if size < 0:
+    refuseSize(param, size)
 
-func checkOverlap(signature: Signature; slots: openArray[Slot]) {.raises: [NifError].} =
+func checkTie*(param: Param; tie: Tie; args: NifArgs; slots: openArray[Slot]) {.check.} =
+  ## Check 9: one number for each dimension name.
+  let source = slots[tie.source]
+  let expected = if tie.sourceAxis < 0: source.value.i else: source.dims[tie.sourceAxis]
+  if slots[tie.param].dims[tie.axis] != expected:
+    refuseDim(param, tie.dim, expected, args[tie.param])
+
+func checkOverlap*(written, other: Slot; param, otherParam: Param) {.check.} =
   ## Check 10: what is written is nobody else's memory.
-  for i in 0 ..< slots.len:
-    if not signature.params[i].mutable:
-      continue
-    for j in 0 ..< slots.len:
-      if j != i and signature.params[j].kind in arrayParams and
-          max(slots[i].first, slots[j].first) < min(slots[i].last, slots[j].last):
-        fail(Value, signature.params[i].name, "overlaps argument '" & signature.params[j].name & "'")
+  if max(written.first, other.first) < min(written.last, other.last):
+    refuseOverlap(param, otherParam)
 
-func decode*(signature: Signature; args: NifArgs; count: int; slots: var openArray[Slot]) {.raises: [NifError].} =
-  ## All checks of docs/abi.md but the function's own, in the order given there.
-  if count != slots.len:
-    let noun = if slots.len == 1: " argument, " else: " arguments, "
-    fail(Type, "takes " & $slots.len & noun & $count & " given")
-  for i in 0 ..< slots.len:
-    slots[i].take(signature.params[i], addr args[i])
-  if signature.dims.len > 0:
-    checkDims(signature, args, slots)
-    checkOverlap(signature, slots)
+macro unrolled(count: static int; index, body: untyped): untyped =
+  ## `body` for each `index` below `count`, a constant in it.
+  result = newStmtList()
+  for i in 0 ..< count:
+    result.add newBlockStmt(newStmtList(newConstStmt(index, newLit(i)), body.copyNimTree))
+
+template decode*(signature: Signature; args: NifArgs; given: int32; slots: untyped) =
+  ## All checks of docs/abi.md but the function's own, in the order given there. `signature` is a constant.
+  if given != signature.params.len:
+    refuseCount(signature, given)
+  unrolled(signature.params.len, p):
+    slots[p].take(signature.params[p], addr args[p])
+  unrolled(signature.sizes.len, s):
+    checkSize(signature.params[signature.sizes[s]], slots[signature.sizes[s]].value.i)
+  unrolled(signature.ties.len, t):
+    checkTie(signature.params[signature.ties[t].param], signature.ties[t], args, slots)
+  unrolled(signature.pairs.len, o):
+    const (written, other) = signature.pairs[o]
+    checkOverlap(slots[written], slots[other], signature.params[written], signature.params[other])
 
 func indexOf*(signature: Signature; argument: string): int =
   ## The index of a parameter, or -1.
@@ -265,7 +303,7 @@ template argument*(slot: Slot; T: typedesc): untyped =
 template vectorOf*(slot: Slot; T: typedesc): untyped =
   toOpenArray(cast[ptr UncheckedArray[T]](slot.data), 0, int(slot.dims[0]) - 1)
 
-func matrixOf*(slot: Slot; T: typedesc): Matrix[T] =
+func matrixOf*(slot: Slot; T: typedesc): Matrix[T] {.inline.} =
   Matrix[T](data: cast[ptr UncheckedArray[T]](slot.data), rows: int(slot.dims[0]), cols: int(slot.dims[1]),
     rowStride: slot.strides[0], colStride: slot.strides[1])
 
@@ -290,7 +328,7 @@ func resultText*(T: typedesc): string =
   elif T is Tensor: "any[...]"
   else: {.error: "nif: a result can't be of type " & $T & "; see docs/abi.md, \"Signatures\"".}
 
-func toAny*[T](value: T): NifAny =
+func toAny*[T](value: T): NifAny {.inline.} =
   ## A result as the ABI has it. A `cstring` must live as long as the library: return constants only.
   when T is bool: NifAny(typeIndex: int32 ord(typeBool), v: NifValue(i: int64(value)))
   elif T is SomeInteger: NifAny(typeIndex: int32 ord(typeInt), v: NifValue(i: cast[int64](value)))
@@ -300,25 +338,42 @@ func toAny*[T](value: T): NifAny =
 
 # --- composing a signature (at compile time) ---------------------------------------------------------------
 
+func tiesOf(params: seq[Param]; dims: seq[seq[string]]): seq[Tie] =
+  ## The axes that don't bind their name but have to fit it, in the order of the checks.
+  var bound: seq[Tie] # for each name where its number comes from
+  for i, param in params:
+    if param.kind == IntParam:
+      bound.add Tie(source: i, sourceAxis: -1, dim: param.name)
+  for i, param in params:
+    for axis in 0 ..< param.rank:
+      let dim = dims[i][axis]
+      var known = false
+      for tie in bound:
+        if tie.dim == dim:
+          known = true
+          result.add Tie(param: i, axis: axis, source: tie.source, sourceAxis: tie.sourceAxis, dim: dim)
+      if not known:
+        bound.add Tie(source: i, sourceAxis: axis, dim: dim)
+
 func initSignature*(name, doc: string; flags: set[NifFlag]; answer: string; params: seq[Param];
     dims: seq[seq[string]]): Signature =
   ## `dims` has the dimension names of each parameter as the documentation gives them.
-  result = Signature(name: name, doc: doc, flags: bitsOf(flags + (if Pure in flags: {Idempotent} else: {})))
+  result = Signature(name: name, doc: doc, flags: bitsOf(flags + (if Pure in flags: {Idempotent} else: {})),
+    asks: PollsCancel in flags or answer == resultText(Tensor))
   var spelled: seq[string]
   for i, param in params:
     var param = param
-    for dim in dims[i]:
-      if param.kind != AnyParam:
-        if dim notin result.dims:
-          result.dims.add dim
-        param.axes.add result.dims.find(dim)
-    param.typeText =
-      if param.kind in {VectorParam, MatrixParam}: $param.dtype & "[" & dims[i].join(",") & "]"
-      else: $param.kind
+    param.typeText = $param.kind
+    if param.kind in {VectorParam, MatrixParam}:
+      param.rank = dims[i].len
+      param.typeText = $param.dtype & "[" & dims[i].join(",") & "]"
     spelled.add param.name & ": " & (if param.mutable: "mut " else: "") & param.typeText
     result.params.add param
-  for param in result.params.mitems:
-    if param.kind == IntParam and param.name in result.dims:
-      param.axes = @[result.dims.find(param.name)]
-  doAssert result.dims.len <= maxDims, "nif: too many dimension names"
+  result.ties = tiesOf(result.params, dims)
+  for i, param in result.params:
+    if param.kind == IntParam and dims.anyIt(param.name in it):
+      result.sizes.add i
+    for j, other in result.params:
+      if param.mutable and i != j and other.kind in arrayParams:
+        result.pairs.add (i, j)
   result.text = name & "(" & spelled.join(", ") & ") -> " & answer

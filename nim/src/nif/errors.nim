@@ -35,7 +35,8 @@ func fail*(kind: ErrorKind; message: string) {.noreturn, raises: [NifError].} =
 
 var
   running {.threadvar.}: ptr NifEnv
-    ## The environment of this thread's innermost call; nil for a TVM-FFI client's and outside of calls.
+    ## The environment of this thread's innermost call that may ask for it: one with the flag `PollsCancel` or a tensor
+    ## as its result. nil for a TVM-FFI client's and outside of calls.
   keptHost: ptr NifHost
 
 proc enterCall*(env: ptr NifEnv): ptr NifEnv =

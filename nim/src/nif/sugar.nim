@@ -19,19 +19,26 @@ proc table*(): (ptr NifFunction, int) =
   {.cast(gcsafe).}:
     ((if functions.len > 0: addr functions[0] else: nil), functions.len)
 
+proc explain(signature: Signature; env: ptr NifEnv; error: ref Exception) {.noinline.} =
+  ## Tell the caller what was raised.
+  if error of NifError:
+    let error = (ref NifError)(error)
+    report(env, signature.name, error.kind, error.msg, error.argument, signature.indexOf(error.argument))
+  else:
+    report(env, signature.name, Panic, error.msg, "", -1)
+
 template guarded*(signature: Signature; env: ptr NifEnv; body: untyped): int32 =
   ## Run `body`; whatever it raises ends here, as an error that the caller is told.
-  let outer = enterCall(env)
+  when signature.asks:
+    let outer = enterCall(env)
   var status = 0'i32
   try:
     body
-  except NifError as e:
-    report(env, signature.name, e.kind, e.msg, e.argument, signature.indexOf(e.argument))
-    status = -1
   except CatchableError, Defect: # everything that Nim can raise
-    report(env, signature.name, Panic, getCurrentExceptionMsg(), "", -1)
+    explain(signature, env, getCurrentException())
     status = -1
-  leaveCall(outer)
+  when signature.asks:
+    leaveCall(outer)
   status
 
 template setResult*(target: ptr NifAny; call: untyped) =
@@ -168,7 +175,7 @@ func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
     proc `wrapper`(`env`: ptr NifEnv; `args`: NifArgs; `given`: int32; `target`: ptr NifAny): int32
         {.exportc: `exported`, dynlib, cdecl, raises: [], gcsafe.} =
       guarded(`signature`, `env`):
-        var `slots`: array[`count`, Slot]
+        var `slots` {.noinit, used.}: array[`count`, Slot]
         decode(`signature`, `args`, `given`, `slots`)
         `prepare`
         setResult(`target`, `call`)

@@ -10,7 +10,13 @@ pub fn keepHost(host: *const abi.Host) void {
     kept_host.store(host, .release);
 }
 
-extern fn nif_guard_run(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any, body: *const abi.Call) i32;
+extern fn nif_guard_run(
+    env: ?*abi.Env,
+    args: ?[*]const abi.Any,
+    n_args: i32,
+    result: *abi.Any,
+    body: *const abi.Call,
+) i32;
 extern fn nif_guard_leave() void;
 
 /// Run `body` so that a panic in it comes back here, as status -1 with the error set.
@@ -87,7 +93,7 @@ pub const Call = struct {
     /// Tell the caller what `fail` or a panic left on this thread.
     fn reportFailure(call: *const Call) void {
         @branchHint(.cold);
-        defer failure.message.free();
+        defer failure.clear();
         call.tell(failure.kind, call.indexOf(failure.parameter), failure.text);
     }
 
@@ -101,25 +107,32 @@ pub const Call = struct {
 };
 
 /// Why this thread's call fails, from the place where it was noticed to the one that tells.
-threadlocal var failure: struct {
+threadlocal var failure: Failure = .{};
+
+const Failure = struct {
     kind: abi.Kind = .@"error",
     parameter: ?[]const u8 = null,
-    text: [*:0]const u8 = "",
+    text: [*:0]const u8 = "error.Failed came without nif.fail()",
     message: Message = .{},
 
-    fn keep(
-        self: *@This(),
+    fn set(
+        self: *Failure,
         kind: abi.Kind,
         parameter: ?[]const u8,
         comptime format: []const u8,
         values: anytype,
     ) void {
-        self.message.free(); // of a failure that the function got over
+        self.clear(); // of a failure that the function got over
         self.kind = kind;
         self.parameter = parameter;
         self.text = self.message.print(format, values);
     }
-} = .{};
+
+    fn clear(self: *Failure) void {
+        self.message.free();
+        self.* = .{};
+    }
+};
 
 /// The environment of this thread's innermost call of a function that may ask for it; null elsewhere.
 threadlocal var asked: ?*abi.Env = null;
@@ -169,7 +182,7 @@ const Message = struct {
 /// What `std.debug.FullPanic` calls. `defaultPanic` would add a symboliser to every library.
 pub fn panic(text: []const u8, _: ?usize) noreturn {
     @branchHint(.cold);
-    failure.keep(.tainted_panic, null, "{s}", .{text});
+    failure.set(.tainted_panic, null, "{s}", .{text});
     nif_guard_leave(); // returns in tests and on a kernel's own threads, where there is no call to leave
     const stderr = 2;
     for ([_][]const u8{ "panic: ", text, "\n" }) |part| _ = std.c.write(stderr, part.ptr, part.len);
@@ -184,7 +197,7 @@ pub const Error = error{ Failed, OutOfMemory, NoHost, Cancelled };
 /// `parameter` is the name of the argument at fault, or null.
 pub fn fail(kind: abi.Kind, parameter: ?[]const u8, comptime format: []const u8, values: anytype) Error {
     @branchHint(.cold);
-    failure.keep(kind, parameter, format, values);
+    failure.set(kind, parameter, format, values);
     return error.Failed;
 }
 
@@ -230,7 +243,7 @@ fn tvmSetter() ?*const TvmSetter {
     };
     if (!lookup.done.load(.acquire)) {
         const rtld_default = null;
-        lookup.setter.store(@ptrCast(std.c.dlsym(rtld_default, "TVMFFIErrorSetRaisedFromCStr")), .release);
+        lookup.setter.store(@ptrCast(@alignCast(std.c.dlsym(rtld_default, "TVMFFIErrorSetRaisedFromCStr"))), .release);
         lookup.done.store(true, .release);
     }
     return lookup.setter.load(.acquire);

@@ -17,10 +17,9 @@
 
 enum { PANICKED = 1 };
 
-static const _Unwind_Exception_Class ours = 0x4e49465f5a494700; /* "NIF_ZIG" */
+/* Each library ends its own panics: an address is nobody else's. */
+#define OURS ((_Unwind_Exception_Class)(uintptr_t)&set_register)
 
-/* The walker is libgcc's, which the C library itself loads for the same purpose. */
-static __typeof__(&_Unwind_RaiseException) raise_exception;
 static __typeof__(&_Unwind_SetGR) set_register;
 
 /* Asked for the frame of nif_guard_run: first whether a panic ends there, then to arrange it. */
@@ -28,7 +27,7 @@ HIDDEN __attribute__((used)) _Unwind_Reason_Code nif_guard_personality(
     int version, _Unwind_Action actions, _Unwind_Exception_Class kind, struct _Unwind_Exception *exception,
     struct _Unwind_Context *context) {
   (void)version, (void)exception;
-  if (kind != ours) {
+  if (kind != OURS) {
     return _URC_CONTINUE_UNWIND;
   }
   if (actions & _UA_SEARCH_PHASE) {
@@ -50,13 +49,12 @@ nif_guard_run(void *env, const void *args, int32_t n_args, void *result,
 
 /* Abandon the call that this thread is running; returns where there is none. */
 HIDDEN void nif_guard_leave(void) {
-  static _Thread_local struct _Unwind_Exception exception;
-  void *library = dlopen("libgcc_s.so.1", RTLD_NOW);
-  if (library == NULL) {
+  struct _Unwind_Exception exception = {.exception_class = OURS};
+  void *walker = dlopen("libgcc_s.so.1", RTLD_NOW); /* which the C library itself loads for such walks */
+  if (walker == NULL) {
     return;
   }
-  raise_exception = (__typeof__(raise_exception))dlsym(library, "_Unwind_RaiseException");
-  set_register = (__typeof__(set_register))dlsym(library, "_Unwind_SetGR");
-  exception.exception_class = ours;
-  raise_exception(&exception);
+  set_register = (__typeof__(set_register))dlsym(walker, "_Unwind_SetGR");
+  __typeof__(&_Unwind_RaiseException) raise = (__typeof__(raise))dlsym(walker, "_Unwind_RaiseException");
+  raise(&exception);
 }
