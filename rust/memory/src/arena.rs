@@ -1,0 +1,367 @@
+//! The arena: pools by size, handles, and what goes wrong.
+
+use std::fmt;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::fork;
+use crate::pool::{Full, Pool};
+
+/// The last bits of a segment's id say which pool it is of.
+const POOL_BITS: u32 = 4;
+
+/// Ids of segments, over all arenas.
+static SEGMENT: AtomicU32 = AtomicU32::new(1);
+
+/// One size class.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    pub name: String,
+    /// The largest block that it serves.
+    pub block_bytes: usize,
+    /// How many of that size fit before it grows.
+    pub blocks: usize,
+    /// What it may grow to.
+    pub limit_bytes: usize,
+}
+
+/// The pools, the smallest blocks first. What is larger than the last one's blocks gets a segment of its own there.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub pools: Vec<PoolConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let pool = |name: &str, block_bytes, blocks, limit_bytes| PoolConfig {
+            name: name.into(),
+            block_bytes,
+            blocks,
+            limit_bytes,
+        };
+        Self {
+            pools: vec![
+                pool("small", 4 << 10, 1000, 1 << 30),
+                pool("medium", 1 << 20, 100, 16 << 30),
+                pool("large", 64 << 20, 10, 1 << 40),
+            ],
+        }
+    }
+}
+
+/// Where a block lies, as another process is told. It leads nowhere once the block is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Handle {
+    pub segment: u32,
+    pub generation: u32,
+    pub offset: u64,
+}
+
+/// A block. Whoever has it releases it.
+#[derive(Debug)]
+pub struct Block {
+    pub address: NonNull<u8>,
+    /// Bytes, as asked for.
+    pub size: usize,
+    pub handle: Handle,
+}
+
+/// Why there is no block.
+#[derive(Debug)]
+pub enum AllocError {
+    /// The pool's name, what is in use, and its limit.
+    PoolFull { pool: String, active: usize, limit: usize, wanted: usize },
+    /// The system said no.
+    Os(io::Error),
+    /// This process is a child by fork.
+    Forked,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoolFull { pool, active, limit, wanted } => write!(
+                f,
+                "pool '{pool}' has no room for {wanted} bytes: {active} bytes are in use, its limit is {limit}; release \
+                 buffers, or make the Lab with a larger limit for that pool"
+            ),
+            Self::Os(error) => match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => {
+                    write!(f, "no file descriptor is free for a segment of memory; close files or raise `ulimit -n`")
+                }
+                Some(libc::ENOMEM) => {
+                    write!(f, "the system has no address space or memory for a segment; release buffers or raise `ulimit -v`")
+                }
+                _ => write!(f, "the system gave no memory: {error}"),
+            },
+            Self::Forked => {
+                write!(f, "this process was forked from the one that owns the memory; make a Lab of its own here")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AllocError {}
+
+/// Why a handle leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandleError {
+    /// No block of this arena ever had it, or it is damaged.
+    Unknown,
+    /// Its block was released.
+    Stale,
+    /// This process is a child by fork.
+    Forked,
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "this handle is of another Lab's memory, or damaged",
+            Self::Stale => "the block of this handle was released; ask its owner for a new one",
+            Self::Forked => "this process was forked from the one that owns the memory",
+        })
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+/// Figures of one pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolMetrics {
+    pub name: String,
+    /// Address space reserved, in so many segments.
+    pub capacity: usize,
+    pub segments: usize,
+    /// Asked for and not released.
+    pub active_bytes: usize,
+    pub active_blocks: usize,
+    pub peak_bytes: usize,
+    pub allocations: u64,
+    pub releases: u64,
+    /// What the system has given.
+    pub committed_bytes: usize,
+    /// Part of it on pages where no live block lies.
+    pub cached_bytes: usize,
+    /// Kept about all this, in private memory.
+    pub metadata_bytes: usize,
+    /// 1 - the largest free piece that was used before / all of them.
+    pub fragmentation: f64,
+}
+
+/// A piece of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    pub segment: u32,
+    pub offset: u64,
+    pub size: usize,
+    pub live: bool,
+}
+
+/// A segment, so that another process can map it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    pub id: u32,
+    /// Its memfd; it stays the arena's own.
+    pub fd: std::os::fd::RawFd,
+    pub size: usize,
+}
+
+/// Where a segment is mapped.
+#[derive(Clone, Copy)]
+struct Place {
+    start: usize,
+    end: usize,
+    segment: u32,
+}
+
+/// Pools of shared memory; any thread may use it.
+pub struct Arena {
+    pools: Vec<Mutex<Pool>>,
+    /// The largest block of each but the last.
+    sizes: Vec<usize>,
+    /// In the order of addresses.
+    places: RwLock<Vec<Place>>,
+    /// Of which process this is.
+    process: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Arena {
+    /// An arena that takes no memory yet.
+    ///
+    /// # Panics
+    ///
+    /// With no pool, or more than 16, or sizes that don't grow: whoever asks users checks that.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        assert!((1..=1 << POOL_BITS).contains(&config.pools.len()), "an arena has 1 to 16 pools");
+        assert!(config.pools.is_sorted_by(|a, b| a.block_bytes < b.block_bytes), "each pool serves larger blocks");
+        let mut sizes: Vec<usize> = config.pools.iter().map(|it| it.block_bytes).collect();
+        sizes.pop();
+        let mut smallest = 0;
+        let mut pools = Vec::new();
+        for pool in config.pools {
+            let largest = pool.block_bytes;
+            pools.push(Mutex::new(Pool::new(pool, smallest)));
+            smallest = largest;
+        }
+        Self { pools, sizes, places: RwLock::default(), process: fork::generation() }
+    }
+
+    fn is_forked(&self) -> bool {
+        fork::generation() != self.process
+    }
+
+    fn places(&self) -> RwLockReadGuard<'_, Vec<Place>> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Take a block of `size` bytes, aligned to 64; of zeros if asked for, else with any contents.
+    ///
+    /// # Errors
+    ///
+    /// When the pool for that size is at its limit or the system has no memory.
+    pub fn allocate(&self, size: usize, zeroed: bool) -> Result<Block, AllocError> {
+        if self.is_forked() {
+            return Err(AllocError::Forked);
+        }
+        let index = self.sizes.iter().position(|it| size <= *it).unwrap_or(self.sizes.len());
+        let mut pool = lock(&self.pools[index]);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 16 pools")]
+        let new_id = || SEGMENT.fetch_add(1, Ordering::Relaxed) << POOL_BITS | index as u32;
+        let taken = pool.allocate(size, zeroed, new_id).map_err(|full| match full {
+            Full::Os(error) => AllocError::Os(error),
+            Full::Limit => AllocError::PoolFull {
+                pool: pool.config.name.clone(),
+                active: pool.active().0,
+                limit: pool.config.limit_bytes,
+                wanted: size,
+            },
+        })?;
+        if taken.added {
+            self.note(&pool, taken.segment);
+        }
+        let handle = Handle { segment: taken.segment, generation: taken.generation, offset: taken.offset as u64 };
+        Ok(Block { address: taken.address, size, handle })
+    }
+
+    fn note(&self, pool: &Pool, segment: u32) {
+        let Some((_, map)) = pool.segments().find(|(id, _)| *id == segment) else { return };
+        let start = map.address().as_ptr() as usize;
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        let at = places.partition_point(|it| it.start < start);
+        places.insert(at, Place { start, end: start + map.size(), segment });
+    }
+
+    fn pool(&self, segment: u32) -> Result<MutexGuard<'_, Pool>, HandleError> {
+        if self.is_forked() {
+            return Err(HandleError::Forked);
+        }
+        let index = segment & ((1 << POOL_BITS) - 1);
+        self.pools.get(index as usize).map(lock).ok_or(HandleError::Unknown)
+    }
+
+    /// Release a block.
+    ///
+    /// # Errors
+    ///
+    /// For a handle that leads to no live block of this arena.
+    pub fn release(&self, handle: Handle) -> Result<(), HandleError> {
+        let offset = usize::try_from(handle.offset).map_err(|_| HandleError::Unknown)?;
+        let mut pool = self.pool(handle.segment)?;
+        if let Some(own) = pool.release(handle.segment, handle.generation, offset)? {
+            let start = own.address().as_ptr() as usize;
+            self.places.write().unwrap_or_else(PoisonError::into_inner).retain(|it| it.start != start);
+            drop(pool);
+        }
+        Ok(())
+    }
+
+    /// Release the block that begins at an address.
+    ///
+    /// # Errors
+    ///
+    /// When none does.
+    pub fn release_at(&self, address: NonNull<u8>) -> Result<(), HandleError> {
+        let address = address.as_ptr() as usize;
+        let (handle, inside) = self.find(address, 0).ok_or(HandleError::Unknown)?;
+        if inside == 0 { self.release(handle) } else { Err(HandleError::Unknown) }
+    }
+
+    /// Where a handle leads: the address and the size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// For a handle that leads to no live block of this arena.
+    pub fn resolve(&self, handle: Handle) -> Result<(NonNull<u8>, usize), HandleError> {
+        let offset = usize::try_from(handle.offset).map_err(|_| HandleError::Unknown)?;
+        self.pool(handle.segment)?.resolve(handle.segment, handle.generation, offset)
+    }
+
+    /// The live block in which all of a range lies, and where in it the range begins.
+    #[must_use]
+    pub fn find(&self, address: usize, size: usize) -> Option<(Handle, usize)> {
+        if self.is_forked() {
+            return None;
+        }
+        let Place { start, end, segment } = {
+            let places = self.places();
+            *places[..places.partition_point(|it| it.start <= address)].last()?
+        };
+        if address >= end {
+            return None;
+        }
+        let (generation, offset, length) = self.pool(segment).ok()?.find(segment, address - start)?;
+        let inside = address - start - offset;
+        let fits = inside.checked_add(size).is_some_and(|last| last <= length.max(1));
+        fits.then_some((Handle { segment, generation, offset: offset as u64 }, inside))
+    }
+
+    /// The segments, so that another process can map them.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        use std::os::fd::AsRawFd;
+        let of = |pool: &Mutex<Pool>| {
+            let pool = lock(pool);
+            let all = pool.segments().map(|(id, map)| SegmentInfo { id, fd: map.file().as_raw_fd(), size: map.size() });
+            all.collect::<Vec<_>>()
+        };
+        self.pools.iter().flat_map(of).collect()
+    }
+
+    /// Give free memory back to the system: how many bytes.
+    pub fn trim(&self) -> usize {
+        if self.is_forked() { 0 } else { self.pools.iter().map(|it| lock(it).trim()).sum() }
+    }
+
+    /// To be called about once a second: trims pools that nobody has used for ten.
+    pub fn age(&self) -> usize {
+        if self.is_forked() { 0 } else { self.pools.iter().map(|it| lock(it).age()).sum() }
+    }
+
+    /// Bytes asked for and not released, and in how many blocks.
+    #[must_use]
+    pub fn active(&self) -> (usize, usize) {
+        let sums = self.pools.iter().map(|it| lock(it).active());
+        sums.fold((0, 0), |(bytes, blocks), (b, n)| (bytes + b, blocks + n))
+    }
+
+    /// Figures of every pool, in order.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<PoolMetrics> {
+        self.pools.iter().map(|it| lock(it).metrics()).collect()
+    }
+
+    /// The pieces of a pool in the order of addresses; empty for a pool that isn't there.
+    #[must_use]
+    pub fn blocks(&self, pool: usize) -> Vec<BlockInfo> {
+        self.pools.get(pool).map_or_else(Vec::new, |it| lock(it).blocks())
+    }
+}

@@ -1,0 +1,385 @@
+//! One size class: its segments, and which block lies where.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::ALIGNMENT;
+use crate::arena::{BlockInfo, HandleError, PoolConfig, PoolMetrics};
+use crate::heap::{Heap, Piece};
+use crate::map::SharedMap;
+
+const PAGE: usize = 4096;
+const GRANULES_PER_PAGE: u32 = (PAGE / ALIGNMENT) as u32;
+
+/// Sizes whose last released blocks are held back, and how many of each.
+const HELD_SIZES: usize = 64;
+const HELD_EACH: usize = 8;
+/// Rounds of [`Pool::age`] without an allocation after which free memory goes back.
+const IDLE_ROUNDS: u32 = 10;
+
+/// Generations of handles, over all arenas, so that no two live blocks have the same.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
+
+fn next_generation() -> u32 {
+    loop {
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        if generation != 0 {
+            return generation;
+        }
+    }
+}
+
+/// Bytes in whole granules; a block of 0 bytes takes one.
+fn granules(bytes: usize) -> Option<u32> {
+    u32::try_from(bytes.max(1).div_ceil(ALIGNMENT)).ok()
+}
+
+fn bytes(granules: u32) -> usize {
+    granules as usize * ALIGNMENT
+}
+
+struct Segment {
+    id: u32,
+    map: SharedMap,
+    heap: Heap,
+    /// For each place where a block may begin the piece that begins there, plus one; 0 for none.
+    starts: Vec<u32>,
+}
+
+/// Released blocks of one size that are held back: segment and piece.
+#[derive(Clone, Copy)]
+struct Held {
+    size: u32,
+    count: usize,
+    blocks: [(u32, u32); HELD_EACH],
+}
+
+pub struct Pool {
+    pub config: PoolConfig,
+    /// Granules (a power of two, as its exponent) between two places where a block may begin.
+    spacing: u32,
+    segments: Vec<Segment>,
+    held: Vec<Held>,
+    active_bytes: usize,
+    active_blocks: usize,
+    peak_bytes: usize,
+    allocations: u64,
+    releases: u64,
+    /// Allocations at the last round, and rounds since there was one.
+    seen: u64,
+    idle: u32,
+}
+
+/// A block that was just taken.
+pub struct Taken {
+    pub address: NonNull<u8>,
+    pub segment: u32,
+    pub generation: u32,
+    pub offset: usize,
+    /// A segment that was added for it.
+    pub added: bool,
+}
+
+pub enum Full {
+    Limit,
+    Os(io::Error),
+}
+
+impl Pool {
+    /// `smallest`: the smallest block it is asked for.
+    pub fn new(config: PoolConfig, smallest: usize) -> Self {
+        // Blocks of a page or more begin in different pages: then one entry a page tells them apart.
+        let spacing = if smallest >= PAGE { GRANULES_PER_PAGE.ilog2() } else { 0 };
+        Self {
+            config,
+            spacing,
+            segments: Vec::new(),
+            held: vec![Held { size: 0, count: 0, blocks: [(0, 0); HELD_EACH] }; HELD_SIZES],
+            active_bytes: 0,
+            active_blocks: 0,
+            peak_bytes: 0,
+            allocations: 0,
+            releases: 0,
+            seen: 0,
+            idle: 0,
+        }
+    }
+
+    pub fn active(&self) -> (usize, usize) {
+        (self.active_bytes, self.active_blocks)
+    }
+
+    pub fn segments(&self) -> impl Iterator<Item = (u32, &SharedMap)> {
+        self.segments.iter().map(|it| (it.id, &it.map))
+    }
+
+    fn capacity(&self) -> usize {
+        self.segments.iter().map(|it| it.map.size()).sum()
+    }
+
+    /// Take a block; `new_id` names a segment if one has to be added.
+    pub fn allocate(&mut self, size: usize, zeroed: bool, new_id: impl FnOnce() -> u32) -> Result<Taken, Full> {
+        let wanted = granules(size).ok_or(Full::Limit)?;
+        let (found, added) = match self.take_held(wanted).or_else(|| self.take(wanted)) {
+            Some(found) => (found, false),
+            None => {
+                self.let_all_go();
+                match self.take(wanted) {
+                    Some(found) => (found, false),
+                    None => {
+                        self.grow(size, new_id)?;
+                        (self.take(wanted).ok_or(Full::Limit)?, true)
+                    }
+                }
+            }
+        };
+        let (segment, index) = found;
+        let segment = &mut self.segments[segment];
+        let Piece { offset, dirty_to, .. } = *segment.heap.piece(index);
+        let place = bytes(offset);
+        // SAFETY: the piece lies inside the segment, and nobody else uses it.
+        let address = unsafe { segment.map.address().add(place) };
+        if zeroed && dirty_to > offset {
+            let dirty = bytes(dirty_to - offset).min(size);
+            // SAFETY: as above.
+            unsafe { std::ptr::write_bytes(address.as_ptr(), 0, dirty) };
+        }
+        let generation = next_generation();
+        segment.heap.occupy(index, generation, size);
+        segment.starts[(offset >> self.spacing) as usize] = index + 1;
+        self.active_bytes += size;
+        self.active_blocks += 1;
+        self.peak_bytes = self.peak_bytes.max(self.active_bytes);
+        self.allocations += 1;
+        Ok(Taken { address, segment: segment.id, generation, offset: place, added })
+    }
+
+    fn slot(size: u32) -> usize {
+        // Neighbouring sizes, and sizes that differ by powers of two, go to different places.
+        (size.wrapping_mul(0x9E37_79B1) >> (u32::BITS - HELD_SIZES.ilog2())) as usize
+    }
+
+    fn take_held(&mut self, size: u32) -> Option<(usize, u32)> {
+        let held = &mut self.held[Self::slot(size)];
+        if held.size != size || held.count == 0 {
+            return None;
+        }
+        held.count -= 1;
+        let (segment, index) = held.blocks[held.count];
+        Some((segment as usize, index))
+    }
+
+    fn take(&mut self, size: u32) -> Option<(usize, u32)> {
+        self.segments.iter_mut().enumerate().find_map(|(i, it)| Some((i, it.heap.allocate(size)?)))
+    }
+
+    /// Give up what is held back, so that it joins its neighbours.
+    fn let_all_go(&mut self) {
+        for held in &mut self.held {
+            for (segment, index) in &held.blocks[..held.count] {
+                self.segments[*segment as usize].heap.let_go(*index);
+            }
+            held.count = 0;
+        }
+    }
+
+    fn grow(&mut self, size: usize, new_id: impl FnOnce() -> u32) -> Result<(), Full> {
+        let usual = self.config.block_bytes.saturating_mul(self.config.blocks);
+        let own = size > self.config.block_bytes;
+        let length = if own { size } else { usual }.next_multiple_of(PAGE);
+        if self.capacity().saturating_add(length) > self.config.limit_bytes {
+            return Err(Full::Limit);
+        }
+        let total = u32::try_from(length / ALIGNMENT).map_err(|_| Full::Limit)?;
+        let map = SharedMap::new(c"nif_lab memory", length).map_err(Full::Os)?;
+        if own {
+            map.prefer_huge_pages();
+        }
+        let starts = vec![0; (total >> self.spacing) as usize + 1];
+        self.segments.push(Segment { id: new_id(), map, heap: Heap::new(total), starts });
+        Ok(())
+    }
+
+    fn find_segment(&self, id: u32) -> Option<usize> {
+        self.segments.iter().position(|it| it.id == id)
+    }
+
+    /// The segment and piece of a live block.
+    fn look_up(&self, id: u32, generation: u32, offset: usize) -> Result<(usize, u32), HandleError> {
+        let segment = self.find_segment(id).ok_or(HandleError::Unknown)?;
+        if !offset.is_multiple_of(ALIGNMENT) || offset >= self.segments[segment].map.size() {
+            return Err(HandleError::Unknown);
+        }
+        let it = &self.segments[segment];
+        let offset = u32::try_from(offset / ALIGNMENT).map_err(|_| HandleError::Unknown)?;
+        let index = it.starts[(offset >> self.spacing) as usize].checked_sub(1).ok_or(HandleError::Stale)?;
+        let piece = it.heap.piece(index);
+        if piece.offset != offset || piece.generation != generation || generation == 0 {
+            return Err(HandleError::Stale);
+        }
+        Ok((segment, index))
+    }
+
+    pub fn resolve(&self, id: u32, generation: u32, offset: usize) -> Result<(NonNull<u8>, usize), HandleError> {
+        let (segment, index) = self.look_up(id, generation, offset)?;
+        let segment = &self.segments[segment];
+        // SAFETY: the block lies inside the segment.
+        Ok((unsafe { segment.map.address().add(offset) }, segment.heap.piece(index).requested))
+    }
+
+    /// The live block in which a place of a segment lies: its generation, offset and size in bytes.
+    pub fn find(&self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
+        let segment = &self.segments[self.find_segment(id)?];
+        let place = u32::try_from(place / ALIGNMENT).ok()?;
+        let before = segment.starts[..=(place >> self.spacing) as usize].iter().rev();
+        let piece = before.filter(|it| **it != 0).map(|it| segment.heap.piece(it - 1)).find(|it| it.offset <= place)?;
+        (place < piece.offset + piece.size).then(|| (piece.generation, bytes(piece.offset), piece.requested))
+    }
+
+    /// Release a block; the segment if it was the block's own and is gone now.
+    pub fn release(&mut self, id: u32, generation: u32, offset: usize) -> Result<Option<SharedMap>, HandleError> {
+        let (segment, index) = self.look_up(id, generation, offset)?;
+        let it = &mut self.segments[segment];
+        let Piece { offset, size, requested, .. } = *it.heap.piece(index);
+        it.starts[(offset >> self.spacing) as usize] = 0;
+        self.active_bytes -= requested;
+        self.active_blocks -= 1;
+        self.releases += 1;
+        if requested > self.config.block_bytes {
+            return Ok(Some(self.remove(segment)));
+        }
+        let held = &mut self.held[Self::slot(size)];
+        if held.count > 0 && held.size != size {
+            // Another size used this place before: that one is out of use now.
+            for (segment, index) in &held.blocks[..held.count] {
+                self.segments[*segment as usize].heap.let_go(*index);
+            }
+            held.count = 0;
+        }
+        if held.count == HELD_EACH {
+            self.segments[segment].heap.let_go(index);
+            return Ok(None);
+        }
+        held.size = size;
+        held.blocks[held.count] = (u32::try_from(segment).unwrap_or(0), index);
+        held.count += 1;
+        self.segments[segment].heap.hold(index);
+        Ok(None)
+    }
+
+    /// Take out a segment; the last one takes its place in the list.
+    fn remove(&mut self, segment: usize) -> SharedMap {
+        let last = self.segments.len() - 1;
+        for held in &mut self.held {
+            for (of, _) in &mut held.blocks[..held.count] {
+                if *of as usize == last {
+                    *of = u32::try_from(segment).unwrap_or(0);
+                }
+            }
+        }
+        self.segments.swap_remove(segment).map
+    }
+
+    /// Give the whole pages of free pieces back to the system: how many bytes it took.
+    pub fn trim(&mut self) -> usize {
+        self.let_all_go();
+        let mut given = 0;
+        for Segment { map, heap, .. } in &mut self.segments {
+            let dirty: Vec<(u32, Piece)> =
+                heap.iter().filter(|(_, it)| !it.is_live() && it.dirty_to > it.offset).map(|(i, it)| (i, *it)).collect();
+            if dirty.is_empty() {
+                continue;
+            }
+            let before = map.committed();
+            for (index, piece) in dirty {
+                let (start, end) = (bytes(piece.offset), bytes(piece.offset + piece.size));
+                let dirty_end = bytes(piece.dirty_to);
+                // A page that ends inside the piece may go whole, even if only its beginning was used.
+                let last = dirty_end.next_multiple_of(PAGE).min(end / PAGE * PAGE);
+                let first = start.next_multiple_of(PAGE).min(last.max(start));
+                let zero = |from: usize, to: usize| {
+                    if from < to {
+                        // SAFETY: inside a free piece.
+                        unsafe { map.address().add(from).write_bytes(0, to - from) };
+                    }
+                };
+                if first < last && map.punch(first, last - first) {
+                    zero(start, first);
+                    zero(last, dirty_end);
+                } else {
+                    zero(start, dirty_end);
+                }
+                heap.clean(index);
+            }
+            given += before.saturating_sub(map.committed());
+        }
+        given
+    }
+
+    /// To be called about once a second: trims a pool in which nothing was allocated for a while.
+    pub fn age(&mut self) -> usize {
+        if self.seen != self.allocations {
+            (self.seen, self.idle) = (self.allocations, 0);
+            return 0;
+        }
+        self.idle = self.idle.saturating_add(1);
+        if self.idle == IDLE_ROUNDS { self.trim() } else { 0 }
+    }
+
+    pub fn metrics(&self) -> PoolMetrics {
+        let committed = self.segments.iter().map(|it| it.map.committed()).sum::<usize>();
+        let mut metadata = self.held.len() * size_of::<Held>() + size_of::<Self>();
+        let (mut live_pages, mut free, mut largest) = (0, 0, 0);
+        for segment in &self.segments {
+            metadata += segment.heap.metadata() + size_of::<Segment>();
+            let mut next = 0;
+            let mut table_pages = 0;
+            let mut table_next = 0;
+            for (_, piece) in segment.heap.iter() {
+                if piece.is_live() {
+                    let (first, last) = (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
+                    live_pages += (last + 1).saturating_sub(first.max(next));
+                    next = next.max(last + 1);
+                } else if piece.dirty_to > piece.offset {
+                    // What was never used isn't in pieces yet.
+                    let size = bytes(piece.dirty_to - piece.offset);
+                    free += size;
+                    largest = largest.max(size);
+                }
+                // Of the table of beginnings only the touched pages are there.
+                let page = (piece.offset >> self.spacing) as usize * size_of::<u32>() / PAGE;
+                table_pages += usize::from(page >= table_next);
+                table_next = table_next.max(page + 1);
+            }
+            metadata += table_pages * PAGE;
+        }
+        PoolMetrics {
+            name: self.config.name.clone(),
+            capacity: self.capacity(),
+            segments: self.segments.len(),
+            active_bytes: self.active_bytes,
+            active_blocks: self.active_blocks,
+            peak_bytes: self.peak_bytes,
+            allocations: self.allocations,
+            releases: self.releases,
+            committed_bytes: committed,
+            cached_bytes: committed.saturating_sub(live_pages * PAGE),
+            metadata_bytes: metadata,
+            fragmentation: if free == 0 { 0.0 } else { 1.0 - largest as f64 / free as f64 },
+        }
+    }
+
+    /// Every piece in the order of addresses.
+    pub fn blocks(&self) -> Vec<BlockInfo> {
+        let all = self.segments.iter().flat_map(|segment| {
+            segment.heap.iter().map(|(_, piece)| BlockInfo {
+                segment: segment.id,
+                offset: bytes(piece.offset) as u64,
+                size: bytes(piece.size),
+                live: piece.is_live(),
+            })
+        });
+        all.collect()
+    }
+}
