@@ -14,7 +14,8 @@ from nif_lab import Lab, Snapshot, backends
 from nif_lab.backends.base import Backend, Compiler
 from nif_lab.errors import AbiError, BackendNotLoaded, BuildError, NifValueError, ToolchainMissing
 from nif_lab.lab import LoadedBackend
-from nif_lab.telemetry import FunctionStats, format_ns
+from nif_lab.telemetry import FunctionStats
+from nif_lab.text import format_ns
 
 
 class Broken(Backend):

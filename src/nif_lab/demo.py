@@ -7,18 +7,20 @@ the one that matplotlib ships for its own examples.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .telemetry import Snapshot, format_ns
+from .text import format_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from .lab import Lab
+    from .telemetry import Snapshot
     from .transfer import TransferMatrix
 
 __all__ = ["Elevation", "Outcome", "format_text", "load_elevation", "run", "study"]

@@ -14,7 +14,7 @@ from PIL import Image
 from .panels.canvas import data_url, themed_image
 from .panels.pictures import bars, heat_map, heat_map_text, performance_grid, performance_text
 from .panels.style import colour, title
-from .telemetry import format_ns
+from .text import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,6 +8,13 @@
     │   ├── BuildError                 the compiler said no
     │   ├── AbiError                   the file isn't a NIF library of this version
     │   └── BackendNotLoaded           called all the same
+    ├── SharedMemoryError            a pool, a buffer or a mapped file of ``lab.memory``
+    │   ├── PoolExhausted (MemoryError)
+    │   ├── BufferReleased             used or released after its last owner had released it
+    │   ├── OwnershipError             released by a language that doesn't own it, or no longer
+    │   ├── HandleError                a handle of a freed block, of another pool, or damaged
+    │   ├── AccessError                read from what is write-only, or the reverse
+    │   └── MappingError (OSError)     a file can't be mapped
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
@@ -25,9 +32,13 @@ from typing import Final
 __all__ = [
     "KINDS",
     "AbiError",
+    "AccessError",
     "BackendError",
     "BackendNotLoaded",
+    "BufferReleased",
     "BuildError",
+    "HandleError",
+    "MappingError",
     "NifCancelled",
     "NifError",
     "NifLabError",
@@ -35,6 +46,9 @@ __all__ = [
     "NifPanic",
     "NifTypeError",
     "NifValueError",
+    "OwnershipError",
+    "PoolExhausted",
+    "SharedMemoryError",
     "ToolchainMissing",
 ]
 
@@ -77,6 +91,50 @@ class AbiError(BackendError):
 
 class BackendNotLoaded(BackendError):
     """A function of a backend that isn't loaded was asked for."""
+
+
+class SharedMemoryError(NifLabError):
+    """A pool, a buffer or a mapped file can't be used so."""
+
+
+class PoolExhausted(SharedMemoryError, MemoryError):
+    """There is no room for a block; the message names the pool and the cure."""
+
+
+class BufferReleased(SharedMemoryError):
+    """A buffer was used or released after its last owner had released it, or a file after it was closed."""
+
+
+class OwnershipError(SharedMemoryError):
+    """A language released a buffer that it doesn't own, or no longer owns."""
+
+
+class HandleError(SharedMemoryError):
+    """A handle leads nowhere: its block was freed, it belongs to another arena, or it is damaged."""
+
+
+class AccessError(SharedMemoryError):
+    """A file was read that is mapped write-only, or written that is mapped read-only."""
+
+
+class MappingError(SharedMemoryError, OSError):
+    """A file can't be mapped.
+
+    Parameters
+    ----------
+    path
+        Which; the directory for a temporary file.
+    reason
+        What is wrong, one line.
+    cure
+        What mends it.
+    """
+
+    def __init__(self, path: str, reason: str, cure: str = "") -> None:
+        super().__init__(f"{path}: {reason}" + (f"\nTo mend it: {cure}" if cure else ""))
+        self.path = path
+        self.reason = reason
+        self.cure = cure
 
 
 class NifError(NifLabError):

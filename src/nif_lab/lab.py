@@ -7,7 +7,6 @@ runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,9 +14,12 @@ from . import backends as languages
 from . import summary
 from . import transfer as transfers
 from .errors import BackendError, BackendNotLoaded
+from .memory import POOLS, MemoryManager, Pool
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from numpy.typing import ArrayLike
 
     from ._core import Library, Nif
@@ -49,7 +51,9 @@ class LoadedBackend:
         Every function, those that fail on purpose included.
     """
 
-    def __init__(self, backend: Backend, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self, backend: Backend, telemetry: Telemetry | None = None, memory: MemoryManager | None = None
+    ) -> None:
         self.name = backend.name
         self.title = backend.title
         self.lane = "direct"
@@ -57,7 +61,7 @@ class LoadedBackend:
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
         try:
-            self.library = backend.open(telemetry.core if telemetry else None)
+            self.library = backend.open(telemetry.core if telemetry else None, memory.core if memory else None)
         except BackendError as error:
             self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
         except Exception as error:  # one language never stops the others, whatever its loader throws
@@ -110,6 +114,15 @@ class Lab:
     backends
         Names of the languages to load; all of them unless given. One that can't be loaded is shown with its reason and
         its cure, and doesn't stop the rest.
+    pools
+        Size classes of the shared memory, `nif_lab.memory.POOLS` unless given.
+
+    Attributes
+    ----------
+    memory : MemoryManager
+        Pools, shared buffers and mapped files.
+    telemetry : Telemetry
+        What was called, how often and how long.
 
     Examples
     --------
@@ -118,11 +131,12 @@ class Lab:
     >>> lab.call("zig", "dot", x, y)
     """
 
-    def __init__(self, backends: Iterable[str] | None = None) -> None:
+    def __init__(self, backends: Iterable[str] | None = None, pools: Iterable[Pool] = POOLS) -> None:
         wanted = languages.names() if backends is None else tuple(backends)
         self.telemetry = Telemetry()
+        self.memory = MemoryManager(pools, self.telemetry.core)
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(
-            {name: LoadedBackend(languages.find(name), self.telemetry) for name in wanted}
+            {name: LoadedBackend(languages.find(name), self.telemetry, self.memory) for name in wanted}
         )
         for name, backend in self.backends.items():
             setattr(self, name, backend)

@@ -12,15 +12,18 @@ import select
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .errors import NifLabError
 from .segment import Segment, SegmentError, attach
-from .telemetry import KINDS, FunctionStats, Snapshot, format_ns, snapshot_of
+from .telemetry import KINDS, FunctionStats, Snapshot, snapshot_of
+from .text import format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["run"]
 

@@ -72,7 +72,7 @@ CALL: Final = np.dtype(
         ("cell", "<u4"),
     ]
 )
-SAMPLE: Final = np.dtype([("commit", "<u8"), ("time", "<u8"), ("bytes", "<u8"), ("blocks", "<u8")])
+SAMPLE: Final = np.dtype([("commit", "<u8"), ("time", "<u8"), ("bytes", "<u8"), ("blocks", "<u4"), ("pressure", "<u4")])
 ERROR: Final = np.dtype(
     [
         ("commit", "<u8"),

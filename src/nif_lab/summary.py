@@ -5,18 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from .text import table_html
+
 if TYPE_CHECKING:
     from .lab import Lab, LoadedBackend
 
-__all__ = ["backend_html", "backend_text", "lab_html", "lab_text", "table_html"]
-
-
-def table_html(headers: list[str], rows: list[list[str]], *, caption: str = "") -> str:
-    """Return a plain table. The cells are HTML already; JupyterLab gives it its own look, light or dark."""
-    head = "".join(f'<th scope="col" style="text-align:left">{escape(it)}</th>' for it in headers)
-    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{it}</td>' for it in row) + "</tr>" for row in rows)
-    title = f'<caption style="caption-side:top;text-align:left">{escape(caption)}</caption>' if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+__all__ = ["backend_html", "backend_text", "lab_html", "lab_text"]
 
 
 def _state(backend: LoadedBackend) -> str:

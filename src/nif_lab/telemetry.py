@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,26 +17,21 @@ import numpy as np
 
 from . import _core
 from .segment import LANES, Segment, percentile
+from .text import format_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "format_ns", "snapshot_of"]
+__all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "snapshot_of"]
 
 TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
 KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled")
+LEVELS: Final = ("normal", "high", "critical")
 #: How often a subscription looks for what is new, in seconds.
 INTERVAL: Final = 0.05
 
 _log = logging.getLogger("nif_lab")
-
-
-def format_ns(ns: float) -> str:
-    """Return a time as people read it: ``73 ns``, ``4.2 us``, ``1.25 s``."""
-    for unit, size in (("ns", 1.0), ("us", 1e3), ("ms", 1e6)):
-        if ns < 999.5 * size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns / 1e9:.3g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +244,7 @@ class Event:
         Whose call it was; empty for memory.
     data : dict
         performance: ``duration_ns``, ``weight``, ``cell``; errors: ``kind``, ``argument`` (index or -1),
-        ``message``, ``cell``; memory: ``bytes``, ``blocks``.
+        ``message``, ``cell``; memory: ``bytes``, ``blocks``, ``pressure`` (``"normal"``, ``"high"`` or ``"critical"``).
     """
 
     topic: str
@@ -306,13 +300,16 @@ class Subscription:
 
     def _events(self, records: np.ndarray) -> Iterator[Event]:
         segment = self._segment
+        data: dict[str, Any]
         if self.topic == "nif:memory":
             for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
-                yield Event(self.topic, float(when), "", "", {"bytes": int(it["bytes"]), "blocks": int(it["blocks"])})
+                level = LEVELS[min(int(it["pressure"]), len(LEVELS) - 1)]
+                data = {"bytes": int(it["bytes"]), "blocks": int(it["blocks"]), "pressure": level}
+                yield Event(self.topic, float(when), "", "", data)
             return
         if self.topic == "nif:performance":
             for it in history_of(segment, records).records:
-                data: dict[str, Any] = {
+                data = {
                     "duration_ns": float(it["duration_ns"]),
                     "weight": int(it["weight"]),
                     "cell": int(it["cell"]),

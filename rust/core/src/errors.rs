@@ -32,9 +32,26 @@ pub fn call_error(
 
 /// A file that isn't a NIF library of this version.
 pub fn abi_error(py: Python<'_>, reason: &str, cure: &str) -> PyErr {
-    let make = || -> PyResult<PyErr> {
-        let error = module(py)?.getattr("AbiError")?.call1((reason, cure))?;
-        Ok(PyErr::from_value(error))
-    };
+    make(py, "AbiError", (reason, cure))
+}
+
+/// An exception of a class of `nif_lab.errors`, made from these arguments.
+fn make<'py>(py: Python<'py>, class: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
+    let make = || -> PyResult<PyErr> { Ok(PyErr::from_value(module(py)?.getattr(class)?.call1(arguments)?)) };
     make().unwrap_or_else(|broken| broken)
+}
+
+/// An allocation in shared memory that failed.
+pub fn memory_error(py: Python<'_>, reason: &str) -> PyErr {
+    make(py, "PoolExhausted", (reason,))
+}
+
+/// A wrong use of a buffer, a handle or a mapped file.
+pub fn buffer_error(py: Python<'_>, class: &str, reason: &str) -> PyErr {
+    make(py, class, (reason,))
+}
+
+/// A file that can't be mapped.
+pub fn file_error(py: Python<'_>, path: &str, reason: &str, cure: &str) -> PyErr {
+    make(py, "MappingError", (path, reason, cure))
 }

@@ -6,13 +6,15 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicI32;
 
 use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, Device, Tensor, type_index};
-use numpy::PY_ARRAY_API;
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::buffer::SharedBuffer;
 use crate::clock;
-use crate::host::{self, ErrorRecord, HostTensor};
+use crate::file::MappedFile;
+use crate::host::{self, Allocating, ErrorRecord, HostTensor};
+use crate::memory::{Common, Memory};
 use crate::python;
 use crate::signature::{Extent, Param};
 
@@ -51,6 +53,8 @@ pub struct Frame {
     bytes: [MaybeUninit<Bytes>; MAX_PARAMS],
     /// Element strides of arrays that aren't row-major; NumPy counts bytes.
     strides: Vec<Box<[i64]>>,
+    /// Arrays of shared buffers among the arguments.
+    held: Vec<Py<PyAny>>,
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
     pub bytes_total: usize,
@@ -80,6 +84,7 @@ impl Frame {
             tensors: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             bytes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             strides: Vec::new(),
+            held: Vec::new(),
             count: 0,
             bytes_total: 0,
             error: ErrorRecord::default(),
@@ -182,11 +187,35 @@ impl Frame {
                 self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AsDouble(object) });
             } else if ffi::PyLong_Check(object) != 0 {
                 return self.push_int(py, object);
+            } else if let Some(array) = self.shared_array(py, object, param)? {
+                // The frame keeps the array: another thread may release the buffer while the call runs.
+                let pointer = array.as_ptr();
+                self.held.push(array);
+                return self.push_array(pointer.cast(), param);
             } else {
                 return self.push_scalar(py, object, param, array_type);
             }
         }
         Ok(())
+    }
+
+    /// The array of a shared buffer or a mapped file.
+    unsafe fn shared_array(
+        &self,
+        py: Python<'_>,
+        object: *mut ffi::PyObject,
+        param: &Param,
+    ) -> Result<Option<Py<PyAny>>, Failure> {
+        // SAFETY: the GIL is held and `object` is alive.
+        let object = unsafe { Borrowed::from_ptr(py, object) };
+        if let Ok(buffer) = object.cast::<SharedBuffer>() {
+            return Ok(Some(buffer.get().array(py)?));
+        }
+        let Ok(file) = object.cast::<MappedFile>() else { return Ok(None) };
+        if file.get().is_write_only() && !param.mutable {
+            return Err(refuse(VALUE, self.count, "is write-only: map the file read_write to read it"));
+        }
+        Ok(Some(file.get().array(py)?))
     }
 
     /// A NumPy scalar counts as the Python value it stands for; anything else is refused.
@@ -310,8 +339,9 @@ impl Frame {
     /// Call the function.
     ///
     /// # Safety
-    /// As [`run`]'s, for all that the frame points to.
-    pub unsafe fn run(&mut self, call: Call, cancel: &AtomicI32, timed: bool) -> Outcome {
+    /// As [`Outcome::run`]'s, for all that the frame points to.
+    pub unsafe fn run(&mut self, call: Call, cancel: &AtomicI32, timed: bool, room: Option<&Common>) -> Outcome {
+        let _allocating = room.map(Allocating::from);
         let mut outcome = Outcome::new();
         // SAFETY: the first `count` values are written.
         unsafe { outcome.run(call, self.values.as_ptr().cast(), self.count, &mut self.error, cancel, timed) };
@@ -363,6 +393,7 @@ pub fn to_python(
     result: &Any,
     tensor: Option<Box<HostTensor>>,
     unsigned: bool,
+    memory: &Memory,
 ) -> Result<Py<PyAny>, Failure> {
     let broken = |reason: String| Failure::Nif { kind: nif::abi::error_kind::ERROR, argument: -1, reason };
     // SAFETY: the type index says which field counts; strings live as long as their library, which is for ever.
@@ -382,33 +413,10 @@ pub fn to_python(
                 let Some((type_num, _)) = crate::dtype::to_numpy(made.tensor.dtype) else {
                     return Err(broken("returned an array of an unknown element type".into()));
                 };
-                return Ok(crate::memory::array_over(py, made.block, type_num, &made.shape)?);
+                return Ok(memory.adopt(py, made.block, type_num, &made.shape)?);
             }
             other => return Err(broken(format!("returned a value of type index {other}, which the Lab doesn't know"))),
         };
         Ok(python::owned(py, object)?)
-    }
-}
-
-/// An uninitialised, row-major array for an output that was left out.
-pub fn new_output(py: Python<'_>, element: &str, shape: &mut [i64]) -> Result<Py<PyAny>, Failure> {
-    let Some((type_num, _)) = crate::dtype::by_name(element) else {
-        return Err(Failure::Python(pyo3::exceptions::PyTypeError::new_err(format!("no element type '{element}'"))));
-    };
-    // SAFETY: NumPy copies the shape and allocates by itself.
-    unsafe {
-        let array = PY_ARRAY_API.PyArray_New(
-            py,
-            python::array_type(),
-            shape.len() as i32,
-            shape.as_mut_ptr().cast(),
-            type_num,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            0,
-            0,
-            std::ptr::null_mut(),
-        );
-        Ok(python::owned(py, array)?)
     }
 }

@@ -1,12 +1,12 @@
 //! What the Lab offers to a library while one of its functions runs: `nif_host`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nif::abi::{ABI_VERSION, DEVICE_CPU, DType, Device, Env, Host, Tensor};
 
-use crate::memory::Block;
+use crate::memory::{Block, Common};
 
 /// Why a call failed, as the callee told it. `env.error` points to one.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub struct HostTensor {
 unsafe impl Send for HostTensor {}
 
 thread_local! {
+    /// Where the call that runs on this thread allocates; none for one that isn't expected to.
+    static ROOM: Cell<Option<*const Common>> = const { Cell::new(None) };
     /// What the call that runs on this thread has allocated so far.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     static ALLOCATED: RefCell<Vec<Box<HostTensor>>> = const { RefCell::new(Vec::new()) };
@@ -38,6 +40,24 @@ static UNCLAIMED: AtomicUsize = AtomicUsize::new(0);
 /// The host's table; it lives as long as the process.
 pub static HOST: Host =
     Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+
+/// While it lives, calls on this thread allocate from there.
+pub struct Allocating {
+    before: Option<*const Common>,
+}
+
+impl Allocating {
+    /// `common` is kept alive by the caller for as long.
+    pub fn from(common: &Common) -> Self {
+        Self { before: ROOM.replace(Some(common)) }
+    }
+}
+
+impl Drop for Allocating {
+    fn drop(&mut self) {
+        ROOM.set(self.before);
+    }
+}
 
 /// Has any call allocated a tensor that nobody has claimed yet?
 #[inline]
@@ -78,9 +98,10 @@ fn allocate(dtype: DType, ndim: i32, shape: *const i64) -> Option<*mut Tensor> {
         _ => unsafe { std::slice::from_raw_parts(shape, axes) }.into(),
     };
     let bytes = shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?))?;
-    let block = Block::new(bytes).ok()?;
+    // SAFETY: whoever set it keeps it while the call runs.
+    let block = unsafe { &*ROOM.get()? }.allocate(bytes, false).ok()?;
     let tensor = Tensor {
-        data: block.address(),
+        data: block.address().as_ptr().cast(),
         device: Device { r#type: DEVICE_CPU, id: 0 },
         ndim,
         dtype,

@@ -1,7 +1,8 @@
 //! `nif_lab._core`: what a call passes through on its way from Python to native code and back.
 //!
-//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `memory`, `host`, `owner`, `interrupt`, `telemetry` serve
-//! a call; `frame` is one call, `straight` one without anything rare; `nif`, `recorder` and `library` are what Python holds.
+//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `store`, `arrays`, `memory` (with `buffer`, `file`, `keeper`), `host`, `owner`,
+//! `interrupt`, `telemetry` serve a call; `frame` is one call, `straight` one without anything rare;
+//! `nif`, `recorder` and `library` are what Python holds, `calls` is where it enters.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -10,13 +11,18 @@
     reason = "CPython, NumPy and DLPack count the same things in isize, int, i64 and u64; each cast is between those"
 )]
 
+mod arrays;
+mod buffer;
+mod calls;
 mod clock;
 mod dtype;
 mod errors;
+mod file;
 mod frame;
 mod host;
 mod interrupt;
 mod julia;
+mod keeper;
 mod library;
 mod memory;
 mod nif;
@@ -24,6 +30,7 @@ mod owner;
 mod python;
 mod recorder;
 mod signature;
+mod store;
 mod straight;
 mod telemetry;
 
@@ -33,10 +40,13 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clock::start();
     python::start(module.py());
+    arrays::check_layout(module.py())?;
     module.add_class::<library::Library>()?;
     module.add_class::<nif::Nif>()?;
     module.add_class::<owner::Owner>()?;
-    module.add_class::<memory::Block>()?;
+    module.add_class::<memory::Memory>()?;
+    module.add_class::<buffer::SharedBuffer>()?;
+    module.add_class::<file::MappedFile>()?;
     module.add_class::<recorder::Recorder>()?;
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH, flag};
+use nif_memory::Config;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,6 +17,7 @@ use pyo3::types::PyDict;
 use crate::errors::abi_error;
 use crate::frame::Failure;
 use crate::host::HOST;
+use crate::memory::Memory;
 use crate::nif::{Nif, Target};
 use crate::owner::Owner;
 use crate::telemetry::Telemetry;
@@ -27,6 +29,8 @@ pub struct Origin {
     /// Where its thread-bound functions run, if it has any.
     pub owner: Option<Py<Owner>>,
     pub telemetry: Py<Telemetry>,
+    /// Where its results and left-out outputs are allocated.
+    pub memory: Py<Memory>,
     /// The backend's number in the segment.
     pub number: u16,
     tainted: AtomicBool,
@@ -263,14 +267,19 @@ fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> 
     })
 }
 
-/// Enter the backend in the Lab's segment, or in one of its own where no Lab asks.
+/// Enter the backend in the Lab's segment and memory, or in some of its own where no Lab asks.
 fn origin(
     py: Python<'_>,
     backend: &str,
     path: Option<String>,
     owner: Option<Py<Owner>>,
     telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
 ) -> PyResult<Origin> {
+    let memory = match memory {
+        Some(memory) => memory,
+        None => Py::new(py, Memory::create(py, Config::default(), None)?)?,
+    };
     let telemetry = match telemetry {
         Some(telemetry) => telemetry,
         None => Py::new(py, Telemetry::create()?)?,
@@ -281,6 +290,7 @@ fn origin(
         path,
         owner,
         telemetry,
+        memory,
         number,
         tainted: AtomicBool::new(false),
         running: AtomicUsize::new(0),
@@ -291,32 +301,39 @@ fn origin(
 
 /// Open the NIF library in the file `path` as the backend `backend`.
 #[pyfunction]
-#[pyo3(signature = (path, backend, telemetry=None))]
-pub fn open_library(py: Python<'_>, path: &str, backend: &str, telemetry: Option<Py<Telemetry>>) -> PyResult<Library> {
+#[pyo3(signature = (path, backend, telemetry=None, memory=None))]
+pub fn open_library(
+    py: Python<'_>,
+    path: &str,
+    backend: &str,
+    telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
+) -> PyResult<Library> {
     let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
     let opened = open_file(Path::new(path)).map_err(raise)?;
     let is_bound = functions(opened.table).iter().any(|function| function.flags & flag::THREAD_BOUND != 0);
     let owner = if is_bound { Some(Py::new(py, Owner::start(&format!("nif_lab {backend}"))?)?) } else { None };
     load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
-    describe(py, opened.table, origin(py, backend, Some(path.into()), owner, telemetry)?)
+    describe(py, opened.table, origin(py, backend, Some(path.into()), owner, telemetry, memory)?)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
 #[pyfunction]
-#[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None))]
+#[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None, memory=None))]
 pub fn open_address(
     py: Python<'_>,
     address: usize,
     backend: &str,
     owner: Py<Owner>,
     telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
 ) -> PyResult<Library> {
     let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
     let shown = format!("the table of {backend}");
     // SAFETY: the runtime gave this address as that of its table.
     let table = unsafe { check_table(address as *const Table, &shown) }.map_err(raise)?;
     load(py, table, &shown, Some(&owner))?.map_err(raise)?;
-    describe(py, table, origin(py, backend, None, Some(owner), telemetry)?)
+    describe(py, table, origin(py, backend, None, Some(owner), telemetry, memory)?)
 }
 
 /// The address of the Lab's `nif_host`, for runtimes that are asked for their table.

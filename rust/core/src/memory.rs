@@ -1,162 +1,404 @@
-//! Blocks of shared memory that arrays live in.
-//!
-//! One block is one sealed memfd: it has no name, leaves nothing behind when the process dies, and can be handed to another
-//! process by its descriptor.
+//! A Lab's shared memory: its arena, what lives there, and who looks after it.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_int, c_void};
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Mutex;
+use std::ffi::c_int;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use numpy::PY_ARRAY_API;
-use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PyArrayObject, npy_intp};
+use nif_memory::{AllocError, Arena, Config, Handle, PoolConfig};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
 
+use crate::arrays::{self, ArrayMaker, Layout};
+use crate::buffer::{Shared, SharedBuffer};
+use crate::errors;
+use crate::keeper::Keeper;
 use crate::python;
+use crate::telemetry::Telemetry;
 
-/// Start -> end of every live block: what an address is checked against.
-static LIVE: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+/// All arenas of the process, so that an address can be looked up.
+static ARENAS: Mutex<Vec<Weak<Arena>>> = Mutex::new(Vec::new());
+/// Start -> end of every mapped file.
+static FILES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-/// A sealed memfd and this process's mapping of it.
-pub struct SharedMap {
-    address: *mut c_void,
-    size: usize,
-    file: OwnedFd,
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// SAFETY: the mapping belongs to the value until it is dropped, and may be used from any thread.
-unsafe impl Send for SharedMap {}
-// SAFETY: as above; it hands out nothing but its address.
-unsafe impl Sync for SharedMap {}
-
-impl SharedMap {
-    /// Zero-filled memory of `size` bytes, for this user only. The name shows in /proc.
-    pub fn new(name: &CStr, size: usize) -> io::Result<Self> {
-        let length = libc::off_t::try_from(size).map_err(io::Error::other)?;
-        // SAFETY: the name is a C string; the descriptor is owned from here on.
-        let file = unsafe {
-            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: plain calls on a descriptor that we own; every result is checked.
-        let address = unsafe {
-            if libc::fchmod(file.as_raw_fd(), 0o600) < 0
-                || libc::ftruncate(file.as_raw_fd(), length) < 0
-                || libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) < 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), size, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { address, size, file })
-    }
-
-    #[inline]
-    pub fn address(&self) -> *mut c_void {
-        self.address
-    }
-
-    pub fn file(&self) -> &OwnedFd {
-        &self.file
-    }
+/// Note where a file is mapped, or that it no longer is.
+pub fn note_file(start: usize, end: Option<usize>) {
+    match end {
+        Some(end) => lock(&FILES).insert(start, end),
+        None => lock(&FILES).remove(&start),
+    };
 }
 
-impl Drop for SharedMap {
-    fn drop(&mut self) {
-        // SAFETY: this mapping was made in `new`, and whoever used it kept the value alive.
-        unsafe { libc::munmap(self.address, self.size) };
-    }
+/// Does the range lie in one live block, or in one mapped file?
+#[pyfunction]
+pub fn in_shared_memory(address: usize, size: usize) -> bool {
+    let in_block = lock(&ARENAS).iter().filter_map(Weak::upgrade).any(|it| it.find(address, size).is_some());
+    let end = address.saturating_add(size);
+    in_block || lock(&FILES).range(..=address).next_back().is_some_and(|(_, last)| address < *last && end <= *last)
 }
 
-/// One block; the arrays over it keep it alive.
-#[pyclass(frozen, module = "nif_lab._core")]
+/// One block of an arena; dropped, it goes back.
 pub struct Block {
-    map: SharedMap,
+    arena: Arc<Arena>,
+    block: nif_memory::Block,
 }
+
+// SAFETY: the block belongs to this value alone, and an arena may be used from any thread.
+unsafe impl Send for Block {}
+// SAFETY: as above; it hands out nothing but its address.
+unsafe impl Sync for Block {}
 
 impl Block {
-    /// Zero-filled memory of `size` bytes (at least one page is taken).
-    pub fn new(size: usize) -> io::Result<Self> {
-        let map = SharedMap::new(c"nif_lab", size.max(1))?;
-        live().insert(map.address as usize, map.address as usize + map.size);
-        Ok(Self { map })
+    pub fn new(arena: &Arc<Arena>, size: usize, zeroed: bool) -> Result<Self, AllocError> {
+        Ok(Self { arena: Arc::clone(arena), block: arena.allocate(size, zeroed)? })
     }
 
-    pub fn address(&self) -> *mut c_void {
-        self.map.address
+    pub fn address(&self) -> NonNull<u8> {
+        self.block.address
+    }
+
+    pub fn size(&self) -> usize {
+        self.block.size
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.block.handle
+    }
+
+    /// Let somebody else release it.
+    pub fn give_up(self) {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the field isn't used again, and `drop` doesn't run.
+        unsafe { std::ptr::drop_in_place(&raw mut this.arena) };
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        live().remove(&(self.map.address as usize));
+        // A child of fork can't release what is its parent's, which does no harm.
+        let _ = self.arena.release(self.block.handle);
     }
 }
 
-/// Bytes in all live blocks, and how many blocks there are.
-pub fn in_use() -> (u64, u64) {
-    let live = live();
-    (live.iter().map(|(start, end)| (end - start) as u64).sum(), live.len() as u64)
+/// What the keeper and the Lab both use.
+pub struct Common {
+    pub arena: Arc<Arena>,
+    /// Shared buffers with owners, by the generation of their handle.
+    pub buffers: Mutex<BTreeMap<u32, Arc<Shared>>>,
+    pub collected: Mutex<Collected>,
+}
+
+/// What collections have done so far.
+#[derive(Clone, Copy, Default)]
+pub struct Collected {
+    pub collections: u64,
+    pub buffers: u64,
+    pub bytes: u64,
+}
+
+impl Common {
+    /// Free the buffers whose owners are gone: how many bytes.
+    pub fn collect(&self) -> u64 {
+        let gone: Vec<Arc<Shared>> = {
+            let mut buffers = lock(&self.buffers);
+            let keys: Vec<u32> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
+            keys.iter().filter_map(|key| buffers.remove(key)).collect()
+        };
+        let bytes = gone.iter().map(|it| it.free() as u64).sum();
+        let mut collected = lock(&self.collected);
+        collected.collections += 1;
+        collected.buffers += gone.len() as u64;
+        collected.bytes += bytes;
+        bytes
+    }
+
+    /// A block; if there is no room, after a collection.
+    pub fn allocate(&self, size: usize, zeroed: bool) -> Result<Block, AllocError> {
+        Block::new(&self.arena, size, zeroed).or_else(|error| {
+            if self.collect() == 0 {
+                return Err(error);
+            }
+            Block::new(&self.arena, size, zeroed)
+        })
+    }
+}
+
+/// A Lab's shared memory.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Memory {
+    pub common: Arc<Common>,
+    maker: Arc<ArrayMaker>,
+    keeper: Keeper,
+    empty: ffi::PyMethodDef,
+    zeros: ffi::PyMethodDef,
+}
+
+// SAFETY: the method definitions are never written after `new`; everything else is Send and Sync by itself.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+const EMPTY_DOC: &std::ffi::CStr = c"empty(shape, dtype=None, /)\n--\n\n\
+    Return an array in shared memory whose elements may have any value.\n\n\
+    Parameters\n----------\nshape\n    An int, or a sequence of ints.\n\
+    dtype\n    As NumPy's; float64 unless given. No Python objects.";
+const ZEROS_DOC: &std::ffi::CStr = c"zeros(shape, dtype=None, /)\n--\n\n\
+    Return an array of zeros in shared memory.\n\n\
+    Parameters\n----------\nshape\n    An int, or a sequence of ints.\n\
+    dtype\n    As NumPy's; float64 unless given. No Python objects.";
+
+impl Memory {
+    pub fn create(py: Python<'_>, config: Config, telemetry: Option<Py<Telemetry>>) -> PyResult<Self> {
+        let arena = Arc::new(Arena::new(config));
+        let mut arenas = lock(&ARENAS);
+        arenas.retain(|it| it.strong_count() > 0);
+        arenas.push(Arc::downgrade(&arena));
+        drop(arenas);
+        let common =
+            Arc::new(Common { arena: Arc::clone(&arena), buffers: Mutex::default(), collected: Mutex::default() });
+        let maker = Arc::new(ArrayMaker::new(py, arena)?);
+        let builtin = |name: &'static std::ffi::CStr, doc: &'static std::ffi::CStr, function| ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
+            ml_flags: ffi::METH_FASTCALL,
+            ml_doc: doc.as_ptr(),
+        };
+        Ok(Self {
+            keeper: Keeper::start(&common, &maker, telemetry.map(|it| it.get().sampler()))?,
+            maker,
+            common,
+            empty: builtin(c"empty", EMPTY_DOC, empty),
+            zeros: builtin(c"zeros", ZEROS_DOC, zeros),
+        })
+    }
+
+    /// An array that owns its block; none with Python's exception set.
+    #[inline]
+    fn array(&self, py: Python<'_>, layout: &mut Layout, zeroed: bool) -> Option<Py<PyAny>> {
+        let store = self.maker.store(py);
+        let size = layout.bytes.max(1); // as NumPy gives it back
+        let data = store.take_kept(size, zeroed).or_else(|| self.take(py, size, zeroed))?;
+        let array = self.maker.array(py, layout, data);
+        if array.is_none() {
+            store.put(data, size);
+        }
+        array
+    }
+
+    /// A new block; if there is no room, after everything that can be freed was.
+    #[cold]
+    fn take(&self, py: Python<'_>, size: usize, zeroed: bool) -> Option<NonNull<u8>> {
+        let store = self.maker.store(py);
+        let taken = store.take(size, zeroed).or_else(|_| {
+            store.flush();
+            self.common.collect();
+            store.take(size, zeroed)
+        });
+        taken.map_err(|error| arrays::no_memory(py, &error).restore(py)).ok()
+    }
+
+    /// An array that takes over a block of this memory.
+    pub fn adopt(&self, py: Python<'_>, block: Block, type_num: c_int, shape: &[i64]) -> PyResult<Py<PyAny>> {
+        let array = self.maker.array(py, &mut Layout::with(py, type_num, shape)?, block.address());
+        let array = array.ok_or_else(|| PyErr::fetch(py))?;
+        block.give_up();
+        Ok(array)
+    }
+
+    /// An array for an output that was left out; its elements may have any value.
+    pub fn output(&self, py: Python<'_>, element: &str, shape: &[i64]) -> PyResult<Py<PyAny>> {
+        let type_num = crate::dtype::by_name(element).map(|(type_num, _)| type_num);
+        let type_num = type_num.ok_or_else(|| PyTypeError::new_err(format!("no element type '{element}'")))?;
+        self.array(py, &mut Layout::with(py, type_num, shape)?, false).ok_or_else(|| PyErr::fetch(py))
+    }
+
+    fn bind(slf: &Bound<'_, Self>, method: &ffi::PyMethodDef) -> PyResult<Py<PyAny>> {
+        // SAFETY: the definition lives in the object, which the new one keeps alive as its `__self__`.
+        unsafe { python::owned(slf.py(), ffi::PyCFunction_New(std::ptr::from_ref(method).cast_mut(), slf.as_ptr())) }
+    }
+}
+
+unsafe extern "C" fn empty(
+    this: *mut ffi::PyObject,
+    values: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: passed on.
+    unsafe { make_array(this, values, count, false) }
+}
+
+unsafe extern "C" fn zeros(
+    this: *mut ffi::PyObject,
+    values: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: passed on.
+    unsafe { make_array(this, values, count, true) }
+}
+
+/// The body of `empty` and `zeros`.
+///
+/// # Safety
+/// Python calls with the GIL held, `this` is the [`Memory`] that `bind` bound, and `values` has `count` objects.
+unsafe fn make_array(
+    this: *mut ffi::PyObject,
+    values: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    zeroed: bool,
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let py = Python::assume_attached();
+        let memory = Borrowed::from_ptr(py, this).cast_unchecked::<Memory>().get();
+        let mut layout = Layout::float64();
+        let read = match count {
+            1 => layout.read(py, *values, std::ptr::null_mut()),
+            2 => layout.read(py, *values, *values.add(1)),
+            _ => Err(PyTypeError::new_err(format!("takes a shape and a dtype, {count} given"))),
+        };
+        if let Err(error) = read {
+            error.restore(py);
+            return std::ptr::null_mut();
+        }
+        memory.array(py, &mut layout, zeroed).map_or(std::ptr::null_mut(), Py::into_ptr)
+    }
 }
 
 #[pymethods]
-impl Block {
-    /// Size in bytes.
+impl Memory {
+    /// `pools`: (name, largest block, blocks of that size, limit in bytes) each, the smallest first.
+    #[new]
+    #[pyo3(signature = (pools, telemetry=None))]
+    fn new(
+        py: Python<'_>,
+        pools: Vec<(String, usize, usize, usize)>,
+        telemetry: Option<Py<Telemetry>>,
+    ) -> PyResult<Self> {
+        let pools = pools.into_iter().map(|(name, block_bytes, blocks, limit_bytes)| PoolConfig {
+            name,
+            block_bytes,
+            blocks,
+            limit_bytes,
+        });
+        Self::create(py, Config { pools: pools.collect() }, telemetry)
+    }
+
     #[getter]
-    fn size(&self) -> usize {
-        self.map.size
+    fn empty(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::bind(slf, &slf.get().empty)
     }
 
-    /// The memfd behind the block; it stays the block's own.
-    fn fileno(&self) -> c_int {
-        self.map.file.as_raw_fd()
+    #[getter]
+    fn zeros(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::bind(slf, &slf.get().zeros)
     }
-}
 
-fn live() -> std::sync::MutexGuard<'static, BTreeMap<usize, usize>> {
-    LIVE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+    /// A buffer owned by the languages of that name.
+    fn allocate(
+        slf: &Bound<'_, Self>,
+        shape: &Bound<'_, PyAny>,
+        dtype: &Bound<'_, PyAny>,
+        languages: Vec<String>,
+    ) -> PyResult<SharedBuffer> {
+        let py = slf.py();
+        let mut layout = Layout::float64();
+        // SAFETY: both are alive.
+        unsafe { layout.read(py, shape.as_ptr(), dtype.as_ptr())? };
+        let common = &slf.get().common;
+        let block = common.allocate(layout.bytes, true).map_err(|error| arrays::no_memory(py, &error))?;
+        SharedBuffer::new(py, common, block, layout, languages)
+    }
 
-/// Does the range lie in one live block?
-#[pyfunction]
-pub fn in_shared_memory(address: usize, size: usize) -> bool {
-    let end = address.saturating_add(size);
-    live().range(..=address).next_back().is_some_and(|(_, block_end)| end <= *block_end && address < *block_end)
-}
+    /// Free the buffers whose owners are gone: how many bytes.
+    fn collect(&self) -> u64 {
+        self.common.collect()
+    }
 
-/// A writable, row-major NumPy array over a block.
-pub fn array_over(py: Python<'_>, block: Block, type_num: c_int, shape: &[i64]) -> PyResult<Py<PyAny>> {
-    let data = block.address();
-    let owner = Py::new(py, block)?;
-    let mut dims: Vec<npy_intp> = shape.iter().map(|n| *n as npy_intp).collect();
-    // SAFETY: the block is large enough for the shape (whoever made it computed it from the same shape) and is kept alive
-    // by the array, whose base it becomes; PyArray_SetBaseObject takes over the reference even when it fails.
-    unsafe {
-        let array = PY_ARRAY_API.PyArray_New(
-            py,
-            python::array_type(),
-            dims.len() as c_int,
-            dims.as_mut_ptr(),
-            type_num,
-            std::ptr::null_mut(),
-            data,
-            0,
-            NPY_ARRAY_WRITEABLE,
-            std::ptr::null_mut(),
-        );
-        let array = python::owned(py, array)?;
-        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast::<PyArrayObject>(), owner.into_ptr()) < 0 {
-            return Err(PyErr::fetch(py));
+    /// Let go of all that a language owns, because it is gone: how many buffers.
+    fn disown(&self, language: &str) -> usize {
+        let buffers: Vec<Arc<Shared>> = lock(&self.common.buffers).values().cloned().collect();
+        let disowned = buffers.iter().filter(|it| it.disown(language)).count();
+        self.common.collect();
+        disowned
+    }
+
+    /// Give free blocks back to the system: how many bytes.
+    fn trim(&self, py: Python<'_>) -> usize {
+        self.maker.store(py).flush();
+        py.detach(|| self.common.arena.trim())
+    }
+
+    /// Where a handle (segment, generation, offset) leads: address and size.
+    fn resolve(&self, py: Python<'_>, segment: u32, generation: u32, offset: u64) -> PyResult<(usize, usize)> {
+        let handle = Handle { segment, generation, offset };
+        let found = self.common.arena.resolve(handle);
+        found
+            .map(|(address, size)| (address.as_ptr() as usize, size))
+            .map_err(|error| errors::buffer_error(py, "HandleError", &error.to_string()))
+    }
+
+    /// The figures of every pool, in order; of all collections; of the languages' buffers.
+    fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        self.maker.store(py).flush(); // what it keeps isn't in use
+        let all = PyDict::new(py);
+        let pools = PyList::empty(py);
+        for it in self.common.arena.metrics() {
+            let pool = PyDict::new(py);
+            pool.set_item("name", it.name)?;
+            pool.set_item("capacity", it.capacity)?;
+            pool.set_item("segments", it.segments)?;
+            pool.set_item("active", it.active_bytes)?;
+            pool.set_item("blocks", it.active_blocks)?;
+            pool.set_item("peak", it.peak_bytes)?;
+            pool.set_item("allocations", it.allocations)?;
+            pool.set_item("releases", it.releases)?;
+            pool.set_item("committed", it.committed_bytes)?;
+            pool.set_item("cached", it.cached_bytes)?;
+            pool.set_item("metadata", it.metadata_bytes)?;
+            pool.set_item("fragmentation", it.fragmentation)?;
+            pools.append(pool)?;
         }
-        Ok(array)
+        all.set_item("pools", pools)?;
+        let collected = *lock(&self.common.collected);
+        all.set_item("collections", (collected.collections, collected.buffers, collected.bytes))?;
+        let languages = PyDict::new(py);
+        for buffer in lock(&self.common.buffers).values() {
+            for (language, count) in buffer.owners() {
+                let (buffers, bytes): (u64, u64) =
+                    languages.get_item(&language)?.map_or(Ok((0, 0)), |it| it.extract())?;
+                if count > 0 {
+                    languages.set_item(&language, (buffers + 1, bytes + buffer.size as u64))?;
+                }
+            }
+        }
+        all.set_item("languages", languages)?;
+        if let Some(sample) = self.keeper.pressure() {
+            let pressure = PyDict::new(py);
+            pressure.set_item("level", format!("{:?}", sample.level).to_lowercase())?;
+            pressure.set_item("used", sample.used)?;
+            pressure.set_item("limit", sample.limit)?;
+            pressure.set_item("available", sample.available)?;
+            pressure.set_item("psi_some_avg10", sample.psi_some_avg10)?;
+            pressure.set_item("psi_full_avg10", sample.psi_full_avg10)?;
+            pressure.set_item("source", sample.source)?;
+            all.set_item("pressure", pressure)?;
+        }
+        Ok(all.unbind())
+    }
+
+    /// The blocks of a pool: (segment, offset, size, live) each.
+    fn blocks(&self, py: Python<'_>, pool: usize) -> PyResult<Vec<(u32, u64, u64, bool)>> {
+        self.maker.store(py).flush();
+        if pool >= self.common.arena.metrics().len() {
+            return Err(PyValueError::new_err("no such pool"));
+        }
+        let blocks = self.common.arena.blocks(pool);
+        Ok(blocks.into_iter().map(|it| (it.segment, it.offset, it.size as u64, it.live)).collect())
     }
 }

@@ -3,27 +3,27 @@
 //! A call with ordinary arguments goes: Python's vectorcall -> [`straight_call`] -> `straight::Arguments`: `take`, `call` -> a
 //! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
 //! `to_python`. No Python code runs on the way unless the call fails.
-#![allow(clippy::inline_always, reason = "on the path of every call")]
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-use nif::abi::{Call, error_kind, flag, type_index};
+use nif::abi::{Call, error_kind, flag};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::calls::{Given, general_call, straight_call};
 use crate::errors;
-use crate::frame::{self, Failure, Frame, Outcome, RELEASE_BYTES, new_output, refuse, to_python};
-use crate::host::{self, ErrorRecord, HostTensor};
+use crate::frame::{self, Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
+use crate::host::{ErrorRecord, HostTensor};
 use crate::interrupt;
 use crate::library::Origin;
+use crate::memory::Common;
 use crate::owner::Owner;
 use crate::python;
 use crate::signature::Signature;
-use crate::straight::Arguments;
 use crate::telemetry::Slot;
 
 /// The lane of calls in this process, as telemetry numbers it.
@@ -33,7 +33,7 @@ const DIRECT: u16 = 0;
 pub struct Target(AtomicPtr<()>);
 
 impl Target {
-    fn get(&self) -> Call {
+    pub fn get(&self) -> Call {
         // SAFETY: only `Nif::new` and `set` write the pointer, both from a `Call`.
         unsafe { std::mem::transmute::<*mut (), Call>(self.0.load(Ordering::Acquire)) }
     }
@@ -47,17 +47,17 @@ impl Target {
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Nif {
-    signature: Signature,
+    pub signature: Signature,
     signature_text: String,
     doc: String,
     flags: u32,
-    unsigned: bool,
+    pub unsigned: bool,
     outputs: usize,
     /// Bit n: the function writes to its nth argument.
-    mutable: u32,
-    slot: Slot,
+    pub mutable: u32,
+    pub slot: Slot,
     pub origin: Arc<Origin>,
-    target: Arc<Target>,
+    pub target: Arc<Target>,
     // What Python's method definition points to: kept as long as the NIF, which the built-in keeps alive.
     method: ffi::PyMethodDef,
     _name: CString,
@@ -87,7 +87,9 @@ impl Nif {
         // Python's `inspect` reads the first line, `help` shows the rest.
         let python_doc = text(format!("{}\n--\n\n{signature_text}\n\n{doc}", signature.python()))?;
         let outputs = signature.params.iter().filter(|p| p.output.is_some()).count();
-        let is_plain = outputs == 0 && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
+        let is_plain = outputs == 0
+            && !signature.returns_array()
+            && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
         let entry: ffi::PyCFunctionFastWithKeywords = if is_plain { straight_call } else { general_call };
         let method = ffi::PyMethodDef {
             ml_name: name.as_ptr(),
@@ -126,7 +128,7 @@ impl Nif {
 
     /// The call itself, from Python's arguments to Python's result.
     #[inline]
-    fn invoke(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
+    pub fn invoke(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
         if self.origin.needs_reload() {
             crate::library::reload(py, &self.origin)?;
         }
@@ -141,7 +143,8 @@ impl Nif {
         let large = frame.bytes_total >= RELEASE_BYTES;
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let timed = self.slot.is_next_timed();
-        let mut run = |cancel| unsafe { frame.run(call, cancel, timed) };
+        let room = self.room().map(AsRef::as_ref);
+        let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
             let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
@@ -154,6 +157,11 @@ impl Nif {
         };
         let (error, tensor) = (std::mem::take(&mut frame.error), outcome.claim());
         self.finish(py, &outcome, error, tensor, outputs)
+    }
+
+    /// Where the function allocates its result, if that is an array.
+    fn room(&self) -> Option<&Arc<Common>> {
+        self.signature.returns_array().then(|| &self.origin.memory.get().common)
     }
 
     /// The thread that the function is bound to.
@@ -172,11 +180,12 @@ impl Nif {
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
         let call = self.target.get();
         let timed = self.slot.is_next_timed();
+        let room = self.room().cloned();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
         let done = owner.run(py, move || {
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            let outcome = unsafe { frame.run(call, &theirs, timed) };
+            let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref()) };
             let tensor = outcome.claim();
             (outcome, tensor, frame, held)
         });
@@ -213,11 +222,11 @@ impl Nif {
                     Some((element, axes)) if left_out => {
                         let lengths: Result<Option<Vec<i64>>, Failure> =
                             axes.iter().map(|axis| frame.extent(*axis)).collect();
-                        let Some(mut shape) = lengths? else {
+                        let Some(shape) = lengths? else {
                             frame.push_none();
                             continue;
                         };
-                        let output = new_output(py, element, &mut shape).map_err(|_| {
+                        let output = self.origin.memory.get().output(py, element, &shape).map_err(|_| {
                             let reason = format!("no memory for {element}{shape:?}").replace(", ", ",");
                             refuse(error_kind::MEMORY_ERROR, frame.count, reason)
                         })?;
@@ -273,7 +282,7 @@ impl Nif {
 
     /// Count the call and make Python's result of it.
     #[inline]
-    fn finish(
+    pub fn finish(
         &self,
         py: Python<'_>,
         outcome: &Outcome,
@@ -285,11 +294,7 @@ impl Nif {
             return Err(self.failure(py, outcome.status, error));
         }
         self.slot.succeed(outcome.time);
-        if tensor.is_some() {
-            let (bytes, blocks) = crate::memory::in_use();
-            self.slot.telemetry().sample_memory(bytes, blocks);
-        }
-        let result = to_python(py, &outcome.result, tensor, self.unsigned)?;
+        let result = to_python(py, &outcome.result, tensor, self.unsigned, self.origin.memory.get())?;
         if self.outputs == 0 {
             return Ok(result);
         }
@@ -326,7 +331,7 @@ impl Nif {
     ///
     /// # Safety
     /// The GIL is held.
-    unsafe fn conclude(&self, call: impl FnOnce(Python<'_>) -> Result<Py<PyAny>, Failure>) -> *mut ffi::PyObject {
+    pub unsafe fn conclude(&self, call: impl FnOnce(Python<'_>) -> Result<Py<PyAny>, Failure>) -> *mut ffi::PyObject {
         // SAFETY: the caller's promise.
         let py = unsafe { Python::assume_attached() };
         let failure = match std::panic::catch_unwind(AssertUnwindSafe(|| call(py))) {
@@ -359,94 +364,6 @@ impl Nif {
                 errors::call_error(py, kind, &self.origin.backend, &self.signature.name, argument, &reason)
             }
         }
-    }
-}
-
-/// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
-struct Given<'a> {
-    values: &'a [*mut ffi::PyObject],
-    positional: usize,
-    names: *mut ffi::PyObject,
-}
-
-/// The [`Nif`] that Python passes as a built-in's `self`.
-///
-/// # Safety
-/// `this` is the object that `Nif::function` bound, and stays alive.
-#[inline]
-unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
-    // SAFETY: the caller's promise; the caller of a built-in keeps its `self` alive.
-    unsafe { Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Nif>().get() }
-}
-
-/// Python's entry for functions without outputs, long waits or a thread of their own.
-unsafe extern "C" fn straight_call(
-    this: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `general_call`; the arguments were taken before the call is made.
-    unsafe {
-        let nif = nif_of(this);
-        let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
-        let mut arguments = Arguments::new();
-        let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
-        if !is_plain || !arguments.take(objects, nif.mutable) {
-            return general_call(this, values, count, names);
-        }
-        if nif.slot.is_next_timed() { timed_answer(nif, &arguments) } else { answer(nif, &arguments, false) }
-    }
-}
-
-/// Out of the way of the calls that aren't timed.
-#[inline(never)]
-unsafe fn timed_answer(nif: &Nif, arguments: &Arguments) -> *mut ffi::PyObject {
-    // SAFETY: passed on.
-    unsafe { answer(nif, arguments, true) }
-}
-
-/// Call with arguments that were taken, and make Python's result.
-///
-/// # Safety
-/// The GIL is held, and what `arguments` were taken from is alive.
-#[inline(always)]
-unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyObject {
-    let mut error = ErrorRecord::default();
-    let mut outcome = Outcome::new();
-    // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
-    unsafe {
-        arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
-        if outcome.status != 0 || host::has_unclaimed() {
-            let tensor = outcome.claim();
-            return nif.conclude(|py| nif.finish(py, &outcome, error, tensor, Vec::new()));
-        }
-        nif.slot.succeed(outcome.time);
-        match outcome.result.type_index {
-            type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
-            type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),
-            _ => nif.conclude(|py| to_python(py, &outcome.result, None, nif.unsigned)),
-        }
-    }
-}
-
-/// Python's entry for every function and all arguments: `this` is the [`Nif`].
-unsafe extern "C" fn general_call(
-    this: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: Python calls with the GIL held, `this` is the object `function` bound, `values` has `count` objects and then
-    // one for each of `names`.
-    unsafe {
-        let nif = nif_of(this);
-        let positional = count as usize;
-        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
-        let total = positional + named;
-        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
-        let given = Given { values, positional, names };
-        nif.conclude(|py| nif.invoke(py, &given))
     }
 }
 

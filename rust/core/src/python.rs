@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use numpy::npyffi::{self, NpyTypes};
+use numpy::PY_ARRAY_API;
+use numpy::npyffi::{self, NPY_TYPES, NpyTypes, PyArray_Descr};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -27,8 +28,14 @@ pub unsafe fn borrowed(py: Python<'_>, pointer: *mut ffi::PyObject) -> Py<PyAny>
 /// `numpy.ndarray`, once `start` has looked it up.
 static ARRAY_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
 
+/// NumPy's dtype float64, which is never freed.
+static FLOAT64: AtomicPtr<PyArray_Descr> = AtomicPtr::new(std::ptr::null_mut());
+
 /// Look up what calls need of NumPy; called at import.
 pub fn start(py: Python<'_>) {
+    // SAFETY: the number is NumPy's own. The reference is kept.
+    let float64 = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, NPY_TYPES::NPY_DOUBLE as std::ffi::c_int) };
+    FLOAT64.store(float64, Ordering::Relaxed);
     // SAFETY: NumPy's table gives the type's address.
     ARRAY_TYPE.store(unsafe { npyffi::get_type_object(py, NpyTypes::PyArray_Type) }, Ordering::Relaxed);
 }
@@ -37,6 +44,12 @@ pub fn start(py: Python<'_>) {
 #[inline]
 pub fn array_type() -> *mut ffi::PyTypeObject {
     ARRAY_TYPE.load(Ordering::Relaxed)
+}
+
+/// The dtype float64; a borrowed reference.
+#[inline]
+pub fn float64() -> *mut PyArray_Descr {
+    FLOAT64.load(Ordering::Relaxed)
 }
 
 /// `numpy.generic`, the type of all NumPy scalars.

@@ -73,6 +73,11 @@ impl Signature {
         self.params.iter().take_while(|p| p.output.is_none()).count()
     }
 
+    /// Does it return an array, which it asks its host for?
+    pub fn returns_array(&self) -> bool {
+        self.result.contains('[')
+    }
+
     /// As Python's `inspect` reads it from a built-in's documentation: `axpy(a, x, y)`.
     pub fn python(&self) -> String {
         let params: Vec<String> = self

@@ -8,13 +8,14 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nif_memory::SharedMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::clock;
-use crate::memory::SharedMap;
 
 const VERSION: u32 = 1;
 const MAX_BACKENDS: usize = 16;
@@ -58,10 +59,36 @@ const PACES: [(f64, u32); 3] = [(200.0, 64), (5_000.0, 16), (25_000.0, 4)];
 /// Calls that are all timed, until it is known how quick a function is.
 const FIRST_TIMED: u64 = 16;
 
+/// A place of the segment; only types of atomics and bytes are asked for.
+fn place<T>(map: &SharedMap, offset: usize) -> &T {
+    assert!(offset + size_of::<T>() <= SEGMENT_BYTES && offset.is_multiple_of(align_of::<T>()));
+    // SAFETY: inside the mapping, which lives as long as `map`.
+    unsafe { map.address().add(offset).cast::<T>().as_ref() }
+}
+
+/// The same for as long as the caller keeps the segment.
+///
+/// # Safety
+/// It isn't used after the segment is gone.
+unsafe fn lasting<T>(map: &SharedMap, offset: usize) -> &'static T {
+    // SAFETY: the caller's promise.
+    unsafe { &*std::ptr::from_ref(place(map, offset)) }
+}
+
+/// A ring of the segment.
+///
+/// # Safety
+/// As above.
+unsafe fn ring<const N: usize>(map: &SharedMap, head: usize, records: usize) -> Ring<N> {
+    // SAFETY: the caller's promise.
+    unsafe { Ring { head: lasting(map, head), records: lasting(map, records) } }
+}
+
 /// One Lab's telemetry segment.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Telemetry {
-    map: SharedMap,
+    map: Arc<SharedMap>,
+    sampler: Arc<Sampler>,
     paces: Paces,
 }
 
@@ -146,7 +173,9 @@ impl Telemetry {
     pub fn create() -> io::Result<Self> {
         let map = SharedMap::new(c"nif_lab telemetry", SEGMENT_BYTES)?;
         let ns = clock::ns_per_tick();
-        let it = Self { map, paces: PACES.map(|(below, one_in)| ((below / ns) as u64, one_in - 1)) };
+        let map = Arc::new(map);
+        let sampler = Arc::new(Sampler { map: Arc::clone(&map), turn: Mutex::new(()) });
+        let it = Self { map, sampler, paces: PACES.map(|(below, one_in)| ((below / ns) as u64, one_in - 1)) };
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         it.word(2).store(SEGMENT_BYTES as u64, Ordering::Relaxed);
         it.half(24).store(std::process::id(), Ordering::Relaxed);
@@ -170,9 +199,7 @@ impl Telemetry {
     }
 
     fn place<T>(&self, offset: usize) -> &T {
-        assert!(offset + size_of::<T>() <= SEGMENT_BYTES && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: inside the mapping, which lives as long as `self`; only types of atomics and bytes are asked for.
-        unsafe { &*self.map.address().cast::<u8>().add(offset).cast::<T>() }
+        place(&self.map, offset)
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
@@ -201,7 +228,7 @@ impl Telemetry {
         }
         // SAFETY: `room` bytes at `offset` belong to the field (all callers name fields of the layout).
         unsafe {
-            let field = self.map.address().cast::<u8>().add(offset);
+            let field = self.map.address().as_ptr().add(offset);
             std::ptr::copy_nonoverlapping(text.as_ptr(), field, length);
             std::ptr::write_bytes(field.add(length), 0, room - length);
         }
@@ -219,30 +246,27 @@ impl Telemetry {
         Ok(number as u16)
     }
 
-    /// A ring of the segment.
-    ///
-    /// # Safety
-    /// It isn't used after the segment is gone.
-    unsafe fn ring<const N: usize>(&self, head: usize, records: usize) -> Ring<N> {
-        // SAFETY: the caller's promise.
-        unsafe { Ring { head: self.lasting(head), records: self.lasting(records) } }
+    /// What writes the samples of memory, from any thread.
+    pub fn sampler(&self) -> Arc<Sampler> {
+        Arc::clone(&self.sampler)
     }
+}
 
-    /// A place of the segment for as long as the caller keeps the segment.
-    ///
-    /// # Safety
-    /// As above.
-    unsafe fn lasting<T>(&self, offset: usize) -> &'static T {
-        // SAFETY: the caller's promise.
-        unsafe { &*std::ptr::from_ref(self.place(offset)) }
-    }
+/// The samples' ring, which needs no GIL.
+pub struct Sampler {
+    map: Arc<SharedMap>,
+    turn: Mutex<()>,
+}
 
-    /// Note how much memory the arrays in shared memory take.
-    pub fn sample_memory(&self, bytes: u64, blocks: u64) {
-        if self.is_enabled() {
+impl Sampler {
+    /// Note how much shared memory is in use, in how many blocks, and the level of pressure.
+    pub fn sample(&self, bytes: u64, blocks: u64, level: u32) {
+        let enabled: &AtomicU32 = place(&self.map, ENABLED_BYTE);
+        if enabled.load(Ordering::Relaxed) != 0 {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: used at once.
-            let ring: Ring<SAMPLES> = unsafe { self.ring(SAMPLES_HEAD * 8, SAMPLES_AT) };
-            ring.push([clock::now(), bytes, blocks]);
+            let ring: Ring<SAMPLES> = unsafe { ring(&self.map, SAMPLES_HEAD * 8, SAMPLES_AT) };
+            ring.push([clock::now(), bytes, blocks & 0xFFFF_FFFF | u64::from(level) << 32]);
         }
     }
 }
@@ -268,16 +292,16 @@ impl Slot {
         let descriptor = u64::from(backend) | u64::from(lane) << 16 | u64::from(flags) << 32;
         segment.word(at / 8 + 8).store(descriptor, Ordering::Relaxed);
         let backend = usize::from(backend);
+        let map = &segment.map;
         // SAFETY: the slot keeps `telemetry`, and so the segment.
         let it = unsafe {
             Self {
                 telemetry: telemetry.clone_ref(py),
-                counters: segment.lasting(at),
-                enabled: segment.lasting(ENABLED_BYTE),
-                cell: segment.lasting(CELL_BYTE),
-                calls: segment
-                    .ring(BACKENDS_AT + backend * BACKEND_BYTES + 32, CALLS_AT + backend * CALLS * RECORD_BYTES),
-                times: segment.ring(TIMES_HEAD * 8, TIMES_AT),
+                counters: lasting(map, at),
+                enabled: lasting(map, ENABLED_BYTE),
+                cell: lasting(map, CELL_BYTE),
+                calls: ring(map, BACKENDS_AT + backend * BACKEND_BYTES + 32, CALLS_AT + backend * CALLS * RECORD_BYTES),
+                times: ring(map, TIMES_HEAD * 8, TIMES_AT),
                 number: number as u16,
                 paces: segment.paces,
                 mask: AtomicU32::new(0),
@@ -287,10 +311,6 @@ impl Slot {
         it.counters.min.store(u64::MAX, Ordering::Relaxed);
         count.store(number + 1, Ordering::Release);
         Ok(it)
-    }
-
-    pub fn telemetry(&self) -> &Telemetry {
-        self.telemetry.get()
     }
 
     /// Is the call that comes to be timed?
@@ -465,7 +485,7 @@ mod tests {
             it.add_backend("more").unwrap();
         }
         assert!(it.add_backend("one too many").is_err());
-        it.sample_memory(10, 1);
+        it.sampler().sample(10, 1, 0);
         assert_eq!(it.word(SAMPLES_HEAD).load(Ordering::Relaxed), 1);
     }
 

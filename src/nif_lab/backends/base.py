@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import BackendError, BuildError, ToolchainMissing
 
 if TYPE_CHECKING:
-    from .._core import Library, Telemetry
+    from .._core import Library, Memory, Telemetry
 
 __all__ = ["Backend", "Compiler", "find_program", "run", "source_root"]
 
@@ -106,8 +106,8 @@ class Backend(ABC):
         The library appears under its name in one step: a loaded file must never be written in place.
         """
 
-    def open(self, telemetry: Telemetry | None = None) -> Library:
-        """Open the built library; its calls are recorded in ``telemetry``, the Lab's."""
+    def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
+        """Open the built library; its calls are recorded and its results allocated in the Lab's."""
         from .. import _core
 
         if not self.is_built():
@@ -116,4 +116,4 @@ class Backend(ABC):
             except ToolchainMissing as missing:
                 raise BackendError(f"not built: {missing.reason}", missing.cure) from None
             raise BackendError(f"not built: {self.library} is missing", f"nif-lab build {self.name}")
-        return _core.open_library(str(self.library), self.name, telemetry)
+        return _core.open_library(str(self.library), self.name, telemetry, memory)

@@ -23,7 +23,7 @@ from ..errors import BackendError, ToolchainMissing
 from .base import PACKAGE, Backend, Compiler, source_root
 
 if TYPE_CHECKING:
-    from .._core import Library, Owner, Telemetry
+    from .._core import Library, Memory, Owner, Telemetry
 
 __all__ = ["Julia"]
 
@@ -186,8 +186,8 @@ class Julia(Backend):
         shutil.copytree(source / "src", copy / "src")
         shutil.copy(source / "Project.toml", copy)
 
-    def open(self, telemetry: Telemetry | None = None) -> Library:
+    def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
         from .. import _core
 
         owner, address = _runtime()
-        return _core.open_table(address, self.name, owner, telemetry)
+        return _core.open_table(address, self.name, owner, telemetry, memory)

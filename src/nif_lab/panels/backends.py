@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from ..summary import table_html
+from ..text import table_html
 from .base import Panel
 from .style import colour
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..lab import LoadedBackend
 
 __all__ = ["BackendsPanel"]

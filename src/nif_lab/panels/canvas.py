@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from html import escape
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,6 +19,9 @@ from matplotlib.transforms import Affine2D
 from PIL import Image
 
 from .style import THEMES, Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Canvas", "data_url", "themed_image"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from .canvas import themed_image
 from .pictures import performance_grid, performance_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..telemetry import Snapshot
 
 __all__ = ["PerformancePanel"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from ..telemetry import FunctionStats, Snapshot, format_ns
+from ..text import format_ns
 from .canvas import Canvas
 from .style import Theme, colour, title
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..telemetry import FunctionStats, Snapshot
     from ..transfer import Transfer
 
 __all__ = ["bars", "heat_map", "heat_map_text", "performance_grid", "performance_text"]

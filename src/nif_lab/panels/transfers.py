@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from itertools import permutations
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Final
 import ipywidgets as widgets
 import numpy as np
 
-from ..summary import table_html
-from ..telemetry import format_ns
+from ..text import format_ns, table_html
 from .base import Panel
 from .canvas import themed_image
 from .pictures import heat_map, heat_map_text
 from .style import colour, title
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ..lab import LoadedBackend
     from ..transfer import Transfer, TransferMatrix
 

@@ -1,0 +1,284 @@
+//! A shared buffer: one block, owned by languages that are counted.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nif_memory::Handle;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::arrays::Layout;
+use crate::errors::buffer_error;
+use crate::memory::{Block, Common, lock};
+
+/// What a buffer is, apart from its Python object.
+pub struct Shared {
+    /// None once the last owner has released it. Views hold it too: it goes back to its pool with the last of them.
+    block: Mutex<Option<Arc<Block>>>,
+    pub size: usize,
+    handle: Handle,
+    address: usize,
+    /// How often each language owns it; 0 for one that has released it.
+    owners: Mutex<BTreeMap<String, usize>>,
+    /// Does Python hold the buffer, so that somebody could still release it?
+    is_held: AtomicBool,
+}
+
+impl Shared {
+    pub fn owners(&self) -> BTreeMap<String, usize> {
+        lock(&self.owners).clone()
+    }
+
+    fn count(&self) -> usize {
+        lock(&self.owners).values().sum()
+    }
+
+    /// Is there nobody left who could use or release it?
+    pub fn is_orphan(&self) -> bool {
+        !self.is_held.load(Ordering::Acquire) || self.count() == 0
+    }
+
+    /// Let go of the block: how many bytes.
+    pub fn free(&self) -> usize {
+        lock(&self.block).take().map_or(0, |_| self.size)
+    }
+
+    /// A language is gone, with all its counts. Did it own this?
+    pub fn disown(&self, language: &str) -> bool {
+        lock(&self.owners).get_mut(language).is_some_and(|count| std::mem::take(count) > 0)
+    }
+}
+
+/// What an array over a buffer has as its base: it keeps the block.
+#[pyclass(frozen, module = "nif_lab._core")]
+struct BlockKeeper {
+    _block: Arc<Block>,
+}
+
+/// One block of shared memory as an array that languages own together.
+///
+/// It is freed when the last owner has released it and the last NumPy view is gone.
+#[pyclass(frozen, module = "nif_lab", weakref)]
+pub struct SharedBuffer {
+    shared: Arc<Shared>,
+    common: Arc<Common>,
+    /// The array that functions get; None once the last owner has released.
+    array: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Drop for SharedBuffer {
+    fn drop(&mut self) {
+        self.shared.is_held.store(false, Ordering::Release);
+        if self.shared.count() == 0 {
+            self.forget();
+        }
+    }
+}
+
+impl SharedBuffer {
+    pub fn new(
+        py: Python<'_>,
+        common: &Arc<Common>,
+        block: Block,
+        mut layout: Layout,
+        languages: Vec<String>,
+    ) -> PyResult<Self> {
+        let mut owners = BTreeMap::new();
+        for language in languages {
+            *owners.entry(language).or_insert(0) += 1;
+        }
+        let block = Arc::new(block);
+        let keeper = Py::new(py, BlockKeeper { _block: Arc::clone(&block) })?.into_any();
+        let array = layout.view(py, block.address(), true, keeper)?;
+        let shared = Arc::new(Shared {
+            size: block.size(),
+            handle: block.handle(),
+            address: block.address().as_ptr() as usize,
+            block: Mutex::new(Some(block)),
+            owners: Mutex::new(owners),
+            is_held: AtomicBool::new(true),
+        });
+        lock(&common.buffers).insert(shared.handle.generation, Arc::clone(&shared));
+        Ok(Self { shared, common: Arc::clone(common), array: Mutex::new(Some(array)) })
+    }
+
+    /// The array that functions get.
+    pub fn array(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self.shared.count() == 0 {
+            self.close(); // all its owners may be gone
+        }
+        let array = lock(&self.array).as_ref().map(|it| it.clone_ref(py));
+        array.ok_or_else(|| buffer_error(py, "BufferReleased", "this buffer was released by all its owners"))
+    }
+
+    fn forget(&self) {
+        lock(&self.common.buffers).remove(&self.shared.handle.generation);
+        self.shared.free();
+    }
+
+    fn names(&self) -> String {
+        let owners = self.shared.owners();
+        let names: Vec<&str> = owners.iter().filter(|(_, count)| **count > 0).map(|(name, _)| name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+#[pymethods]
+impl SharedBuffer {
+    /// The elements, as a NumPy array over the same memory. It keeps the memory, not the buffer.
+    #[getter(array)]
+    fn view(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        // A view: whoever changes its shape in place doesn't change what functions get.
+        Ok(self.array(py)?.call_method0(py, "view")?)
+    }
+
+    #[pyo3(signature = (dtype=None, copy=None))]
+    fn __array__(&self, py: Python<'_>, dtype: Option<Py<PyAny>>, copy: Option<bool>) -> PyResult<Py<PyAny>> {
+        let view = self.view(py)?;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("dtype", dtype)?;
+        kwargs.set_item("copy", copy)?;
+        Ok(py.import("numpy")?.call_method("array", (view,), Some(&kwargs))?.unbind())
+    }
+
+    #[pyo3(signature = (**options))]
+    fn __dlpack__(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        self.view(py)?.call_method(py, "__dlpack__", (), options)
+    }
+
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        (nif::abi::DEVICE_CPU, 0)
+    }
+
+    unsafe fn __getbuffer__(&self, py: Python<'_>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let array = self.view(py)?;
+        // SAFETY: Python passes a buffer to fill; the array fills it and keeps itself alive in it.
+        if unsafe { ffi::PyObject_GetBuffer(array.as_ptr(), view, flags) } < 0 {
+            return Err(PyErr::take(py).unwrap_or_else(|| PyBufferError::new_err("no buffer")));
+        }
+        Ok(())
+    }
+
+    /// How many owners there are: the sum of their counts.
+    #[getter]
+    fn reference_count(&self) -> usize {
+        self.shared.count()
+    }
+
+    /// How often each language owns the buffer.
+    #[getter]
+    fn owners(&self) -> BTreeMap<String, usize> {
+        self.shared.owners().into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Whether the last owner has released it.
+    #[getter]
+    fn released(&self) -> bool {
+        self.shared.count() == 0
+    }
+
+    /// Size in bytes.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.shared.size
+    }
+
+    /// Segment, generation and offset: what another process is told.
+    #[getter]
+    fn handle(&self) -> (u32, u32, u64) {
+        let handle = self.shared.handle;
+        (handle.segment, handle.generation, handle.offset)
+    }
+
+    /// Address of the first element in this process.
+    #[getter]
+    fn address(&self) -> usize {
+        self.shared.address
+    }
+
+    #[getter]
+    fn shape(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.array(py)?.getattr(py, "shape")
+    }
+
+    #[getter]
+    fn dtype(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.array(py)?.getattr(py, "dtype")
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.array(py)?.bind(py).len()
+    }
+
+    fn __getitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Ok(self.array(py)?.bind(py).get_item(index)?.unbind())
+    }
+
+    fn __setitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.array(py)?.bind(py).set_item(index, value)
+    }
+
+    /// Let a language own the buffer once more.
+    #[pyo3(signature = (language="python"))]
+    fn retain(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.array(py)?;
+        *lock(&self.shared.owners).entry(language.into()).or_insert(0) += 1;
+        Ok(())
+    }
+
+    /// End a language's ownership; the last one frees the memory, as soon as no view of it is left.
+    #[pyo3(signature = (language="python"))]
+    fn release(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.array(py)?;
+        let counted = lock(&self.shared.owners).get_mut(language).map(|count| {
+            let owned = *count > 0;
+            *count = count.saturating_sub(1);
+            owned
+        });
+        let owners = self.names();
+        match counted {
+            Some(true) => {}
+            Some(false) => {
+                let reason = format!("{language} has released this buffer before; its owners are {owners}");
+                return Err(buffer_error(py, "OwnershipError", &reason));
+            }
+            None => {
+                let reason = format!("{language} doesn't own this buffer; its owners are {owners}");
+                return Err(buffer_error(py, "OwnershipError", &reason));
+            }
+        }
+        if owners.is_empty() {
+            self.close();
+        }
+        Ok(())
+    }
+
+    /// Release it for all owners. Nothing happens if that was done before.
+    fn close(&self) {
+        for count in lock(&self.shared.owners).values_mut() {
+            *count = 0;
+        }
+        self.forget();
+        let array = lock(&self.array).take();
+        drop(array);
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, _error: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let Ok(array) = self.array(py) else { return Ok("<SharedBuffer, released>".into()) };
+        let (shape, dtype) = (array.getattr(py, "shape")?, array.getattr(py, "dtype")?);
+        Ok(format!("<SharedBuffer {dtype} {shape}, owned by {}>", self.names()))
+    }
+}

@@ -1,0 +1,406 @@
+"""Shared memory of a Lab: ``lab.memory``.
+
+Arrays and buffers in it are seen by every backend, and by the workers of the isolated lane, without a copy. The core
+(rust/core, rust/memory) allocates; this module is what users see of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from . import _core
+from ._core import MappedFile, SharedBuffer
+from .text import format_bytes, table_html
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import ArrayLike, DTypeLike
+
+__all__ = [
+    "POOLS",
+    "Collections",
+    "MappedFile",
+    "MemoryManager",
+    "MemoryMetrics",
+    "Pool",
+    "PoolMetrics",
+    "Pressure",
+    "SharedBuffer",
+]
+
+Shape = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One size class of the arena.
+
+    Attributes
+    ----------
+    name : str
+        ``"small"``.
+    block_bytes : int
+        The largest block it serves.
+    blocks : int
+        How many of that size have room before it grows; more of them if they are smaller.
+    limit_bytes : int
+        What it may grow to, in bytes. Address space is reserved in steps of ``block_bytes * blocks``, memory is taken
+        when it is touched.
+    """
+
+    name: str
+    block_bytes: int
+    blocks: int
+    limit_bytes: int
+
+
+#: small (<= 4 KiB, 1000 blocks), medium (<= 1 MiB, 100), large (<= 64 MiB, 10; bigger ones by themselves).
+POOLS: Final = (
+    Pool("small", 4 << 10, 1000, 1 << 30),
+    Pool("medium", 1 << 20, 100, 16 << 30),
+    Pool("large", 64 << 20, 10, 1 << 40),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMetrics:
+    """Figures of one pool; bytes unless they say otherwise.
+
+    Attributes
+    ----------
+    name : str
+        Which.
+    capacity : int
+        Address space reserved, in ``segments`` pieces.
+    active, blocks, peak : int
+        Asked for and not released; in how many blocks; the most so far.
+    allocations, releases : int
+        How many there were.
+    committed : int
+        Memory that the system has given.
+    cached : int
+        Part of it in free blocks, kept warm until it is trimmed.
+    metadata : int
+        What the allocator keeps about the blocks, elsewhere.
+    fragmentation : float
+        0 when all free memory is one piece, towards 1 the more pieces it is in.
+    """
+
+    name: str
+    capacity: int
+    segments: int
+    active: int
+    blocks: int
+    peak: int
+    allocations: int
+    releases: int
+    committed: int
+    cached: int
+    metadata: int
+    fragmentation: float
+
+    @property
+    def overhead(self) -> float:
+        """(committed - cached + metadata - active) / active; 0 where nothing is active."""
+        used = self.committed - self.cached + self.metadata
+        return (used - self.active) / self.active if self.active else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collections:
+    """What collections have done: how many there were, the buffers they freed, and their bytes."""
+
+    count: int
+    buffers: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How short the system is of memory.
+
+    Attributes
+    ----------
+    level : str
+        ``"normal"``, ``"high"`` (free blocks are given back) or ``"critical"``.
+    used, limit, available : int
+        Bytes, of the cgroup or machine that is fullest.
+    psi_some_avg10, psi_full_avg10 : float or None
+        Percent of the last 10 s in which some or all tasks waited for memory; None where the kernel doesn't say.
+    source : str
+        Where the figures come from.
+    """
+
+    level: str
+    used: int
+    limit: int
+    available: int
+    psi_some_avg10: float | None
+    psi_full_avg10: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MemoryMetrics:
+    """All figures of a Lab's memory at one instant.
+
+    Attributes
+    ----------
+    pools : tuple of PoolMetrics
+        In order of size.
+    languages : mapping of str to (int, int)
+        Buffers that each language owns, and their bytes.
+    collections : Collections
+        Of buffers whose owners were gone.
+    pressure : Pressure or None
+        As it was last seen; None in the first second.
+    """
+
+    pools: tuple[PoolMetrics, ...]
+    languages: Mapping[str, tuple[int, int]]
+    collections: Collections
+    pressure: Pressure | None
+
+    def _sum(self, field: str) -> int:
+        return sum(int(getattr(it, field)) for it in self.pools)
+
+    @property
+    def active(self) -> int:
+        """Bytes asked for and not released."""
+        return self._sum("active")
+
+    @property
+    def blocks(self) -> int:
+        """Blocks not released."""
+        return self._sum("blocks")
+
+    @property
+    def peak(self) -> int:
+        """The sum of the pools' peaks, in bytes."""
+        return self._sum("peak")
+
+    @property
+    def committed(self) -> int:
+        """Bytes that the system has given."""
+        return self._sum("committed")
+
+    @property
+    def cached(self) -> int:
+        """Bytes of it in free blocks."""
+        return self._sum("cached")
+
+    @property
+    def overhead(self) -> float:
+        """(committed - cached + metadata - active) / active; 0 where nothing is active."""
+        used = self.committed - self.cached + self._sum("metadata")
+        return (used - self.active) / self.active if self.active else 0.0
+
+    def __repr__(self) -> str:
+        lines = [f"{'pool':<10}{'active':>12}{'blocks':>8}{'peak':>12}{'cached':>12}{'overhead':>10}"]
+        lines += [
+            f"{it.name:<10}{format_bytes(it.active):>12}{it.blocks:>8}{format_bytes(it.peak):>12}"
+            f"{format_bytes(it.cached):>12}{it.overhead:>10.1%}"
+            for it in self.pools
+        ]
+        lines += [
+            f"{name}: {count} buffers, {format_bytes(size)}" for name, (count, size) in sorted(self.languages.items())
+        ]
+        if self.pressure:
+            it = self.pressure
+            lines.append(f"pressure {it.level}: {format_bytes(it.used)} of {format_bytes(it.limit)} used ({it.source})")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [it.name, *(format_bytes(n) for n in (it.active, it.peak, it.committed, it.cached)), str(it.blocks),
+             f"{it.overhead:.1%}", f"{it.fragmentation:.0%}"]
+            for it in self.pools
+        ]  # fmt: skip
+        headers = ["pool", "active", "peak", "committed", "of it free", "blocks", "overhead", "fragmentation"]
+        caption = f"pressure: {self.pressure.level}" if self.pressure else ""
+        return table_html(headers, rows, caption=caption)
+
+
+class MemoryManager:
+    """Pools, shared buffers and mapped files: ``lab.memory``.
+
+    Attributes
+    ----------
+    empty, zeros : callable
+        ``empty(shape, dtype=float64)``: an ordinary NumPy array whose memory is a block of a pool, given back when
+        the array is gone. ``zeros`` clears it.
+    pools : tuple of Pool
+        The size classes.
+
+    Parameters
+    ----------
+    pools
+        Size classes in place of `POOLS`, the smallest first.
+    telemetry
+        The Lab's, which gets the samples.
+
+    Examples
+    --------
+    >>> x = lab.memory.empty((1000, 1000), "f4")
+    >>> with lab.memory.allocate(100, "f8", languages=["rust", "zig"]) as buffer:
+    ...     lab.rust.sum(buffer)
+    """
+
+    def __init__(self, pools: Iterable[Pool] = POOLS, telemetry: _core.Telemetry | None = None) -> None:
+        self.pools = tuple(pools)
+        _check(self.pools)
+        rows = [(it.name, it.block_bytes, it.blocks, it.limit_bytes) for it in self.pools]
+        self.core = _core.Memory(rows, telemetry)
+        self.empty = self.core.empty
+        self.zeros = self.core.zeros
+
+    def allocate(
+        self, shape: Shape, dtype: DTypeLike = np.float64, languages: Iterable[str] = ("python",)
+    ) -> SharedBuffer:
+        """Return a buffer of zeros that languages own together.
+
+        Parameters
+        ----------
+        shape
+            An int, or ints.
+        dtype
+            Of the elements; no Python objects.
+        languages
+            Who owns it: the reference count begins with their number, and each ``release(language)`` lowers it.
+
+        Raises
+        ------
+        PoolExhausted
+            When its pool is at its limit, or the system has no memory.
+        """
+        owners = [languages] if isinstance(languages, str) else list(languages)
+        if not owners or not all(isinstance(it, str) and it for it in owners):
+            raise ValueError("languages: expected the name of one language or more")
+        return self.core.allocate(shape, dtype, owners)
+
+    def from_array(self, array: ArrayLike, languages: Iterable[str] = ("python",)) -> SharedBuffer:
+        """Return a buffer with a copy of an array, in row-major order; the only copy there will be."""
+        value = np.asarray(array)
+        buffer = self.allocate(value.shape, value.dtype.newbyteorder("="), languages)
+        buffer.array[...] = value
+        return buffer
+
+    def map_file(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        size: int | None = None,
+        access: str = "read_write",
+        dtype: DTypeLike = np.uint8,
+        shape: Shape | None = None,
+    ) -> MappedFile:
+        """Map a file into memory, as an array that every backend takes.
+
+        Parameters
+        ----------
+        path
+            None for a temporary file that has no name and is gone when it is closed. A file that exists is mapped as
+            it is, or from its beginning up to ``size``; with a size, one that doesn't is made. Links aren't followed.
+        size
+            In bytes; what the shape needs unless given. Its space on the disk is reserved now.
+        access
+            ``"read_only"``, ``"write_only"`` or ``"read_write"``. A write through a read-only mapping is an error in
+            Python and in every backend, and so is reading a write-only one.
+        dtype, shape
+            Of the array; all of the file as bytes unless given.
+
+        Raises
+        ------
+        MappingError
+            When the file can't be made, opened, reserved or mapped: the reason and the cure.
+        """
+        kind = np.dtype(dtype)
+        file = None if path is None else os.fspath(path)
+        if size is None and shape is not None:
+            size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * kind.itemsize
+        create = file is None or (size is not None and not os.path.lexists(file))
+        if create and size is None:
+            raise ValueError("size: how large is the file to be, in bytes? (or give a shape)")
+        if shape is None:
+            length = size if size is not None else os.stat(str(file)).st_size
+            shape = length // kind.itemsize
+        return MappedFile(file, size, access, shape, kind, create)
+
+    def collect(self) -> int:
+        """Free the buffers whose owners are gone; return their bytes. It happens once a second by itself."""
+        return self.core.collect()
+
+    def disown(self, language: str) -> int:
+        """End all that a language owns, because it is gone; return how many buffers that were."""
+        return self.core.disown(language)
+
+    def trim(self) -> int:
+        """Give free blocks back to the system; return the bytes. It happens by itself when memory is short."""
+        return self.core.trim()
+
+    def resolve(self, handle: tuple[int, int, int]) -> tuple[int, int]:
+        """Return the address and size in bytes of the block that a handle means.
+
+        Raises
+        ------
+        HandleError
+            For a freed block, one of another Lab, or a damaged handle.
+        """
+        return self.core.resolve(*handle)
+
+    def metrics(self) -> MemoryMetrics:
+        """Return all figures as they are now."""
+        read: Any = self.core.metrics()
+        return MemoryMetrics(
+            tuple(PoolMetrics(**pool) for pool in read["pools"]),
+            dict(read["languages"]),
+            Collections(*read["collections"]),
+            Pressure(**read["pressure"]) if "pressure" in read else None,
+        )
+
+    def __repr__(self) -> str:
+        return repr(self.metrics())
+
+    def _repr_html_(self) -> str:
+        maps = "".join(self._map(number) for number in range(len(self.pools)))
+        return self.metrics()._repr_html_() + maps
+
+    def _map(self, number: int) -> str:
+        """Draw a pool as a strip for each segment: what is in use, in the order of addresses."""
+        blocks = self.core.blocks(number)
+        strips = []
+        for segment in sorted({it[0] for it in blocks}):
+            mine = [it for it in blocks if it[0] == segment]
+            end = max(offset + size for _, offset, size, _ in mine)
+            parts = "".join(
+                f'<rect x="{600 * offset / end:.2f}" width="{max(600 * size / end, 0.5):.2f}" height="14"/>'
+                for _, offset, size, live in mine
+                if live
+            )
+            live = sum(size for _, _, size, live in mine if live)
+            label = f"{self.pools[number].name}, segment {segment}: {format_bytes(live)} of {format_bytes(end)} in use"
+            strips.append(
+                f'<div>{label}<br><svg role="img" aria-label="{label}" viewBox="0 0 600 14" width="600" height="14" '
+                f'style="max-width:100%;background:color-mix(in srgb, currentColor 15%, transparent)">'
+                f'<g fill="#0072b2">{parts}</g></svg></div>'
+            )
+        return "".join(strips)
+
+
+def _check(pools: tuple[Pool, ...]) -> None:
+    """Refuse pools that can't be: the core takes them as they are."""
+    if not pools:
+        raise ValueError("pools: expected one or more")
+    for pool in pools:
+        if pool.block_bytes < 1 or pool.blocks < 1 or pool.limit_bytes < pool.block_bytes:
+            raise ValueError(f"pool '{pool.name}': expected room for one block or more, and a limit above that")
+    sizes = [pool.block_bytes for pool in pools]
+    if sizes != sorted(set(sizes)):
+        raise ValueError("pools: expected each to serve larger blocks than the one before")
+    if len({pool.name for pool in pools}) != len(pools):
+        raise ValueError("pools: expected different names")
