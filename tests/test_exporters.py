@@ -41,7 +41,7 @@ def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Metric -> (backend, function, lane, quantile if any) -> value, by Prometheus' own parser."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
-        for it in family.samples:
+        for it in family.samples if not family.name.startswith("nif_lab_memory") else ():
             assert list(it.labels)[:3] == ["backend", "function", "lane"]
             assert tuple(it.labels.values()) not in found.get(it.name, {}), "a sample stands twice"
             found.setdefault(it.name, {})[tuple(it.labels.values())] = it.value
@@ -75,6 +75,7 @@ def test_prometheus_families_have_a_type_and_a_meaning(used: Lab) -> None:
         "nif_lab_errors": "counter",
         "nif_lab_recovered": "counter",
         "nif_lab_call_seconds": "summary",
+        **{f"nif_lab_memory_{it}": "gauge" for it in ("active_bytes", "committed_bytes", "cached_bytes", "blocks")},
     }
     assert all(it.documentation for it in families.values())
     assert text.endswith("\n")
@@ -256,3 +257,11 @@ def test_without_opentelemetry_the_error_names_the_cure(used: Lab, monkeypatch: 
         opentelemetry(used.telemetry)
     assert isinstance(caught.value, NifLabError)
     assert isinstance(caught.value, ImportError)
+
+
+def test_prometheus_shows_the_pools() -> None:
+    lab = Lab(["rust"])
+    kept = lab.memory.empty(1000, "u1")
+    families = {it.name: it for it in text_string_to_metric_families(prometheus(lab.snapshot()))}
+    active = {sample.labels["pool"]: sample.value for sample in families["nif_lab_memory_active_bytes"].samples}
+    assert active == {"small": kept.nbytes, "medium": 0, "large": 0}

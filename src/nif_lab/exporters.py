@@ -18,6 +18,7 @@ from .errors import NifLabError
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
+    from .memory import PoolMetrics
     from .telemetry import FunctionStats, History, Snapshot, Telemetry
 
 __all__ = ["ExporterMissing", "opentelemetry", "perfetto", "prometheus", "write_perfetto"]
@@ -27,6 +28,13 @@ COUNTERS: Final[tuple[tuple[str, str, Callable[[FunctionStats], int]], ...]] = (
     ("calls", "Calls made, failed ones included.", lambda it: it.calls),
     ("errors", "Calls that were refused or failed.", lambda it: it.errors),
     ("recovered", "Calls that failed at first and were answered after all.", lambda it: it.recovered),
+)
+#: Name, meaning and value of what is known of each pool.
+GAUGES: Final[tuple[tuple[str, str, Callable[[PoolMetrics], int]], ...]] = (
+    ("active_bytes", "Bytes asked for and not released.", lambda it: it.active),
+    ("committed_bytes", "Bytes that the system has given.", lambda it: it.committed),
+    ("cached_bytes", "Bytes of them in free blocks.", lambda it: it.cached),
+    ("blocks", "Blocks not released.", lambda it: it.blocks),
 )
 #: Which quantiles are known, in seconds.
 QUANTILES: Final[tuple[tuple[str, Callable[[FunctionStats], float]], ...]] = (
@@ -66,6 +74,8 @@ def prometheus(snapshot: Snapshot) -> str:
         Counters ``nif_lab_calls_total``, ``nif_lab_errors_total``, ``nif_lab_recovered_total`` and the summary
         ``nif_lab_call_seconds``, each with the labels ``backend``, ``function`` and ``lane``. The summary is of the
         calls that were timed, so its count may be below that of the calls; its quantiles are NaN before the first.
+        Of the memory, by ``pool``: the gauges ``nif_lab_memory_active_bytes``, ``_committed_bytes``, ``_cached_bytes``
+        and ``_blocks``.
 
     Examples
     --------
@@ -85,6 +95,10 @@ def prometheus(snapshot: Snapshot) -> str:
             lines.append(f"{metric}{_labels(**labels, quantile=quantile)} {known}")
         lines.append(f"{metric}_sum{_labels(**labels)} {it.total_ns / 1e9!r}")
         lines.append(f"{metric}_count{_labels(**labels)} {it.timed}")
+    for name, meaning, read in GAUGES if snapshot.memory else ():
+        metric = f"nif_lab_memory_{name}"
+        lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge"]
+        lines += [f"{metric}{_labels(pool=pool.name)} {read(pool)}" for pool in snapshot.memory.pools]
     return "\n".join(lines) + "\n"
 
 

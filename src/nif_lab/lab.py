@@ -7,6 +7,7 @@ runs.
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -162,8 +163,8 @@ class Lab:
         return getattr(self.backends[backend], function)(*args, **kwargs)
 
     def snapshot(self) -> Snapshot:
-        """Return all counters as they are now."""
-        return self.telemetry.snapshot()
+        """Return all counters, and the figures of the memory, as they are now."""
+        return replace(self.telemetry.snapshot(), memory=self.memory.metrics())
 
     def history(self, last: int = 1000) -> History:
         """Return the last calls: when, what, how long, with what outcome, from which notebook cell."""

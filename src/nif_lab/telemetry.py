@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from .memory import MemoryMetrics
+
 __all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "snapshot_of"]
 
 TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
@@ -94,11 +96,14 @@ class Snapshot:
         Their sum for each backend.
     time : float
         When it was taken, in seconds since the epoch.
+    memory : MemoryMetrics or None
+        Figures of the Lab's pools; None in a snapshot of another process, which has counters only.
     """
 
     functions: tuple[FunctionStats, ...]
     backends: tuple[FunctionStats, ...] = ()
     time: float = field(default_factory=time.time)
+    memory: MemoryMetrics | None = None
 
     def __iter__(self) -> Iterator[FunctionStats]:
         return iter(self.functions)

@@ -285,8 +285,8 @@ impl Layout {
             }
             Borrowed::from_ptr(py, shape)
         };
-        if let Ok(length) = given.extract::<isize>() {
-            return self.set([length as npy_intp]);
+        if given.hasattr("__index__")? {
+            return self.set([given.extract::<isize>()? as npy_intp]);
         }
         if let Ok(lengths) = given.cast::<PyTuple>() {
             for length in lengths.iter_borrowed() {
@@ -294,7 +294,11 @@ impl Layout {
             }
             return Ok(());
         }
-        self.set(given.extract::<Vec<isize>>()?.into_iter().map(|n| n as npy_intp))
+        let lengths: Vec<isize> = given.extract().map_err(|_| {
+            let kind = given.get_type().name().map_or_else(|_| "something else".into(), |name| name.to_string());
+            PyTypeError::new_err(format!("shape: expected an int or a sequence of ints, got {kind}"))
+        })?;
+        self.set(lengths.into_iter().map(|n| n as npy_intp))
     }
 
     fn set(&mut self, lengths: impl IntoIterator<Item = npy_intp>) -> PyResult<()> {
