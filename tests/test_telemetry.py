@@ -294,7 +294,7 @@ def test_what_is_no_segment_is_refused(tmp_path: Path) -> None:
 def test_a_lab_that_is_gone_leaves_nothing_behind() -> None:
     """Neither its segment nor the copy of a library that a panic made it open; in a notebook, no cell event either."""
     code = """
-import gc, os
+import gc, os, time
 from pathlib import Path
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -317,6 +317,9 @@ before = left()
 for _ in range(5):
     use()
     shell.run_cell("1", store_history=True)
+end = time.monotonic() + 5
+while left() != before and time.monotonic() < end:
+    time.sleep(0.01)  # the memory's thread ends by itself
 print(left() == before, len(shell.events.callbacks["pre_run_cell"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

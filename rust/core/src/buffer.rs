@@ -102,7 +102,7 @@ impl SharedBuffer {
             owners: Mutex::new(owners),
             is_held: AtomicBool::new(true),
         });
-        lock(&common.buffers).insert(shared.handle.generation, Arc::clone(&shared));
+        lock(&common.buffers).insert((shared.handle.segment, shared.handle.offset), Arc::clone(&shared));
         Ok(Self { shared, common: Arc::clone(common), array: Mutex::new(Some(array)) })
     }
 
@@ -116,7 +116,7 @@ impl SharedBuffer {
     }
 
     fn forget(&self) {
-        lock(&self.common.buffers).remove(&self.shared.handle.generation);
+        lock(&self.common.buffers).remove(&(self.shared.handle.segment, self.shared.handle.offset));
         self.shared.free();
     }
 
@@ -133,7 +133,7 @@ impl SharedBuffer {
     #[getter(array)]
     fn view(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         // A view: whoever changes its shape in place doesn't change what functions get.
-        Ok(self.array(py)?.call_method0(py, "view")?)
+        self.array(py)?.call_method0(py, "view")
     }
 
     #[pyo3(signature = (dtype=None, copy=None))]
@@ -150,7 +150,8 @@ impl SharedBuffer {
         self.view(py)?.call_method(py, "__dlpack__", (), options)
     }
 
-    fn __dlpack_device__(&self) -> (i32, i32) {
+    #[staticmethod]
+    fn __dlpack_device__() -> (i32, i32) {
         (nif::abi::DEVICE_CPU, 0)
     }
 

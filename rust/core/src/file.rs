@@ -147,7 +147,7 @@ impl MappedFile {
     #[getter(array)]
     fn view(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.readable(py)?;
-        Ok(self.array(py)?.call_method0(py, "view")?)
+        self.array(py)?.call_method0(py, "view")
     }
 
     #[pyo3(signature = (dtype=None, copy=None))]
@@ -185,7 +185,8 @@ impl MappedFile {
         py.detach(|| mapping.0.sync()).map_err(|error| raise(py, &error))
     }
 
-    /// Say how the file is going to be used: "normal", "sequential", "random", "will_need" or "dont_need".
+    /// Say how the file is going to be used: `"normal"`, `"sequential"`, `"random"`,
+    /// `"will_need"` or `"dont_need"`.
     fn advise(&self, py: Python<'_>, advice: &str) -> PyResult<()> {
         let advice = match advice {
             "normal" => Advice::Normal,

@@ -64,7 +64,7 @@ impl Keeper {
 
     /// The system's memory, as it was last seen.
     pub fn pressure(&self) -> Option<Sample> {
-        lock(&self.latest).clone()
+        *lock(&self.latest)
     }
 }
 

@@ -89,8 +89,8 @@ impl Drop for Block {
 /// What the keeper and the Lab both use.
 pub struct Common {
     pub arena: Arc<Arena>,
-    /// Shared buffers with owners, by the generation of their handle.
-    pub buffers: Mutex<BTreeMap<u32, Arc<Shared>>>,
+    /// Shared buffers with owners, by segment and offset.
+    pub buffers: Mutex<BTreeMap<(u32, u64), Arc<Shared>>>,
     pub collected: Mutex<Collected>,
 }
 
@@ -107,7 +107,7 @@ impl Common {
     pub fn collect(&self) -> u64 {
         let gone: Vec<Arc<Shared>> = {
             let mut buffers = lock(&self.buffers);
-            let keys: Vec<u32> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
+            let keys: Vec<(u32, u64)> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
             keys.iter().filter_map(|key| buffers.remove(key)).collect()
         };
         let bytes = gone.iter().map(|it| it.free() as u64).sum();

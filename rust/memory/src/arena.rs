@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::fork;
+use crate::map::SharedMap;
 use crate::pool::{Full, Pool};
 
 /// The last bits of a segment's id say which pool it is of.
@@ -93,7 +94,10 @@ impl fmt::Display for AllocError {
                     write!(f, "no file descriptor is free for a segment of memory; close files or raise `ulimit -n`")
                 }
                 Some(libc::ENOMEM) => {
-                    write!(f, "the system has no address space or memory for a segment; release buffers or raise `ulimit -v`")
+                    write!(
+                        f,
+                        "the system has no address space or memory for a segment; release buffers or raise `ulimit -v`"
+                    )
                 }
                 _ => write!(f, "the system gave no memory: {error}"),
             },
@@ -219,8 +223,15 @@ impl Arena {
         fork::generation() != self.process
     }
 
-    fn places(&self) -> RwLockReadGuard<'_, Vec<Place>> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    /// The pools; none in a child by fork, where a lock may be taken for ever and what it guards half-written.
+    fn ours(&self) -> &[Mutex<Pool>] {
+        if self.is_forked() { &[] } else { &self.pools }
+    }
+
+    fn place(&self, address: usize) -> Option<Place> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        let place = *places[..places.partition_point(|it| it.start <= address)].last()?;
+        (address < place.end).then_some(place)
     }
 
     /// Take a block of `size` bytes, aligned to 64; of zeros if asked for, else with any contents.
@@ -236,7 +247,7 @@ impl Arena {
         let mut pool = lock(&self.pools[index]);
         #[expect(clippy::cast_possible_truncation, reason = "at most 16 pools")]
         let new_id = || SEGMENT.fetch_add(1, Ordering::Relaxed) << POOL_BITS | index as u32;
-        let taken = pool.allocate(size, zeroed, new_id).map_err(|full| match full {
+        let taken = pool.allocate(size, new_id).map_err(|full| match full {
             Full::Os(error) => AllocError::Os(error),
             Full::Limit => AllocError::PoolFull {
                 pool: pool.config.name.clone(),
@@ -247,6 +258,11 @@ impl Arena {
         })?;
         if taken.added {
             self.note(&pool, taken.segment);
+        }
+        drop(pool);
+        if zeroed {
+            // SAFETY: the block is new, and nobody else knows it yet. At no size would fresh pages be quicker.
+            unsafe { taken.address.write_bytes(0, taken.dirty) };
         }
         let handle = Handle { segment: taken.segment, generation: taken.generation, offset: taken.offset as u64 };
         Ok(Block { address: taken.address, size, handle })
@@ -276,12 +292,17 @@ impl Arena {
     pub fn release(&self, handle: Handle) -> Result<(), HandleError> {
         let offset = usize::try_from(handle.offset).map_err(|_| HandleError::Unknown)?;
         let mut pool = self.pool(handle.segment)?;
-        if let Some(own) = pool.release(handle.segment, handle.generation, offset)? {
+        let own = pool.release(handle.segment, handle.generation, offset)?;
+        self.forget(own);
+        Ok(())
+    }
+
+    /// Nobody finds the segment any more, then it goes.
+    fn forget(&self, own: Option<SharedMap>) {
+        if let Some(own) = own {
             let start = own.address().as_ptr() as usize;
             self.places.write().unwrap_or_else(PoisonError::into_inner).retain(|it| it.start != start);
-            drop(pool);
         }
-        Ok(())
     }
 
     /// Release the block that begins at an address.
@@ -291,8 +312,14 @@ impl Arena {
     /// When none does.
     pub fn release_at(&self, address: NonNull<u8>) -> Result<(), HandleError> {
         let address = address.as_ptr() as usize;
-        let (handle, inside) = self.find(address, 0).ok_or(HandleError::Unknown)?;
-        if inside == 0 { self.release(handle) } else { Err(HandleError::Unknown) }
+        if self.is_forked() {
+            return Err(HandleError::Forked);
+        }
+        let Place { start, segment, .. } = self.place(address).ok_or(HandleError::Unknown)?;
+        let mut pool = self.pool(segment)?;
+        let own = pool.release_at(segment, address - start)?;
+        self.forget(own);
+        Ok(())
     }
 
     /// Where a handle leads: the address and the size in bytes.
@@ -311,13 +338,7 @@ impl Arena {
         if self.is_forked() {
             return None;
         }
-        let Place { start, end, segment } = {
-            let places = self.places();
-            *places[..places.partition_point(|it| it.start <= address)].last()?
-        };
-        if address >= end {
-            return None;
-        }
+        let Place { start, segment, .. } = self.place(address)?;
         let (generation, offset, length) = self.pool(segment).ok()?.find(segment, address - start)?;
         let inside = address - start - offset;
         let fits = inside.checked_add(size).is_some_and(|last| last <= length.max(1));
@@ -333,35 +354,44 @@ impl Arena {
             let all = pool.segments().map(|(id, map)| SegmentInfo { id, fd: map.file().as_raw_fd(), size: map.size() });
             all.collect::<Vec<_>>()
         };
-        self.pools.iter().flat_map(of).collect()
+        self.ours().iter().flat_map(of).collect()
     }
 
     /// Give free memory back to the system: how many bytes.
     pub fn trim(&self) -> usize {
-        if self.is_forked() { 0 } else { self.pools.iter().map(|it| lock(it).trim()).sum() }
+        self.ours().iter().map(|it| lock(it).trim()).sum()
     }
 
     /// To be called about once a second: trims pools that nobody has used for ten.
     pub fn age(&self) -> usize {
-        if self.is_forked() { 0 } else { self.pools.iter().map(|it| lock(it).age()).sum() }
+        self.ours().iter().map(|it| lock(it).age()).sum()
     }
 
     /// Bytes asked for and not released, and in how many blocks.
     #[must_use]
     pub fn active(&self) -> (usize, usize) {
-        let sums = self.pools.iter().map(|it| lock(it).active());
+        let sums = self.ours().iter().map(|it| lock(it).active());
         sums.fold((0, 0), |(bytes, blocks), (b, n)| (bytes + b, blocks + n))
     }
 
-    /// Figures of every pool, in order.
+    /// Figures of every pool, in order; none in a child by fork.
     #[must_use]
     pub fn metrics(&self) -> Vec<PoolMetrics> {
-        self.pools.iter().map(|it| lock(it).metrics()).collect()
+        self.ours().iter().map(|it| lock(it).metrics()).collect()
     }
 
     /// The pieces of a pool in the order of addresses; empty for a pool that isn't there.
     #[must_use]
     pub fn blocks(&self, pool: usize) -> Vec<BlockInfo> {
-        self.pools.get(pool).map_or_else(Vec::new, |it| lock(it).blocks())
+        self.ours().get(pool).map_or_else(Vec::new, |it| lock(it).blocks())
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            // What another thread was just changing in the parent can't be taken apart here.
+            std::mem::forget(std::mem::take(&mut self.pools));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! listed by size, so that allocation, release and joining take constant time. Whoever can write to the segment can't
 //! damage any of this.
 
+use std::collections::TryReserveError;
+
 /// No piece.
 const NONE: u32 = u32::MAX;
 /// Lists for the sizes of one octave.
@@ -29,7 +31,7 @@ pub struct Piece {
     pub requested: usize,
 }
 
-const _: () = assert!(size_of::<Piece>() + size_of::<u32>() <= 64, "what is kept for a block");
+const _: () = assert!(size_of::<Piece>() * 5 / 4 + size_of::<u32>() <= 64, "what is kept for a block");
 
 impl Piece {
     pub fn is_live(&self) -> bool {
@@ -62,17 +64,23 @@ fn list_of(size: u32) -> (u32, u32) {
 }
 
 impl Heap {
-    pub fn new(size: u32) -> Self {
-        let mut heap = Self {
-            pieces: Vec::new(),
-            unused: NONE,
-            octaves: 0,
-            steps: [0; OCTAVES as usize],
-            lists: vec![[NONE; STEPS as usize]; OCTAVES as usize],
-        };
+    pub fn new(size: u32) -> Result<Self, TryReserveError> {
+        let mut lists = Vec::new();
+        lists.try_reserve_exact(OCTAVES as usize)?;
+        lists.resize(OCTAVES as usize, [NONE; STEPS as usize]);
+        let mut heap = Self { pieces: Vec::new(), unused: NONE, octaves: 0, steps: [0; OCTAVES as usize], lists };
+        heap.reserve()?;
         let whole = heap.add(0, size, 0);
         heap.list(whole);
-        heap
+        Ok(heap)
+    }
+
+    /// Make room for one more piece. It grows by a quarter: more would be kept in vain.
+    fn reserve(&mut self) -> Result<(), TryReserveError> {
+        if self.unused == NONE && self.pieces.len() == self.pieces.capacity() {
+            self.pieces.try_reserve_exact((self.pieces.len() / 4).max(64))?;
+        }
+        Ok(())
     }
 
     fn get(&mut self, index: u32) -> &mut Piece {
@@ -85,7 +93,9 @@ impl Heap {
 
     /// Bytes that all this takes.
     pub fn metadata(&self) -> usize {
-        self.pieces.len() * size_of::<Piece>() + self.lists.len() * size_of::<[u32; STEPS as usize]>() + size_of::<Self>()
+        self.pieces.capacity() * size_of::<Piece>()
+            + self.lists.len() * size_of::<[u32; STEPS as usize]>()
+            + size_of::<Self>()
     }
 
     /// All pieces in the order of their offsets.
@@ -100,6 +110,7 @@ impl Heap {
         })
     }
 
+    /// There is room: `reserve` was called.
     fn add(&mut self, offset: u32, size: u32, dirty_to: u32) -> u32 {
         let piece = Piece {
             offset,
@@ -181,8 +192,9 @@ impl Heap {
         Some(self.lists[octave as usize][steps.trailing_zeros() as usize])
     }
 
-    /// Take a piece of this size.
+    /// Take a piece of this size. None either if there is no memory for what is kept about the rest.
     pub fn allocate(&mut self, size: u32) -> Option<u32> {
+        self.reserve().ok()?;
         let index = self.find(size)?;
         self.unlist(index);
         let whole = *self.get(index);

@@ -84,6 +84,7 @@ impl SharedMap {
     }
 
     /// Give the pages of a range, whose ends lie between pages, back to the system; they read as zeros.
+    #[must_use]
     pub fn punch(&self, offset: usize, size: usize) -> bool {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let (Ok(offset), Ok(size)) = (libc::off_t::try_from(offset), libc::off_t::try_from(size)) else { return false };

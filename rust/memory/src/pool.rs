@@ -1,5 +1,6 @@
 //! One size class: its segments, and which block lies where.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +11,7 @@ use crate::heap::{Heap, Piece};
 use crate::map::SharedMap;
 
 const PAGE: usize = 4096;
-const GRANULES_PER_PAGE: u32 = (PAGE / ALIGNMENT) as u32;
+const GRANULES_PER_PAGE: usize = PAGE / ALIGNMENT;
 
 /// Sizes whose last released blocks are held back, and how many of each.
 const HELD_SIZES: usize = 64;
@@ -39,12 +40,25 @@ fn bytes(granules: u32) -> usize {
     granules as usize * ALIGNMENT
 }
 
+/// So many zeros, whose pages aren't there until they are written.
+fn zeros(count: usize) -> Option<Box<[u32]>> {
+    let layout = Layout::array::<u32>(count).ok().filter(|it| it.size() > 0)?;
+    #[expect(clippy::cast_ptr_alignment, reason = "the layout asks for it")]
+    // SAFETY: the layout has a size; zeros are numbers; the box frees it with the same layout.
+    unsafe {
+        let first = NonNull::new(alloc_zeroed(layout).cast::<u32>())?;
+        Some(Box::from_raw(NonNull::slice_from_raw_parts(first, count).as_ptr()))
+    }
+}
+
 struct Segment {
     id: u32,
     map: SharedMap,
     heap: Heap,
+    /// Made for one block that is larger than the pool's others; it goes with it.
+    is_own: bool,
     /// For each place where a block may begin the piece that begins there, plus one; 0 for none.
-    starts: Vec<u32>,
+    starts: Box<[u32]>,
 }
 
 /// Released blocks of one size that are held back: segment and piece.
@@ -79,6 +93,8 @@ pub struct Taken {
     pub offset: usize,
     /// A segment that was added for it.
     pub added: bool,
+    /// How many of its bytes, from the first on, may be other than zero.
+    pub dirty: usize,
 }
 
 pub enum Full {
@@ -119,32 +135,20 @@ impl Pool {
     }
 
     /// Take a block; `new_id` names a segment if one has to be added.
-    pub fn allocate(&mut self, size: usize, zeroed: bool, new_id: impl FnOnce() -> u32) -> Result<Taken, Full> {
+    pub fn allocate(&mut self, size: usize, new_id: impl FnOnce() -> u32) -> Result<Taken, Full> {
         let wanted = granules(size).ok_or(Full::Limit)?;
-        let (found, added) = match self.take_held(wanted).or_else(|| self.take(wanted)) {
-            Some(found) => (found, false),
-            None => {
-                self.let_all_go();
-                match self.take(wanted) {
-                    Some(found) => (found, false),
-                    None => {
-                        self.grow(size, new_id)?;
-                        (self.take(wanted).ok_or(Full::Limit)?, true)
-                    }
-                }
-            }
+        let found = if size > self.config.block_bytes { None } else { self.take_any(wanted) };
+        let added = found.is_none();
+        let (segment, index) = match found {
+            Some(found) => found,
+            None => self.grow(size, wanted, new_id)?,
         };
-        let (segment, index) = found;
         let segment = &mut self.segments[segment];
         let Piece { offset, dirty_to, .. } = *segment.heap.piece(index);
         let place = bytes(offset);
         // SAFETY: the piece lies inside the segment, and nobody else uses it.
         let address = unsafe { segment.map.address().add(place) };
-        if zeroed && dirty_to > offset {
-            let dirty = bytes(dirty_to - offset).min(size);
-            // SAFETY: as above.
-            unsafe { std::ptr::write_bytes(address.as_ptr(), 0, dirty) };
-        }
+        let dirty = bytes(dirty_to.saturating_sub(offset)).min(size);
         let generation = next_generation();
         segment.heap.occupy(index, generation, size);
         segment.starts[(offset >> self.spacing) as usize] = index + 1;
@@ -152,7 +156,7 @@ impl Pool {
         self.active_blocks += 1;
         self.peak_bytes = self.peak_bytes.max(self.active_bytes);
         self.allocations += 1;
-        Ok(Taken { address, segment: segment.id, generation, offset: place, added })
+        Ok(Taken { address, segment: segment.id, generation, offset: place, added, dirty })
     }
 
     fn slot(size: u32) -> usize {
@@ -171,7 +175,16 @@ impl Pool {
     }
 
     fn take(&mut self, size: u32) -> Option<(usize, u32)> {
-        self.segments.iter_mut().enumerate().find_map(|(i, it)| Some((i, it.heap.allocate(size)?)))
+        let mut shared = self.segments.iter_mut().enumerate().filter(|(_, it)| !it.is_own);
+        shared.find_map(|(i, it)| Some((i, it.heap.allocate(size)?)))
+    }
+
+    /// A piece out of what there is, at last with all that was held back.
+    fn take_any(&mut self, size: u32) -> Option<(usize, u32)> {
+        self.take_held(size).or_else(|| self.take(size)).or_else(|| {
+            self.let_all_go();
+            self.take(size)
+        })
     }
 
     /// Give up what is held back, so that it joins its neighbours.
@@ -184,29 +197,35 @@ impl Pool {
         }
     }
 
-    fn grow(&mut self, size: usize, new_id: impl FnOnce() -> u32) -> Result<(), Full> {
-        let usual = self.config.block_bytes.saturating_mul(self.config.blocks);
-        let own = size > self.config.block_bytes;
-        let length = if own { size } else { usual }.next_multiple_of(PAGE);
+    /// Add a segment, and take its first piece.
+    fn grow(&mut self, size: usize, wanted: u32, new_id: impl FnOnce() -> u32) -> Result<(usize, u32), Full> {
+        let no_memory = || Full::Os(io::Error::from_raw_os_error(libc::ENOMEM));
+        let usual = self.config.block_bytes.checked_mul(self.config.blocks);
+        let is_own = size > self.config.block_bytes;
+        let length = if is_own { Some(size) } else { usual };
+        let length = length.and_then(|it| it.checked_next_multiple_of(PAGE)).ok_or(Full::Limit)?;
         if self.capacity().saturating_add(length) > self.config.limit_bytes {
             return Err(Full::Limit);
         }
         let total = u32::try_from(length / ALIGNMENT).map_err(|_| Full::Limit)?;
         let map = SharedMap::new(c"nif_lab memory", length).map_err(Full::Os)?;
-        if own {
+        if is_own {
             map.prefer_huge_pages();
         }
-        let starts = vec![0; (total >> self.spacing) as usize + 1];
-        self.segments.push(Segment { id: new_id(), map, heap: Heap::new(total), starts });
-        Ok(())
+        let starts = zeros((total >> self.spacing) as usize + 1).ok_or_else(no_memory)?;
+        let mut heap = Heap::new(total).map_err(|_| no_memory())?;
+        self.segments.try_reserve(1).map_err(|_| no_memory())?;
+        let index = heap.allocate(wanted).ok_or_else(no_memory)?;
+        self.segments.push(Segment { id: new_id(), map, heap, is_own, starts });
+        Ok((self.segments.len() - 1, index))
     }
 
     fn find_segment(&self, id: u32) -> Option<usize> {
         self.segments.iter().position(|it| it.id == id)
     }
 
-    /// The segment and piece of a live block.
-    fn look_up(&self, id: u32, generation: u32, offset: usize) -> Result<(usize, u32), HandleError> {
+    /// The segment and piece of the live block that begins at a byte of a segment.
+    fn block_at(&self, id: u32, offset: usize) -> Result<(usize, u32), HandleError> {
         let segment = self.find_segment(id).ok_or(HandleError::Unknown)?;
         if !offset.is_multiple_of(ALIGNMENT) || offset >= self.segments[segment].map.size() {
             return Err(HandleError::Unknown);
@@ -215,10 +234,14 @@ impl Pool {
         let offset = u32::try_from(offset / ALIGNMENT).map_err(|_| HandleError::Unknown)?;
         let index = it.starts[(offset >> self.spacing) as usize].checked_sub(1).ok_or(HandleError::Stale)?;
         let piece = it.heap.piece(index);
-        if piece.offset != offset || piece.generation != generation || generation == 0 {
-            return Err(HandleError::Stale);
-        }
-        Ok((segment, index))
+        if piece.offset == offset && piece.is_live() { Ok((segment, index)) } else { Err(HandleError::Stale) }
+    }
+
+    /// The same, if it is of this generation.
+    fn look_up(&self, id: u32, generation: u32, offset: usize) -> Result<(usize, u32), HandleError> {
+        let (segment, index) = self.block_at(id, offset)?;
+        let is_it = self.segments[segment].heap.piece(index).generation == generation;
+        if is_it { Ok((segment, index)) } else { Err(HandleError::Stale) }
     }
 
     pub fn resolve(&self, id: u32, generation: u32, offset: usize) -> Result<(NonNull<u8>, usize), HandleError> {
@@ -240,14 +263,24 @@ impl Pool {
     /// Release a block; the segment if it was the block's own and is gone now.
     pub fn release(&mut self, id: u32, generation: u32, offset: usize) -> Result<Option<SharedMap>, HandleError> {
         let (segment, index) = self.look_up(id, generation, offset)?;
+        Ok(self.free(segment, index))
+    }
+
+    /// The same, of whatever generation.
+    pub fn release_at(&mut self, id: u32, offset: usize) -> Result<Option<SharedMap>, HandleError> {
+        let (segment, index) = self.block_at(id, offset)?;
+        Ok(self.free(segment, index))
+    }
+
+    fn free(&mut self, segment: usize, index: u32) -> Option<SharedMap> {
         let it = &mut self.segments[segment];
         let Piece { offset, size, requested, .. } = *it.heap.piece(index);
         it.starts[(offset >> self.spacing) as usize] = 0;
         self.active_bytes -= requested;
         self.active_blocks -= 1;
         self.releases += 1;
-        if requested > self.config.block_bytes {
-            return Ok(Some(self.remove(segment)));
+        if it.is_own {
+            return Some(self.remove(segment));
         }
         let held = &mut self.held[Self::slot(size)];
         if held.count > 0 && held.size != size {
@@ -259,13 +292,13 @@ impl Pool {
         }
         if held.count == HELD_EACH {
             self.segments[segment].heap.let_go(index);
-            return Ok(None);
+            return None;
         }
         held.size = size;
         held.blocks[held.count] = (u32::try_from(segment).unwrap_or(0), index);
         held.count += 1;
         self.segments[segment].heap.hold(index);
-        Ok(None)
+        None
     }
 
     /// Take out a segment; the last one takes its place in the list.
@@ -286,8 +319,11 @@ impl Pool {
         self.let_all_go();
         let mut given = 0;
         for Segment { map, heap, .. } in &mut self.segments {
-            let dirty: Vec<(u32, Piece)> =
-                heap.iter().filter(|(_, it)| !it.is_live() && it.dirty_to > it.offset).map(|(i, it)| (i, *it)).collect();
+            let dirty: Vec<(u32, Piece)> = heap
+                .iter()
+                .filter(|(_, it)| !it.is_live() && it.dirty_to > it.offset)
+                .map(|(i, it)| (i, *it))
+                .collect();
             if dirty.is_empty() {
                 continue;
             }
@@ -338,7 +374,8 @@ impl Pool {
             let mut table_next = 0;
             for (_, piece) in segment.heap.iter() {
                 if piece.is_live() {
-                    let (first, last) = (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
+                    let (first, last) =
+                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
                     live_pages += (last + 1).saturating_sub(first.max(next));
                     next = next.max(last + 1);
                 } else if piece.dirty_to > piece.offset {
