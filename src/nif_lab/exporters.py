@@ -95,10 +95,11 @@ def prometheus(snapshot: Snapshot) -> str:
             lines.append(f"{metric}{_labels(**labels, quantile=quantile)} {known}")
         lines.append(f"{metric}_sum{_labels(**labels)} {it.total_ns / 1e9!r}")
         lines.append(f"{metric}_count{_labels(**labels)} {it.timed}")
-    for name, meaning, read in GAUGES if snapshot.memory else ():
+    pools = snapshot.memory.pools if snapshot.memory else ()
+    for name, meaning, read in GAUGES if pools else ():
         metric = f"nif_lab_memory_{name}"
         lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge"]
-        lines += [f"{metric}{_labels(pool=pool.name)} {read(pool)}" for pool in snapshot.memory.pools]
+        lines += [f"{metric}{_labels(pool=pool.name)} {read(pool)}" for pool in pools]
     return "\n".join(lines) + "\n"
 
 
