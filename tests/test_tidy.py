@@ -28,6 +28,7 @@ LAYERS = {
     "backends": 2,
     "summary": 3,
     "build": 3,
+    "codecs": 3,
     "transfer": 3,
     "lab": 3,
     "panels": 4,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import backends as languages
 from . import summary
 from . import transfer as transfers
+from .codecs import Wire
 from .errors import BackendError, BackendNotLoaded
 from .memory import POOLS, MemoryManager, Pool
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
@@ -124,6 +125,8 @@ class Lab:
         Pools, shared buffers and mapped files.
     telemetry : Telemetry
         What was called, how often and how long.
+    wire : Wire
+        Values as frames and back, by the codec of any language.
 
     Examples
     --------
@@ -139,6 +142,7 @@ class Lab:
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(
             {name: LoadedBackend(languages.find(name), self.telemetry, self.memory) for name in wanted}
         )
+        self.wire = Wire(self.backends, self.memory)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nif_lab.errors import NifError, NifPanic, NifTypeError, NifValueError
+from nif_lab.wire import WireError, decode_nodes, encode_nodes
+from nif_lab.wire.schema import COLUMNS, LIVE
 
 Array = npt.NDArray[Any]
 
@@ -267,7 +269,41 @@ def _panic(message: str) -> Refusal:
     return Refusal(NifPanic, None, "")
 
 
+def _octets(value: Any) -> Array:
+    return np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value.reshape(-1).view(np.uint8)
+
+
+def _columns(name: str, table: Array, expected: int) -> Refusal | None:
+    width = table.shape[1]
+    reason = f"expected {expected} columns, got {width}"
+    return None if width == expected else Refusal(NifValueError, name, reason)
+
+
+def _by_reference(codec: Callable[..., object], *arguments: Any, **options: Any) -> Refusal | None:
+    """Tell what Python's codec says, in a native one's words: without the details it adds."""
+    try:
+        codec(*arguments, **options)
+    except WireError as error:
+        return Refusal(NifValueError, None, str(error).removesuffix(f": {error.detail}"))
+    return None
+
+
+def _decode(frame: Any, dialect: int, version: int, live: Array) -> Refusal | None:
+    if wrong := _columns("live", live, len(LIVE)):
+        return wrong
+    return _by_reference(decode_nodes, _octets(frame), int(dialect), int(version), live.tolist())
+
+
+def _encode(nodes: Array, data: Any, dialect: int, version: int, alignment: int, checksum: bool) -> Refusal | None:
+    if wrong := _columns("nodes", nodes, len(COLUMNS)):
+        return wrong
+    data, dialect, version, alignment = _octets(data), int(dialect), int(version), int(alignment)
+    return _by_reference(encode_nodes, nodes, data, dialect, version, alignment, checksum=checksum)
+
+
 OWN_CHECKS: Final[Mapping[str, Callable[..., Refusal | None]]] = {
+    "decode": _decode,
+    "encode": _encode,
     "error_value": _error_value,
     "hillshade": _hillshade,
     "histogram": _histogram,

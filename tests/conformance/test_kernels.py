@@ -93,7 +93,7 @@ def answer(backend: LoadedBackend, name: str, arguments: tuple[Any, ...]) -> Any
 
 
 def test_there_are_cases_for_every_kernel() -> None:
-    rooms = {"address", "layout", "write"}
+    rooms = {"address", "decode", "encode", "layout", "write"}
     assert MAKE.keys() == {name for name, f in FUNCTIONS.items() if "FAULT" not in f.flag_names} - rooms
 
 

@@ -19,7 +19,17 @@ SHAPES = [(), (0,), (1,), (7,), (3, 4), (0, 4), (4, 0), (2, 1, 3), (2, 3, 4, 5),
 def test_the_documentation_has_tables() -> None:
     """The tables are parsed; an empty one would make every test below pass."""
     assert len(FUNCTIONS) >= 20
-    assert {"dot", "mandelbrot", "layout", "write", "address", "error_value", "divide"} <= FUNCTIONS.keys()
+    assert {
+        "dot",
+        "mandelbrot",
+        "layout",
+        "write",
+        "address",
+        "decode",
+        "encode",
+        "error_value",
+        "divide",
+    } <= FUNCTIONS.keys()
     assert FUNCTIONS["mandelbrot"].flag_names == {"LONG", "IDEMPOTENT", "POLLS_CANCEL"}
     assert FUNCTIONS["divide"].flag_names == {"FAULT"}
 

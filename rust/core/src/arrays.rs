@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nif_memory::{AllocError, Arena};
 use numpy::PY_ARRAY_API;
 use numpy::npyffi::{
-    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE, PyArray_Descr, PyArrayObject,
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE, PyArray_Descr, PyArrayObject,
     PyDataType_ELSIZE, PyDataType_FLAGS, npy_intp,
 };
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
@@ -174,6 +174,7 @@ pub struct Layout {
     /// All lengths, where there are more than a few.
     many: Vec<npy_intp>,
     axes: usize,
+    order: c_int,
     pub bytes: usize,
 }
 
@@ -191,7 +192,7 @@ impl Layout {
     /// `descr` is a dtype; the layout takes over one reference.
     #[inline]
     unsafe fn new(descr: *mut PyArray_Descr) -> Self {
-        Self { descr, few: [0; FEW], many: Vec::new(), axes: 0, bytes: 0 }
+        Self { descr, few: [0; FEW], many: Vec::new(), axes: 0, order: NPY_ARRAY_C_CONTIGUOUS, bytes: 0 }
     }
 
     /// Float64 elements, and no axes yet.
@@ -324,7 +325,7 @@ impl Layout {
     /// quick function costs more than the function: it is written in parts and read as a whole.)
     #[inline]
     fn array_at(&mut self, py: Python<'_>, data: NonNull<u8>, writable: bool) -> Option<Py<PyAny>> {
-        let flags = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
+        let flags = self.order | NPY_ARRAY_ALIGNED | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
         // SAFETY: the memory is large enough for the layout; NumPy takes over one reference to the dtype.
         unsafe {
             ffi::Py_INCREF(self.descr.cast());
@@ -342,6 +343,11 @@ impl Layout {
             );
             Some(Bound::from_owned_ptr_or_opt(py, array)?.unbind())
         }
+    }
+
+    /// Column-major instead of row-major.
+    pub fn set_column_major(&mut self) {
+        self.order = NPY_ARRAY_F_CONTIGUOUS;
     }
 
     /// An array over memory that `keeper` keeps.

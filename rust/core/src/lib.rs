@@ -19,6 +19,7 @@ mod dtype;
 mod errors;
 mod file;
 mod frame;
+mod frames;
 mod host;
 mod interrupt;
 mod julia;
@@ -54,6 +55,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(library::host_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(frames::view_frame, module)?)?;
     module.add_function(wrap_pyfunction!(julia::start_julia, module)?)?;
     Ok(())
 }

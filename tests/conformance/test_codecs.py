@@ -1,0 +1,192 @@
+"""One protocol, five codecs: the natives against the Python reference, on good frames and bad ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from nif_lab import Lab, wire
+from nif_lab.wire.schema import COLUMNS, DIALECTS, LIVE
+
+if TYPE_CHECKING:
+    from nif_lab.lab import LoadedBackend
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+RECORDS = [
+    wire.NeuralNetwork(
+        (
+            wire.Layer(np.arange(6.0).reshape(2, 3), np.array([0.5, -1.0]), "relu"),
+            wire.Layer(np.ones((1, 2), "f4"), np.zeros(1, "f4"), "sigmoid"),
+        ),
+        "net",
+    ),
+    wire.TensorOperation("matmul", (wire.Operand((3, 4), "float32"), wire.Operand((4, 0), "float64"))),
+    wire.KernelDescriptor("dot", (1, 2, 3), (32, 1, 1), {"µ": 1.5, "n": 7, "x": np.arange(5.0), "flag": True}),
+]
+VALUES = [
+    1.5, -3, True, np.float32(2.5), np.int32(-7), np.nan, -0.0,
+    *(np.arange(n, dtype=t) for n in (0, 1, 7, 100) for t in ("f4", "f8", "i4", "i8", "c8", "c16")),
+    *(np.arange(24, dtype=t).reshape(shape) for shape in ((4, 6), (2, 3, 4)) for t in ("f4", "f8")),
+    np.zeros((0, 5)), np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    *RECORDS,
+]  # fmt: skip
+LAYOUTS = [*((dialect, 1, alignment) for dialect in DIALECTS for alignment in (1, 8, 64)), ("rust", 2, 8)]
+NO_HANDLES = np.empty((0, len(LIVE)), np.int64)
+
+
+def answer(function: Any, *arguments: Any) -> Any:
+    """Return what a codec says: the bytes or numbers, or the refusal's text."""
+    try:
+        return np.asarray(function(*arguments))
+    except Exception as error:  # both sides' refusals are compared as text
+        text = getattr(error, "reason", None) or str(error)
+        detail = getattr(error, "detail", "")
+        return text.removesuffix(f": {detail}") if isinstance(error, wire.WireError) else text
+
+
+def check_decode(backend: LoadedBackend, frame: np.ndarray, dialect: str, version: int, live: np.ndarray) -> None:
+    """Fail unless a native codec and the reference say the same of a frame."""
+    native = answer(backend.decode, frame, DIALECTS[dialect].code, version, live)
+    expected = answer(wire.decode_nodes, frame, dialect, version, live.tolist())
+    if isinstance(native, str) or isinstance(expected, str):
+        assert native is expected or str(native) == str(expected), (frame.tobytes().hex(), dialect, version)
+    else:
+        assert np.array_equal(native, expected), (frame.tobytes().hex(), dialect, version)
+
+
+def frames() -> list[tuple[np.ndarray, str, int]]:
+    """Make a frame of every value in every layout that has it."""
+    made = []
+    for value in VALUES:
+        for dialect, version, alignment in LAYOUTS:
+            for checksum in (True, False) if version == 2 else (True,):
+                try:
+                    frame = wire.encode(value, dialect, version, alignment, checksum=checksum)
+                except wire.WireError:
+                    continue  # version 1 has no such type
+                made.append((np.frombuffer(frame, np.uint8), dialect, version))
+    return made
+
+
+def test_golden_frames_are_read_alike(backend: LoadedBackend) -> None:
+    files = sorted(GOLDEN.glob("*.bin"))
+    assert files
+    index = json.loads((GOLDEN / "index.json").read_text("utf-8"))
+    assert len(index) >= len(files)
+    for file in files:
+        frame = np.fromfile(file, np.uint8)
+        for dialect in DIALECTS:
+            for version in (0, 1, 2):
+                check_decode(backend, frame, dialect, version, NO_HANDLES)
+
+
+def test_every_value_is_written_alike(backend: LoadedBackend) -> None:
+    for value in VALUES:
+        for dialect, version, alignment in LAYOUTS:
+            nodes, data = wire.flatten(value, dialect, version)
+            data = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
+            for checksum in (True, False):
+                native = answer(backend.encode, nodes, data, DIALECTS[dialect].code, version, alignment, checksum)
+                expected = answer(
+                    lambda *given, sum_=checksum: np.frombuffer(wire.encode_nodes(*given, checksum=sum_), np.uint8),
+                    nodes, data, dialect, version, alignment,
+                )  # fmt: skip
+                if isinstance(expected, str):
+                    assert native == expected
+                else:
+                    lead = len(native) - len(expected)
+                    assert 0 <= lead < 64
+                    assert not native[:lead].any()
+                    assert np.array_equal(native[lead:], expected)
+
+
+def test_every_frame_is_read_alike(backend: LoadedBackend) -> None:
+    for frame, dialect, version in frames():
+        for asked in (version, 0):
+            check_decode(backend, frame, dialect, asked, NO_HANDLES)
+        for other in DIALECTS:
+            check_decode(backend, frame, other, version, NO_HANDLES)
+
+
+def test_every_beginning_of_a_frame_is_refused_alike(backend: LoadedBackend) -> None:
+    for frame, dialect, version in frames()[::3]:
+        for length in range(min(len(frame), 200)):
+            check_decode(backend, frame[:length].copy(), dialect, version, NO_HANDLES)
+
+
+def test_damaged_frames_are_judged_alike(backend: LoadedBackend, rng: np.random.Generator) -> None:
+    """Single bytes changed, added, taken away: the codecs agree on code and place."""
+    whole = frames()
+    for _ in range(4000):
+        frame, dialect, version = whole[rng.integers(len(whole))]
+        damaged = frame.copy()
+        for _ in range(rng.integers(1, 4)):
+            at = rng.integers(min(len(damaged), 150)) if rng.random() < 0.8 else rng.integers(len(damaged))
+            damaged[at] = rng.choice([0, 1, 2, 8, 63, 64, 127, 128, 255, rng.integers(256)])
+        if rng.random() < 0.2:
+            damaged = np.append(damaged, rng.integers(256, dtype=np.uint8))
+        check_decode(backend, damaged, dialect, version, NO_HANDLES)
+
+
+def test_damaged_tables_are_judged_alike(backend: LoadedBackend, rng: np.random.Generator) -> None:
+    odd = np.array([-(2**63), -1, 0, 1, 2, 3, 4, 5, 16, 255, 256, 2**31, 2**40, 2**40 + 1, 2**62, 2**63 - 1])
+    for _ in range(2000):
+        dialect, version, alignment = LAYOUTS[rng.integers(len(LAYOUTS))]
+        nodes, data = wire.flatten(VALUES[rng.integers(len(VALUES))], dialect, version)
+        data = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data
+        nodes = nodes.copy()
+        for _ in range(rng.integers(1, 3)):
+            nodes[rng.integers(len(nodes)), rng.integers(len(COLUMNS))] = rng.choice(odd)
+        native = answer(backend.encode, nodes, data, DIALECTS[dialect].code, version, alignment, False)
+        expected = answer(
+            lambda *given: np.frombuffer(wire.encode_nodes(*given, checksum=False), np.uint8),
+            nodes, data, dialect, version, alignment,
+        )  # fmt: skip
+        if isinstance(expected, str) or isinstance(native, str):
+            assert str(native) == str(expected), (nodes.tolist(), dialect, version)
+        else:
+            assert np.array_equal(native[len(native) - len(expected) :], expected)
+
+
+def test_handles_are_looked_up_alike(backend: LoadedBackend) -> None:
+    live = np.array([[5, 3, 1000, 0], [6, 0, 50, 1], [7, 9, 4096, 2]])
+    for slot, generation, size, device in (
+        (5, 3, 1000, 0), (5, 3, 1001, 0), (5, 2, 10, 0), (5, 3, 10, 1), (6, 0, 10, 1), (8, 1, 1, 0), (7, 9, 0, 2),
+    ):  # fmt: skip
+        for version in (1, 2):
+            buffer = wire.GpuBuffer(slot | generation << 32, size, device)
+            frame = np.frombuffer(wire.encode(buffer, "rust", version), np.uint8)
+            check_decode(backend, frame, "rust", version, live)
+
+
+def test_the_same_at_every_address(backend: LoadedBackend) -> None:
+    for frame, dialect, version in frames()[::11]:
+        room = np.zeros(len(frame) + 64, np.uint8)
+        for shift in range(64):
+            room[shift : shift + len(frame)] = frame
+            check_decode(backend, room[shift : shift + len(frame)], dialect, version, NO_HANDLES)
+
+
+def test_lab_wire_goes_through_any_codec(lab: Lab, backend: LoadedBackend) -> None:
+    for value in VALUES:
+        for dialect, version in (("rust", 1), ("zig", 1), ("nim", 1), ("julia", 1), ("rust", 2)):
+            try:
+                frame = lab.wire.encode(value, dialect, version, by=backend.name)
+            except wire.WireError as refused:
+                with pytest.raises(wire.WireError, match=refused.code):
+                    lab.wire.encode(value, dialect, version, by="python")
+                continue
+            assert frame.tobytes() == lab.wire.encode(value, dialect, version, by="python").tobytes()
+            again = lab.wire.decode(frame, dialect, version, by=backend.name)
+            expected = lab.wire.decode(frame, dialect, version, by="python")
+            assert repr(again) == repr(expected)
+            if isinstance(again, np.ndarray) and again.size:
+                assert np.shares_memory(again, frame), "a view, no copy"
+                assert again.ctypes.data % 64 == 0
+    with pytest.raises(wire.WireError) as wrong:
+        lab.wire.decode(np.zeros(100, np.uint8), version=2, by=backend.name)
+    assert (wrong.value.code, wrong.value.offset) == ("VERSION", 0)
