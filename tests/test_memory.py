@@ -204,7 +204,7 @@ def test_the_map_shows_the_blocks(memory: MemoryManager) -> None:
     html = memory._repr_html_()
     assert html.count("<rect") == 3
     assert 'aria-label="small, segment' in html
-    assert "3 KiB of" in html
+    assert "small, segment 1: 3 KiB in use; the first 3.75 KiB of 3.91 MiB" in html
     del kept
 
 

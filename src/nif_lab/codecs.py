@@ -93,7 +93,8 @@ class Wire:
             whole = codec.encode(nodes, plain, DIALECTS[dialect].code, version, alignment, checksum)
         except NifValueError as refused:
             raise _wire_error(refused) from None
-        return whole[lead:]
+        frame_array: np.ndarray = whole[lead:]
+        return frame_array
 
     def decode(
         self,

@@ -68,6 +68,10 @@ POOLS: Final = (
 )
 
 
+def _overhead(used: int, active: int) -> float:
+    return max((used - active) / active, 0.0) if active else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class PoolMetrics:
     """Figures of one pool; bytes unless they say otherwise.
@@ -107,9 +111,8 @@ class PoolMetrics:
 
     @property
     def overhead(self) -> float:
-        """(committed - cached + metadata - active) / active; 0 where nothing is active."""
-        used = self.committed - self.cached + self.metadata
-        return (used - self.active) / self.active if self.active else 0.0
+        """(committed - cached + metadata - active) / active; 0 where that is less, because not all was touched yet."""
+        return _overhead(self.committed - self.cached + self.metadata, self.active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +200,8 @@ class MemoryMetrics:
 
     @property
     def overhead(self) -> float:
-        """(committed - cached + metadata - active) / active; 0 where nothing is active."""
-        used = self.committed - self.cached + self._sum("metadata")
-        return (used - self.active) / self.active if self.active else 0.0
+        """(committed - cached + metadata - active) / active; 0 where that is less, because not all was touched yet."""
+        return _overhead(self.committed - self.cached + self._sum("metadata"), self.active)
 
     def __repr__(self) -> str:
         lines = [f"{'pool':<10}{'active':>12}{'blocks':>8}{'peak':>12}{'cached':>12}{'overhead':>10}"]
@@ -371,22 +373,25 @@ class MemoryManager:
         return self.metrics()._repr_html_() + maps
 
     def _map(self, number: int) -> str:
-        """Draw a pool as a strip for each segment: what is in use, in the order of addresses."""
+        """Draw a pool's segments as strips, what is in use in the order of addresses, up to the last block and a bit."""
         blocks = self.core.blocks(number)
         strips = []
-        for segment in sorted({it[0] for it in blocks}):
+        for count, segment in enumerate(sorted({it[0] for it in blocks}), 1):
             mine = [it for it in blocks if it[0] == segment]
-            end = max(offset + size for _, offset, size, _ in mine)
+            live = [(offset, size) for _, offset, size, is_live in mine if is_live]
+            whole = max(offset + size for _, offset, size, _ in mine)
+            shown = min(whole, max((offset + size for offset, size in live), default=whole) * 5 // 4)
             parts = "".join(
-                f'<rect x="{600 * offset / end:.2f}" width="{max(600 * size / end, 0.5):.2f}" height="14"/>'
-                for _, offset, size, live in mine
-                if live
+                f'<rect x="{600 * offset / shown:.2f}" width="{max(600 * size / shown, 0.5):.2f}" height="14"/>'
+                for offset, size in live
             )
-            live = sum(size for _, _, size, live in mine if live)
-            label = f"{self.pools[number].name}, segment {segment}: {format_bytes(live)} of {format_bytes(end)} in use"
+            label = (
+                f"{self.pools[number].name}, segment {count}: {format_bytes(sum(size for _, size in live))} in use; "
+                f"the first {format_bytes(shown)} of {format_bytes(whole)}"
+            )
             strips.append(
-                f'<div>{label}<br><svg role="img" aria-label="{label}" viewBox="0 0 600 14" width="600" height="14" '
-                f'style="max-width:100%;background:color-mix(in srgb, currentColor 15%, transparent)">'
+                f'<div style="margin-top:6px">{label}<br><svg role="img" aria-label="{label}" viewBox="0 0 600 14" '
+                f'width="600" height="14" style="max-width:100%;background:rgba(127,127,127,0.25)">'
                 f'<g fill="#0072b2">{parts}</g></svg></div>'
             )
         return "".join(strips)
