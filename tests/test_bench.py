@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +17,10 @@ import numpy as np
 import pytest
 
 from nif_lab import bench
-from nif_lab.bench import dispatch, machine, measure, monitoring, report
+from nif_lab.bench import dispatch, machine, measure, memory, monitoring, report
 from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
 from nif_lab.bench.peers import Workshop, bound, gather
+from nif_lab.demo import load_elevation
 from nif_lab.errors import BuildError
 
 if TYPE_CHECKING:
@@ -38,6 +41,26 @@ def workshop() -> Workshop:
 def compared(lab: Lab, workshop: Workshop) -> dict[str, Any]:
     result = dispatch.compare(lab, 3, 1, workshop=workshop, loop_ms=0.05)
     return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def allocated(lab: Lab) -> dict[str, Any]:
+    """With a note of the names that shared memory had."""
+    names = []
+
+    class Named(memory.SharedMemory):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            names.append(self.name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "SharedMemory", Named)
+        result = memory.compare(lab.memory.empty, 2, 1, loop_ms=0.05)
+    assert names
+    left = [name for name in names if Path("/dev/shm", name).exists()]
+    assert not left
+    result |= memory.overhead(1)
+    return {**result, "machine": machine.describe(), "rounds": 2, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +190,92 @@ def test_monitoring_has_the_agreed_shape(monitored: dict[str, Any]) -> None:
     assert json.loads(json.dumps(monitored)) == monitored
 
 
+def test_memory_has_the_agreed_shape(allocated: dict[str, Any]) -> None:
+    for size in memory.SIZES:
+        row = allocated[size]
+        assert set(row) == {"untouched", "touched", "ratio_to_numpy"}
+        for how in ("untouched", "touched"):
+            assert set(row[how]) == set(row["ratio_to_numpy"][how]) == set(memory.CONTENDERS)
+            assert all(it["q1_ns"] <= it["ns"] <= it["q3_ns"] for it in row[how].values())
+            assert all(it["q1"] <= it["ratio"] <= it["q3"] for it in row["ratio_to_numpy"][how].values())
+    assert set(allocated["overhead"]) == {"recorded", "lognormal"}
+    for counts in allocated["overhead"].values():
+        assert set(counts) == {"all", "large"}
+        assert counts["all"]["blocks"] > counts["large"]["blocks"] > 0
+        for it in counts.values():
+            assert it["allocations"] >= it["blocks"]
+            assert 0 < it["percent"] <= it["trimmed_percent"] <= it["untrimmed_percent"]
+            assert it["metadata_per_block"] > 0
+        assert counts["large"]["requested"] >= memory.LARGE * counts["large"]["blocks"]
+    assert json.loads(json.dumps(allocated)) == allocated
+
+
+def test_memory_that_keeps_nothing_is_refused() -> None:
+    def alias(count: int) -> np.ndarray:
+        return np.lib.stride_tricks.as_strided(np.empty(1), (count,), (0,))
+
+    with pytest.raises(WrongAnswer, match=r"lab\.memory\.empty: 1024 bytes"):
+        memory.compare(alias, 1, 1)
+
+
+def test_a_trace_is_counted_as_it_happens(rng: np.random.Generator) -> None:
+    whole = memory.Trace.of(rng.integers(1, 100, 200), rng.geometric(0.1, 200) - 1)
+    large = np.flatnonzero(whole.sizes >= 50)
+    for trace in (whole, whole.at_least(50)):
+        live: dict[int, tuple[int, int]] = {}
+        for i, (size, end) in enumerate(zip(trace.sizes, trace.ends, strict=True)):
+            live = {key: it for key, it in live.items() if it[1] > i} | {i: (size, end)}
+            assert trace.live()[i] == sum(it for it, _ in live.values())
+    # What is left out counts in nobody's lifetime.
+    meanwhile = [np.count_nonzero((large > i) & (large < whole.ends[i])) for i in large]
+    assert np.array_equal(whole.at_least(50).ends - np.arange(1, len(large) + 1), meanwhile)
+
+
+def test_a_trace_is_replayed_to_its_peak() -> None:
+    trace = memory.Trace.of(np.array([5000, 100, 70_000, 30_000, 80_000, 7]), np.array([9, 0, 1, 1, 0, 9]))
+    counted = memory.replay(trace)
+    assert (counted["allocations"], counted["blocks"], counted["requested"]) == (5, 3, 115_000)
+    assert memory.replay(trace.at_least(memory.LARGE))["requested"] == 80_000
+
+
+def test_blocks_that_overlap_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = np.zeros(10, np.uint8)
+    monkeypatch.setattr(memory, "MemoryManager", lambda: SimpleNamespace(empty=lambda count, _: one[:count]))
+    with pytest.raises(WrongAnswer, match="through another"):
+        memory.replay(memory.Trace.of(np.array([3, 4]), np.array([9, 9])))
+
+
+def test_the_log_normal_trace_is_what_it_says() -> None:
+    trace = memory.lognormal(1)
+    assert np.array_equal(trace.sizes, memory.lognormal(1).sizes)
+    assert np.median(trace.sizes) == pytest.approx(16 << 10, rel=0.1)
+    assert np.log(trace.sizes).std() == pytest.approx(2, rel=0.1)
+    assert 1 <= trace.sizes.min() <= trace.sizes.max() <= 64 << 20
+    assert np.mean(trace.ends - np.arange(len(trace.ends))) == pytest.approx(2000, rel=0.1)
+
+
+def test_a_trace_is_recorded_from_the_demo_and_the_notebooks(tmp_path: Path) -> None:
+    """In a process of its own, which has to end well although arrays outlive their recorder."""
+    cells = [
+        "import numpy, nif_lab, sys; kept = sys.kept = numpy.ones(1234567, 'u1')",
+        "gone = numpy.ones(1234568, 'u1'); del gone",
+        "kept.missing",
+        "block = nif_lab.Lab(['rust']).rust.write(numpy.ones(1234569, 'u1'))",
+    ]
+    kinds = [{"cell_type": "markdown"}, *({"cell_type": "code", "source": [it]} for it in cells)]
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": kinds}))
+    script = "import pathlib as p, sys; from nif_lab.bench import memory; memory.record(*map(p.Path, sys.argv[1:]))"
+    target = tmp_path / "trace.csv.gz"
+    done = subprocess.run([sys.executable, "-c", script, tmp_path, target], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    rows = [tuple(map(int, line.split(","))) for line in gzip.decompress(target.read_bytes()).decode().splitlines()]
+    alive = [size for size, lifetime in rows if lifetime == len(rows)]
+    assert [size for size in alive if 1234567 <= size <= 1234569] == [1234567, 1234569]
+    assert [size for size, _ in rows].count(1234569) == 2, "what was given, and what Rust returned"
+    assert 1234568 in dict(rows)
+    assert load_elevation().z.nbytes in dict(rows)
+
+
 def test_a_recorder_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     result = monitoring.records(lambda seconds: None, 1, 1, loop_ms=0.01)
@@ -188,19 +297,22 @@ def test_monitoring_leaves_the_switch_as_it_was(enabled: bool) -> None:
     assert switch.enabled is enabled
 
 
-def test_tables_name_everybody(compared: dict[str, Any], monitored: dict[str, Any]) -> None:
+def test_tables_name_everybody(compared: dict[str, Any], allocated: dict[str, Any], monitored: dict[str, Any]) -> None:
     for show in (report.as_text, report.as_markdown):
         text = show("dispatch", {**compared, "unavailable": {"cobol": "no\ncompiler"}})
         assert all(title in text for title in compared["titles"].values())
         assert "Not compared: cobol: no compiler" in text
+        assert all(title in show("memory", allocated) for title in memory.CONTENDERS.values())
+        assert all(trace in show("memory", allocated) for trace in allocated["overhead"])
         assert all(kernel in show("monitoring", monitored) for kernel in monitoring.DURATIONS)
 
 
 def test_a_suite_is_written_between_its_markers(
-    tmp_path: Path, compared: dict[str, Any], monitored: dict[str, Any]
+    tmp_path: Path, compared: dict[str, Any], allocated: dict[str, Any], monitored: dict[str, Any]
 ) -> None:
     path = tmp_path / "benchmarks.md"
     report.write(path, "dispatch", compared)
+    report.write(path, "memory", allocated)
     report.write(path, "monitoring", monitored)
     once = path.read_text()
     report.write(path, "dispatch", compared)

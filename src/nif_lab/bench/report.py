@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from . import memory
 from .contender import KERNELS
 from .monitoring import DURATIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["as_markdown", "as_text", "write"]
 
@@ -28,6 +31,23 @@ Times are the calling thread's processor time; of a backend that has its own thr
 
 <!-- dispatch -->
 <!-- /dispatch -->
+
+## What an array costs: `nif-lab bench memory`
+
+An array of `lab.memory.empty` is allocated and released, beside `np.empty` and the two ways in which Python gets memory
+that processes can share; of those, a name is unlinked at once, and no array is made where none is touched. *Touched*
+means that one element of each page is written: memory of the pools has its pages already, all others have to get them
+from the system. Turns are framed by turns of `np.empty`, and long enough that each contender finds its own caches: the
+first 64 MiB of the pool that are touched after `np.empty` has swept them take several times as long. Whether memory
+keeps what is written is asserted first.
+
+The overhead is (committed - cached + metadata - requested) / requested at the peak of a trace, of which every block is
+filled; *cached* is what lies in free blocks, *with it* counts that too, *trimmed* does so after it was given back. One
+trace is of sizes and lifetimes recorded from all NumPy arrays of the demo and the notebooks (plots make most of them),
+the other of log-normal sizes (median 16 KiB, sigma 2, up to 64 MiB) with exponential lifetimes.
+
+<!-- memory -->
+<!-- /memory -->
 
 ## What monitoring costs: `nif-lab bench monitoring`
 
@@ -65,6 +85,34 @@ def _dispatch(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     return tables
 
 
+def _memory(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    tables: list[tuple[str, Rows]] = []
+    for how in ("untouched", "touched"):
+        rows = [("", "ns", "quartiles", "x np.empty", "quartiles")]
+        for size in memory.SIZES:
+            for name, title in memory.CONTENDERS.items():
+                own, ratio = result[size][how][name], result[size]["ratio_to_numpy"][how][name]
+                rows.append((
+                    f"{size[:-3]} {size[-3:]}: {title}",
+                    _ns(own["ns"]),
+                    f"{_ns(own['q1_ns'])} – {_ns(own['q3_ns'])}",
+                    _ratio(ratio["ratio"]),
+                    f"{_ratio(ratio['q1'])} – {_ratio(ratio['q3'])}",
+                ))  # fmt: skip
+        tables.append((f"allocated and released, {how}", rows))
+    counts: list[Sequence[str]] = [("", "overhead", "with it", "trimmed", "blocks", "MB", "metadata a block")]
+    for trace, halves in result["overhead"].items():
+        for which, it in halves.items():
+            counts.append((
+                trace if which == "all" else f"{trace}, 64 KiB and up",
+                *(f"{it[key]:.2f} %" for key in ("percent", "untrimmed_percent", "trimmed_percent")),
+                f"{it['blocks']:,}",
+                f"{it['requested'] / 1e6:.1f}",
+                f"{it['metadata_per_block']:,.0f} B",
+            ))  # fmt: skip
+    return [*tables, ("bytes beyond those asked for", counts)]
+
+
 def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     rows = [("kernel", "cost", "95 % interval", "control", "95 % interval", "quartets")]
     for name, row in result.items():
@@ -85,7 +133,7 @@ def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     return [("monitoring on against off", rows), ("a record from Python: count and histogram", records)]
 
 
-_TABLES: Final = {"dispatch": _dispatch, "monitoring": _monitoring}
+_TABLES: Final = {"dispatch": _dispatch, "memory": _memory, "monitoring": _monitoring}
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -135,7 +183,7 @@ def write(path: Path, suite: str, result: dict[str, Any]) -> None:
     path
         A Markdown file.
     suite
-        ``"dispatch"`` or ``"monitoring"``; the rest of the file stays as it is.
+        ``"dispatch"``, ``"memory"`` or ``"monitoring"``; the rest of the file stays as it is.
     result
         What the suite returned.
     """
@@ -157,4 +205,6 @@ def _ns(value: float) -> str:
 
 
 def _ratio(value: float) -> str:
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
