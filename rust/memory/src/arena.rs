@@ -209,13 +209,7 @@ impl Arena {
         assert!(config.pools.is_sorted_by(|a, b| a.block_bytes < b.block_bytes), "each pool serves larger blocks");
         let mut sizes: Vec<usize> = config.pools.iter().map(|it| it.block_bytes).collect();
         sizes.pop();
-        let mut smallest = 0;
-        let mut pools = Vec::new();
-        for pool in config.pools {
-            let largest = pool.block_bytes;
-            pools.push(Mutex::new(Pool::new(pool, smallest)));
-            smallest = largest;
-        }
+        let pools = config.pools.into_iter().map(|pool| Mutex::new(Pool::new(pool))).collect();
         Self { pools, sizes, places: RwLock::default(), process: fork::generation() }
     }
 

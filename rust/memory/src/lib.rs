@@ -6,6 +6,7 @@ mod arena;
 pub mod file;
 mod fork;
 mod heap;
+mod index;
 mod map;
 mod pool;
 pub mod pressure;

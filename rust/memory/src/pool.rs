@@ -1,6 +1,5 @@
 //! One size class: its segments, and which block lies where.
 
-use std::alloc::{Layout, alloc_zeroed};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,14 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::ALIGNMENT;
 use crate::arena::{BlockInfo, HandleError, PoolConfig, PoolMetrics};
 use crate::heap::{Heap, Piece};
+use crate::index::Index;
 use crate::map::SharedMap;
 
 const PAGE: usize = 4096;
-const GRANULES_PER_PAGE: usize = PAGE / ALIGNMENT;
 
 /// Sizes whose last released blocks are held back, and how many of each.
-const HELD_SIZES: usize = 64;
-const HELD_EACH: usize = 8;
+const HELD_SIZES: usize = 16;
+const HELD_EACH: usize = 4;
 /// Rounds of [`Pool::age`] without an allocation after which free memory goes back.
 const IDLE_ROUNDS: u32 = 10;
 
@@ -40,15 +39,8 @@ fn bytes(granules: u32) -> usize {
     granules as usize * ALIGNMENT
 }
 
-/// So many zeros, whose pages aren't there until they are written.
-fn zeros(count: usize) -> Option<Box<[u32]>> {
-    let layout = Layout::array::<u32>(count).ok().filter(|it| it.size() > 0)?;
-    #[expect(clippy::cast_ptr_alignment, reason = "the layout asks for it")]
-    // SAFETY: the layout has a size; zeros are numbers; the box frees it with the same layout.
-    unsafe {
-        let first = NonNull::new(alloc_zeroed(layout).cast::<u32>())?;
-        Some(Box::from_raw(NonNull::slice_from_raw_parts(first, count).as_ptr()))
-    }
+fn no_memory() -> Full {
+    Full::Os(io::Error::from_raw_os_error(libc::ENOMEM))
 }
 
 struct Segment {
@@ -57,8 +49,15 @@ struct Segment {
     heap: Heap,
     /// Made for one block that is larger than the pool's others; it goes with it.
     is_own: bool,
-    /// For each place where a block may begin the piece that begins there, plus one; 0 for none.
-    starts: Box<[u32]>,
+    /// The pieces of live blocks by their offsets.
+    index: Index,
+}
+
+impl Segment {
+    /// The piece of the live block that begins at an offset.
+    fn at(&self, offset: u32) -> Option<u32> {
+        self.index.get(offset, |piece| self.heap.piece(piece).offset)
+    }
 }
 
 /// Released blocks of one size that are held back: segment and piece.
@@ -71,8 +70,6 @@ struct Held {
 
 pub struct Pool {
     pub config: PoolConfig,
-    /// Granules (a power of two, as its exponent) between two places where a block may begin.
-    spacing: u32,
     segments: Vec<Segment>,
     held: Vec<Held>,
     active_bytes: usize,
@@ -103,13 +100,9 @@ pub enum Full {
 }
 
 impl Pool {
-    /// `smallest`: the smallest block it is asked for.
-    pub fn new(config: PoolConfig, smallest: usize) -> Self {
-        // Blocks of a page or more begin in different pages: then one entry a page tells them apart.
-        let spacing = if smallest >= PAGE { GRANULES_PER_PAGE.ilog2() } else { 0 };
+    pub fn new(config: PoolConfig) -> Self {
         Self {
             config,
-            spacing,
             segments: Vec::new(),
             held: vec![Held { size: 0, count: 0, blocks: [(0, 0); HELD_EACH] }; HELD_SIZES],
             active_bytes: 0,
@@ -143,20 +136,24 @@ impl Pool {
             Some(found) => found,
             None => self.grow(size, wanted, new_id)?,
         };
-        let segment = &mut self.segments[segment];
-        let Piece { offset, dirty_to, .. } = *segment.heap.piece(index);
+        let Segment { id, map, heap, index: starts, .. } = &mut self.segments[segment];
+        if starts.reserve(|piece| heap.piece(piece).offset).is_err() {
+            heap.let_go(index);
+            return Err(no_memory());
+        }
+        let Piece { offset, dirty_to, .. } = *heap.piece(index);
         let place = bytes(offset);
         // SAFETY: the piece lies inside the segment, and nobody else uses it.
-        let address = unsafe { segment.map.address().add(place) };
+        let address = unsafe { map.address().add(place) };
         let dirty = bytes(dirty_to.saturating_sub(offset)).min(size);
         let generation = next_generation();
-        segment.heap.occupy(index, generation, size);
-        segment.starts[(offset >> self.spacing) as usize] = index + 1;
+        heap.occupy(index, generation, size);
+        starts.insert(offset, index);
         self.active_bytes += size;
         self.active_blocks += 1;
         self.peak_bytes = self.peak_bytes.max(self.active_bytes);
         self.allocations += 1;
-        Ok(Taken { address, segment: segment.id, generation, offset: place, added, dirty })
+        Ok(Taken { address, segment: *id, generation, offset: place, added, dirty })
     }
 
     fn slot(size: u32) -> usize {
@@ -199,7 +196,6 @@ impl Pool {
 
     /// Add a segment, and take its first piece.
     fn grow(&mut self, size: usize, wanted: u32, new_id: impl FnOnce() -> u32) -> Result<(usize, u32), Full> {
-        let no_memory = || Full::Os(io::Error::from_raw_os_error(libc::ENOMEM));
         let usual = self.config.block_bytes.checked_mul(self.config.blocks);
         let is_own = size > self.config.block_bytes;
         let length = if is_own { Some(size) } else { usual };
@@ -212,11 +208,10 @@ impl Pool {
         if is_own {
             map.prefer_huge_pages();
         }
-        let starts = zeros((total >> self.spacing) as usize + 1).ok_or_else(no_memory)?;
         let mut heap = Heap::new(total).map_err(|_| no_memory())?;
         self.segments.try_reserve(1).map_err(|_| no_memory())?;
         let index = heap.allocate(wanted).ok_or_else(no_memory)?;
-        self.segments.push(Segment { id: new_id(), map, heap, is_own, starts });
+        self.segments.push(Segment { id: new_id(), map, heap, is_own, index: Index::default() });
         Ok((self.segments.len() - 1, index))
     }
 
@@ -232,9 +227,7 @@ impl Pool {
         }
         let it = &self.segments[segment];
         let offset = u32::try_from(offset / ALIGNMENT).map_err(|_| HandleError::Unknown)?;
-        let index = it.starts[(offset >> self.spacing) as usize].checked_sub(1).ok_or(HandleError::Stale)?;
-        let piece = it.heap.piece(index);
-        if piece.offset == offset && piece.is_live() { Ok((segment, index)) } else { Err(HandleError::Stale) }
+        Ok((segment, it.at(offset).ok_or(HandleError::Stale)?))
     }
 
     /// The same, if it is of this generation.
@@ -255,9 +248,10 @@ impl Pool {
     pub fn find(&self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
         let segment = &self.segments[self.find_segment(id)?];
         let place = u32::try_from(place / ALIGNMENT).ok()?;
-        let before = segment.starts[..=(place >> self.spacing) as usize].iter().rev();
-        let piece = before.filter(|it| **it != 0).map(|it| segment.heap.piece(it - 1)).find(|it| it.offset <= place)?;
-        (place < piece.offset + piece.size).then(|| (piece.generation, bytes(piece.offset), piece.requested))
+        // Who asks for a place inside a block, which is rare, waits for a walk.
+        let piece = segment.at(place).map(|it| segment.heap.piece(it));
+        let piece = piece.or_else(|| segment.heap.iter().map(|(_, it)| it).find(|it| place < it.offset + it.size))?;
+        piece.is_live().then(|| (piece.generation, bytes(piece.offset), piece.requested))
     }
 
     /// Release a block; the segment if it was the block's own and is gone now.
@@ -275,7 +269,7 @@ impl Pool {
     fn free(&mut self, segment: usize, index: u32) -> Option<SharedMap> {
         let it = &mut self.segments[segment];
         let Piece { offset, size, requested, .. } = *it.heap.piece(index);
-        it.starts[(offset >> self.spacing) as usize] = 0;
+        it.index.remove(offset, |piece| it.heap.piece(piece).offset);
         self.active_bytes -= requested;
         self.active_blocks -= 1;
         self.releases += 1;
@@ -368,10 +362,8 @@ impl Pool {
         let mut metadata = self.held.len() * size_of::<Held>() + size_of::<Self>();
         let (mut live_pages, mut free, mut largest) = (0, 0, 0);
         for segment in &self.segments {
-            metadata += segment.heap.metadata() + size_of::<Segment>();
+            metadata += segment.heap.metadata() + segment.index.metadata() + size_of::<Segment>();
             let mut next = 0;
-            let mut table_pages = 0;
-            let mut table_next = 0;
             for (_, piece) in segment.heap.iter() {
                 if piece.is_live() {
                     let (first, last) =
@@ -384,12 +376,7 @@ impl Pool {
                     free += size;
                     largest = largest.max(size);
                 }
-                // Of the table of beginnings only the touched pages are there.
-                let page = (piece.offset >> self.spacing) as usize * size_of::<u32>() / PAGE;
-                table_pages += usize::from(page >= table_next);
-                table_next = table_next.max(page + 1);
             }
-            metadata += table_pages * PAGE;
         }
         PoolMetrics {
             name: self.config.name.clone(),
