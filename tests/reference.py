@@ -85,6 +85,15 @@ def histogram(x: Array, bins: int, low: float, high: float) -> Array:
     return np.asarray(np.bincount(cells, minlength=bins), np.int64)
 
 
+def forward(weights: Array, bias: Array, x: Array, activation: int) -> Array:
+    with np.errstate(all="ignore"):
+        value = (weights * x).sum(axis=1) + bias
+        shifted = np.exp(value - value.max(initial=-np.inf))
+        relu = np.where(value <= 0, 0.0, value)
+        answers = (value, relu, np.tanh(value), 1 / (1 + np.exp(-value)), shifted / shifted.sum())
+        return np.asarray(answers[activation])
+
+
 def mandelbrot(
     width: int, height: int, x_min: float, x_max: float, y_min: float, y_max: float, iterations: int
 ) -> Array:

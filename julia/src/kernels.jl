@@ -214,6 +214,36 @@ end
 end
 
 """
+`forward(weights[m, n], bias[m], x[n], activation, out[m])`: one layer of a network, f(weights x + bias).
+
+`activation`: 0 identity, 1 relu, 2 tanh, 3 sigmoid, 4 softmax over the layer.
+"""
+@nif idempotent function forward(
+    weights::Mat{Float64}, bias::Vec{Float64}, x::Vec{Float64}, activation::Int64, out::MutVec{Float64},
+)::Nothing
+    0 <= activation <= 4 || throw(NifError(:value, :activation, "expected 0 to 4, got $activation"))
+    @inbounds for i in eachindex(out)
+        total = bias[i]
+        @simd for j in eachindex(x)
+            total += weights[i, j] * x[j]
+        end
+        out[i] = total
+    end
+    if activation == 1
+        map!(v -> v <= 0 ? 0.0 : v, out, out)
+    elseif activation == 2
+        map!(tanh, out, out)
+    elseif activation == 3
+        map!(v -> 1 / (1 + exp(-v)), out, out)
+    elseif activation == 4 && !isempty(out)
+        largest = maximum(out)  # shifted by it, no exponential overflows
+        map!(v -> exp(v - largest), out, out)
+        out ./= Base.sum(out)
+    end
+    return
+end
+
+"""
 `mandelbrot(width, height, x_min, x_max, y_min, y_max, iterations, out[height, width])`: iterations before |z|² > 4.
 """
 @nif long idempotent polls_cancel function mandelbrot(

@@ -254,6 +254,41 @@ func histogram*(x: openArray[float64]; bins: int64; low, high: float64; `out`: v
       let i = if cell < float64(bins): int64(cell) else: bins - 1
       inc `out`[i]
 
+func softmax(values: var openArray[float64]) =
+  ## Shifted by the largest value, so that no exponential overflows.
+  var largest = -Inf
+  for v in values:
+    largest = max(largest, v)
+  var all = 0.0
+  for v in values.mitems:
+    v = exp(v - largest)
+    all += v
+  for v in values.mitems:
+    v /= all
+
+func forward*(weights: Matrix[float64]; bias, x: openArray[float64]; activation: int64; `out`: var openArray[float64])
+    {.nif: {Idempotent}.} =
+  ## `forward(weights[m,n], bias[m], x[n], activation, out[m])`: one layer of a network, f(weights x + bias).
+  ##
+  ## activation: 0 identity, 1 relu, 2 tanh, 3 sigmoid, 4 softmax over the layer.
+  if activation notin 0'i64 .. 4'i64:
+    fail(Value, "activation", "expected 0 to 4, got " & $activation)
+  for row in 0 ..< weights.rows:
+    var total = bias[row]
+    for col in 0 ..< weights.cols:
+      total += weights[row, col] * x[col]
+    `out`[row] = total
+  case activation
+  of 1:
+    for v in `out`.mitems:
+      if v <= 0: v = 0
+  of 2:
+    for v in `out`.mitems: v = tanh(v)
+  of 3:
+    for v in `out`.mitems: v = 1 / (1 + exp(-v))
+  of 4: softmax(`out`)
+  else: discard
+
 func escapeTimes(cr, ci: F64x4; iterations: int64): I64x4 =
   ## For four points: how many steps before |z| > 2.
   var zr, zi: F64x4

@@ -14,9 +14,11 @@ import numpy as np
 
 from . import _core, wire
 from .errors import BackendNotLoaded, NifValueError
-from .wire.schema import DIALECTS, LIVE, MARKERS, body_offset
+from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from .lab import LoadedBackend
     from .memory import MemoryManager
 
@@ -158,6 +160,53 @@ class Wire:
         if not isinstance(value, np.ndarray):
             raise wire.WireError("MARKER", 5, detail="expected an array")
         return value
+
+    def forward(self, network: wire.NeuralNetwork | Any, x: ArrayLike, by: str, dialect: str = "rust") -> np.ndarray:
+        """Return a network's answer to one input, computed by a language's own `forward` kernel.
+
+        Parameters
+        ----------
+        network
+            The value, or its frame, which is then decoded by the same language.
+        x
+            The input: one value for each column of the first layer's weights.
+        by
+            Which backend.
+        dialect
+            Of a version 1 frame.
+        """
+        if not isinstance(network, wire.NeuralNetwork):
+            network = self.decode(network, dialect, by=by)
+        if not isinstance(network, wire.NeuralNetwork):
+            raise TypeError(f"expected a neural network or its frame, got {type(network).__name__}")
+        value = np.asarray(x, np.float64)
+        for layer in network.layers:
+            # `require` copies what lies at an odd address, as payloads inside version 1's records may.
+            weights, bias = (np.require(it, np.float64, "A") for it in (layer.weights, layer.bias))
+            value = self._backends[by].forward(weights, bias, value, ACTIVATIONS.index(layer.activation))
+        return value
+
+    def launch(self, descriptor: wire.KernelDescriptor | Any, by: str, dialect: str = "rust") -> Any:
+        """Call the kernel that a descriptor, or its frame, names, with its parameters.
+
+        Parameters
+        ----------
+        descriptor
+            The value, or its frame. Grid and block are for devices.
+        by
+            Which backend.
+        dialect
+            Of a version 1 frame.
+        """
+        if not isinstance(descriptor, wire.KernelDescriptor):
+            descriptor = self.decode(descriptor, dialect, by=by)
+        if not isinstance(descriptor, wire.KernelDescriptor):
+            raise TypeError(f"expected a kernel descriptor or its frame, got {type(descriptor).__name__}")
+        given = {
+            name: np.require(it, requirements="A") if isinstance(it, np.ndarray) else it
+            for name, it in descriptor.parameters.items()
+        }
+        return getattr(self._backends[by], descriptor.name)(**given)
 
     def _codec(self, by: str, dialect: str, size: int) -> LoadedBackend | None:
         """Return the backend whose codec it is; None for Python's own."""

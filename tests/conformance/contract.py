@@ -243,6 +243,11 @@ def _smooth(z: Array, passes: int, *_: Any) -> Refusal | None:
     return Refusal(NifValueError, "passes", f"expected 0 or more, got {int(passes)}") if passes < 0 else None
 
 
+def _forward(weights: Array, bias: Array, x: Array, activation: int, *_: Any) -> Refusal | None:
+    reason = f"expected 0 to 4, got {int(activation)}"
+    return None if 0 <= activation <= 4 else Refusal(NifValueError, "activation", reason)
+
+
 def _histogram(x: Array, bins: int, low: float, high: float, *_: Any) -> Refusal | None:
     if bins < 1:
         return Refusal(NifValueError, "bins", f"expected 1 or more, got {int(bins)}")
@@ -305,6 +310,7 @@ OWN_CHECKS: Final[Mapping[str, Callable[..., Refusal | None]]] = {
     "decode": _decode,
     "encode": _encode,
     "error_value": _error_value,
+    "forward": _forward,
     "hillshade": _hillshade,
     "histogram": _histogram,
     "mandelbrot": _mandelbrot,

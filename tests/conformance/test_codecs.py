@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import reference
 
 from nif_lab import Lab, wire
-from nif_lab.wire.schema import COLUMNS, DIALECTS, LIVE
+from nif_lab.wire.schema import ACTIVATIONS, COLUMNS, DIALECTS, LIVE
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
@@ -190,3 +191,29 @@ def test_lab_wire_goes_through_any_codec(lab: Lab, backend: LoadedBackend) -> No
     with pytest.raises(wire.WireError) as wrong:
         lab.wire.decode(np.zeros(100, np.uint8), version=2, by=backend.name)
     assert (wrong.value.code, wrong.value.offset) == ("VERSION", 0)
+
+
+def test_meaning_survives(lab: Lab, backend: LoadedBackend, rng: np.random.Generator) -> None:
+    """A network encoded by one language runs in every other; a descriptor names a kernel that can be called."""
+    network = wire.NeuralNetwork(
+        (
+            wire.Layer(rng.normal(size=(5, 3)), rng.normal(size=5), "relu"),
+            wire.Layer(rng.normal(size=(4, 5)), rng.normal(size=4), "tanh"),
+            wire.Layer(rng.normal(size=(3, 4)).astype("f4"), rng.normal(size=3).astype("f4"), "softmax"),
+        ),
+        "classifier",
+    )
+    x = rng.normal(size=3)
+    expected = x
+    for layer in network.layers:
+        expected = reference.forward(layer.weights, layer.bias, expected, ACTIVATIONS.index(layer.activation))
+    vector = rng.normal(size=20)
+    descriptor = wire.KernelDescriptor("dot", parameters={"x": vector, "y": vector})
+    for dialect, version in (("rust", 1), ("zig", 1), ("nim", 1), ("julia", 1), ("rust", 2)):
+        frame = lab.wire.encode(network, dialect, version, by=backend.name)
+        launched = lab.wire.encode(descriptor, dialect, version, by=backend.name)
+        for other in lab.backends:
+            np.testing.assert_allclose(lab.wire.forward(frame, x, other, dialect), expected, rtol=1e-6)
+            assert lab.wire.launch(launched, other, dialect) == pytest.approx(vector @ vector)
+    with pytest.raises(TypeError, match="expected a neural network"):
+        lab.wire.forward(launched, x, backend.name)

@@ -30,6 +30,10 @@ def _hillshade(rng: np.random.Generator, m: int, n: int) -> tuple[Any, ...]:
     return rng.normal(size=(m, n)) * 20, dx, dy, rng.uniform(-400, 400), rng.uniform(-10, 100)
 
 
+def _forward(rng: np.random.Generator, m: int, n: int) -> tuple[Any, ...]:
+    return rng.normal(size=(m, n)), rng.normal(size=m), rng.normal(size=n), int(rng.integers(0, 5))
+
+
 def _histogram(rng: np.random.Generator, m: int, n: int) -> tuple[Any, ...]:
     low, high = np.sort(rng.normal(size=2))
     return rng.normal(size=m * n), int(rng.integers(1, 200)), low, high
@@ -51,6 +55,7 @@ MAKE: dict[str, Make] = {
     "axpy": lambda rng, m, n: (rng.normal(), rng.normal(size=m * n), rng.normal(size=m * n)),
     "checksum": lambda rng, m, n: (rng.integers(0, 256, m * n, np.uint8),),
     "dot": lambda rng, m, n: (rng.normal(size=m * n), rng.normal(size=m * n)),
+    "forward": _forward,
     "hillshade": _hillshade,
     "histogram": _histogram,
     "mandelbrot": _mandelbrot,
@@ -68,7 +73,7 @@ SHAPES = [
 ]  # fmt: skip
 
 #: Summation in any order, another libm: kernels whose last bits may differ.
-ROUNDED = {"dot", "hillshade", "matmul", "smooth", "sum"}
+ROUNDED = {"dot", "forward", "hillshade", "matmul", "smooth", "sum"}
 
 
 def agree(name: str, got: Any, want: Any) -> None:
@@ -116,8 +121,8 @@ def test_every_length(backend: LoadedBackend, name: str, rng: np.random.Generato
 @pytest.mark.parametrize(
     ("name", "m", "n"),
     [
-        ("axpy", 1, 1_000_003), ("checksum", 1, 5_000_011), ("dot", 1, 1_000_003), ("hillshade", 301, 517),
-        ("histogram", 1, 300_007), ("mandelbrot", 101, 203), ("matmul", 301, 257), ("smooth", 301, 517),
+        ("axpy", 1, 1_000_003), ("checksum", 1, 5_000_011), ("dot", 1, 1_000_003), ("forward", 301, 517),
+        ("hillshade", 301, 517), ("histogram", 1, 300_007), ("mandelbrot", 101, 203), ("matmul", 301, 257), ("smooth", 301, 517),
         ("sum", 1, 1_000_003), ("transpose", 701, 1033),
     ],
 )  # fmt: skip

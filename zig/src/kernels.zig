@@ -19,6 +19,7 @@ pub const flags = .{
     .smooth = .{ .long = true, .idempotent = true },
     .histogram = .{ .idempotent = true },
     .mandelbrot = .{ .long = true, .idempotent = true, .polls_cancel = true },
+    .forward = .{ .idempotent = true },
     .checksum = .{ .pure = true },
 };
 
@@ -358,6 +359,48 @@ pub fn histogram(x: []const f64, bins: i64, low: f64, high: f64, out: []i64) nif
         const cell: usize = if (place < count) @trunc(place) else out.len - 1;
         out[cell] += 1;
     }
+}
+
+/// `forward(weights[m,n], bias[m], x[n], activation, out[m])`: one layer of a network, f(weights x + bias).
+/// activation: 0 identity, 1 relu, 2 tanh, 3 sigmoid, 4 softmax over the layer.
+pub fn forward(weights: Matrix(f64), bias: []const f64, x: []const f64, activation: i64, out: []f64) nif.Error!void {
+    if (activation < 0 or activation > 4) {
+        return nif.fail(.value, "activation", "expected 0 to 4, got {d}", .{activation});
+    }
+    for (out, bias, 0..) |*value, offset, i| value.* = offset + rowTimes(weights, i, x);
+    switch (activation) {
+        1 => for (out) |*v| {
+            if (v.* <= 0) v.* = 0;
+        },
+        2 => for (out) |*v| {
+            v.* = math.tanh(v.*);
+        },
+        3 => for (out) |*v| {
+            v.* = 1 / (1 + @exp(-v.*));
+        },
+        4 => softmax(out),
+        else => {},
+    }
+}
+
+/// The inner product of a row with a vector.
+fn rowTimes(a: Matrix(f64), i: usize, x: []const f64) f64 {
+    if (a.hasContiguousRows()) return dot(a.row(i)[0..x.len], x);
+    var result: f64 = 0;
+    for (x, 0..) |value, j| result += a.at(i, j) * value;
+    return result;
+}
+
+/// Shifted by the largest value, so that no exponential overflows.
+fn softmax(values: []f64) void {
+    var largest = -math.inf(f64);
+    for (values) |v| largest = @max(largest, v);
+    var all: f64 = 0;
+    for (values) |*v| {
+        v.* = @exp(v.* - largest);
+        all += v.*;
+    }
+    for (values) |*v| v.* /= all;
 }
 
 /// `mandelbrot(width, height, x_min, x_max, y_min, y_max, iterations, out[height,width])`: iterations before

@@ -382,6 +382,41 @@ pub fn histogram(x: &[f64], bins: i64, low: f64, high: f64, out: &mut [i64]) -> 
     Ok(())
 }
 
+/// `forward(weights[m, n], bias[m], x[n], activation, out[m])`: one layer of a network, f(weights x + bias).
+///
+/// `activation`: 0 identity, 1 relu, 2 tanh, 3 sigmoid, 4 softmax over the layer.
+#[nif(idempotent)]
+pub fn forward(
+    weights: Matrix<'_, f64>,
+    bias: &[f64],
+    x: &[f64],
+    activation: i64,
+    out: &mut [f64],
+) -> Result<(), Error> {
+    let activate: fn(&mut [f64]) = match activation {
+        0 => |_| (),
+        1 => |out| out.iter_mut().for_each(|v| *v = if *v <= 0.0 { 0.0 } else { *v }),
+        2 => |out| out.iter_mut().for_each(|v| *v = v.tanh()),
+        3 => |out| out.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
+        4 => softmax,
+        _ => return Err(Error::value("activation", format!("expected 0 to 4, got {activation}"))),
+    };
+    let mut scratch = zeros(x.len())?;
+    for (i, (out, bias)) in out.iter_mut().zip(bias).enumerate() {
+        *out = dot(weights.row_in(i, &mut scratch), x) + bias;
+    }
+    activate(out);
+    Ok(())
+}
+
+/// Shifted by the largest value, so that no exponential overflows.
+fn softmax(out: &mut [f64]) {
+    let largest = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    out.iter_mut().for_each(|v| *v = (*v - largest).exp());
+    let total: f64 = out.iter().sum();
+    out.iter_mut().for_each(|v| *v /= total);
+}
+
 /// `mandelbrot(width, height, x_min, x_max, y_min, y_max, iterations, out[height, width])`: iterations before |z|² > 4.
 ///
 /// z begins at 0 and becomes z² + c, where c is the centre of the pixel; row 0 lies at the top.
