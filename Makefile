@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab demo doctor test lint fmt clean
+.PHONY: help build julia lab demo doctor test lint fuzz fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: build ## every test: Python, Rust, Zig, Nim, Julia, the notebooks, the sty
 
 lint: build ## the style checks alone
 	$(BIN)/python -m pytest tests/test_native.py tests/test_tidy.py -k "style or tidy"
+
+fuzz: build ## damaged frames against every codec, FUZZ_SECONDS (60) for each language
+	$(BIN)/python tests/fuzz_wire.py
 
 fmt: build ## format all languages
 	$(BIN)/ruff format src tests julia

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from nif_lab import bench
-from nif_lab.bench import dispatch, machine, measure, memory, monitoring, report
+from nif_lab.bench import dispatch, machine, measure, memory, monitoring, report, wire
 from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
 from nif_lab.bench.peers import Workshop, bound, gather
+from nif_lab.codecs import Wire
 from nif_lab.demo import load_elevation
 from nif_lab.errors import BuildError
+from nif_lab.wire import decode_nodes, encode_nodes
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab
@@ -68,6 +70,13 @@ def monitored(lab: Lab) -> dict[str, Any]:
     result = monitoring.measure(lab.rust.sum, lab.telemetry, 3, 1, leg_ms=0.05)
     result |= monitoring.records(lab.telemetry.recorder("event"), 3, 1, loop_ms=0.05)
     return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def framed(lab: Lab) -> dict[str, Any]:
+    small = {name: ((10, 10), dtype) for name, (_, dtype) in wire.CASES.items()}
+    result = wire.compare(lab, 2, 1, cases=small, loop_ms=0.05)
+    return {**result, "machine": machine.describe(), "rounds": 2, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +199,52 @@ def test_monitoring_has_the_agreed_shape(monitored: dict[str, Any]) -> None:
     assert json.loads(json.dumps(monitored)) == monitored
 
 
+def test_wire_has_the_agreed_shape(framed: dict[str, Any], lab: Lab) -> None:
+    took_part = set(framed["titles"]) - {"memcpy"}
+    assert took_part | set(framed["unavailable"]) >= {"python", *wire.PEERS, *lab.backends}
+    assert not took_part & set(framed["unavailable"])
+    for case in wire.CASES:
+        row = framed[case]
+        assert set(row) == {"encode", "decode"}
+        assert set(row["encode"]) == {"memcpy", *took_part - {"core", "frombuffer"}}
+        assert set(row["decode"]) == took_part
+        for it in (*row["encode"].values(), *row["decode"].values()):
+            assert it["q1_ns"] <= it["ns"] <= it["q3_ns"]
+            assert it["ratio_q1"] <= it["ratio"] <= it["ratio_q3"]
+    assert json.loads(json.dumps(framed)) == framed
+
+
+def test_every_backend_writes_frames(framed: dict[str, Any], lab: Lab) -> None:
+    loaded = [it.name for it in lab.backends.values() if it.loaded]
+    assert {"lab", "lab_checksum", *loaded, *(f"{name}_checksum" for name in loaded)} <= set(framed["titles"])
+
+
+def test_who_has_no_codec_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    loaded = SimpleNamespace(name="cobol", loaded=True, reason="", functions={})
+    bare = SimpleNamespace(backends={"cobol": loaded}, wire=Wire)
+    result = wire.compare(bare, 1, 1, cases={"one": ((2,), "f8")}, loop_ms=0.01)
+    assert result["unavailable"]["cobol"] == "it has no function 'encode'"
+    assert {"pyarrow_tensor", "pyarrow_batch"} <= set(result["unavailable"])
+    assert {"python", "pickle"} <= set(result["one"]["encode"])
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("encode", "other bytes"), ("decode", "what it reads")])
+def test_a_codec_that_errs_is_refused(wrong: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(nodes: Any, data: np.ndarray, *_: Any) -> np.ndarray:
+        return np.frombuffer(encode_nodes(nodes, data + (wrong == "encode"), checksum=False), np.uint8)
+
+    def decode(frame: np.ndarray, *_: Any) -> np.ndarray:
+        nodes = decode_nodes(frame)
+        nodes[0, 8] -= 8 * (wrong == "decode")  # where the payload begins
+        return nodes
+
+    functions = {"encode": SimpleNamespace(flags=0)}
+    cobol = SimpleNamespace(name="cobol", title="Cobol", loaded=True, functions=functions, encode=encode, decode=decode)
+    with pytest.raises(WrongAnswer, match=f"Cobol, no checksum: {words}"):
+        wire.compare(SimpleNamespace(backends={"cobol": cobol}, wire=Wire), 1, 1, cases={"one": ((2,), "f8")})
+
+
 def test_memory_has_the_agreed_shape(allocated: dict[str, Any]) -> None:
     for size in memory.SIZES:
         row = allocated[size]
@@ -297,7 +352,9 @@ def test_monitoring_leaves_the_switch_as_it_was(enabled: bool) -> None:
     assert switch.enabled is enabled
 
 
-def test_tables_name_everybody(compared: dict[str, Any], allocated: dict[str, Any], monitored: dict[str, Any]) -> None:
+def test_tables_name_everybody(
+    compared: dict[str, Any], allocated: dict[str, Any], monitored: dict[str, Any], framed: dict[str, Any]
+) -> None:
     for show in (report.as_text, report.as_markdown):
         text = show("dispatch", {**compared, "unavailable": {"cobol": "no\ncompiler"}})
         assert all(title in text for title in compared["titles"].values())
@@ -305,15 +362,21 @@ def test_tables_name_everybody(compared: dict[str, Any], allocated: dict[str, An
         assert all(title in show("memory", allocated) for title in memory.CONTENDERS.values())
         assert all(trace in show("memory", allocated) for trace in allocated["overhead"])
         assert all(kernel in show("monitoring", monitored) for kernel in monitoring.DURATIONS)
+        assert all(it in show("wire", framed) for it in (*framed["titles"].values(), *wire.CASES))
 
 
 def test_a_suite_is_written_between_its_markers(
-    tmp_path: Path, compared: dict[str, Any], allocated: dict[str, Any], monitored: dict[str, Any]
+    tmp_path: Path,
+    compared: dict[str, Any],
+    allocated: dict[str, Any],
+    monitored: dict[str, Any],
+    framed: dict[str, Any],
 ) -> None:
     path = tmp_path / "benchmarks.md"
     report.write(path, "dispatch", compared)
     report.write(path, "memory", allocated)
     report.write(path, "monitoring", monitored)
+    report.write(path, "wire", framed)
     once = path.read_text()
     report.write(path, "dispatch", compared)
     assert path.read_text() == once

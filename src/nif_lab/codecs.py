@@ -6,6 +6,7 @@ backend's own. They agree on every byte and on every refusal (docs/wire.md).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +82,10 @@ class Wire:
         """
         if endianness != "little":
             return np.frombuffer(wire.encode(value, dialect, version, endianness=endianness), np.uint8)  # refuses
-        nodes, data = wire.flatten(value, dialect, version)
+        if type(value) is np.ndarray and value.flags.c_contiguous and value.dtype.isnative and version == 2:
+            nodes, data = _plan(value.dtype, value.shape), value
+        else:
+            nodes, data = wire.flatten(value, dialect, version)
         size = np.asarray(data).nbytes if isinstance(data, np.ndarray) else len(data)
         codec = self._codec(by, dialect, size)
         lead = -body_offset(MARKERS[int(nodes[0, 0])], DIALECTS[dialect], version) % 64
@@ -218,6 +222,14 @@ class Wire:
         if by not in self._backends:
             raise BackendNotLoaded(f"no codec '{by}'", f"use python, auto or one of {', '.join(self._backends)}")
         return self._backends[by]
+
+
+@functools.lru_cache(256)
+def _plan(dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the node table of a row-major array in version 2, which depends on no element."""
+    nodes, _ = wire.flatten(np.empty(shape, dtype), version=2)  # whose pages are never touched
+    nodes.flags.writeable = False
+    return nodes
 
 
 def _wire_error(refused: NifValueError) -> Exception:

@@ -60,11 +60,12 @@ class Pool:
     limit_bytes: int
 
 
-#: small (<= 4 KiB, 1000 blocks), medium (<= 1 MiB, 100), large (<= 64 MiB, 10; bigger ones by themselves).
+#: small (<= 4 KiB, 1000 blocks), medium (<= 1 MiB, 100), large (<= 64 MiB and a frame's header, 10; bigger ones by
+#: themselves).
 POOLS: Final = (
     Pool("small", 4 << 10, 1000, 1 << 30),
     Pool("medium", 1 << 20, 100, 16 << 30),
-    Pool("large", 64 << 20, 10, 1 << 40),
+    Pool("large", (64 << 20) + 4096, 10, 1 << 40),
 )
 
 

@@ -98,7 +98,8 @@ struct AnyArray
 end
 
 """
-An array in a block of the host's, zero at first: what a function returns as `any[...]`. Its `bytes` are a `MutVec{UInt8}`.
+An array in a block of the host's: what a function returns as `any[...]`. Its `bytes`, of any value at first, are a
+`MutVec{UInt8}`.
 `similar(x::AnyArray)` makes one.
 """
 struct Block

@@ -57,7 +57,7 @@ proc cancelled*(): bool =
   running != nil and running.cancel != nil and volatileLoad(running.cancel) != 0
 
 proc allocTensor*(dtype: NifDtype; shape: openArray[int64]): ptr NifTensor {.raises: [NifError].} =
-  ## A zero-filled block from the host's memory, to be the result of the running call.
+  ## A block from the host's memory, its elements of any value, to be the result of the running call.
   if running == nil or running.host == nil:
     fail(Memory, "needs a host to allocate")
   let first = if shape.len > 0: unsafeAddr shape[0] else: nil

@@ -98,7 +98,7 @@ template shape*(x: AnyArray): openArray[int64] =
   toOpenArray(x.dims, 0, x.rank - 1)
 
 proc newTensor*(dtype: NifDtype; shape: openArray[int64]): Tensor {.raises: [NifError].} =
-  ## A zero-filled tensor for the running call to return.
+  ## A tensor for the running call to return; its elements have any value at first.
   Tensor(handle: allocTensor(dtype, shape))
 
 func data*(x: Tensor): ptr UncheckedArray[byte] =

@@ -46,7 +46,8 @@ impl Default for Config {
             pools: vec![
                 pool("small", 4 << 10, 1000, 1 << 30),
                 pool("medium", 1 << 20, 100, 16 << 30),
-                pool("large", 64 << 20, 10, 1 << 40),
+                // 64 MiB, and a frame's header before them.
+                pool("large", (64 << 20) + 4096, 10, 1 << 40),
             ],
         }
     }

@@ -1,4 +1,4 @@
-//! Arrays that a NIF returns: zero-filled memory from the host.
+//! Arrays that a NIF returns: memory from the host.
 #![allow(unsafe_code, reason = "writes the host's memory")]
 
 use std::ptr::NonNull;
@@ -24,16 +24,29 @@ impl Tensor {
     ///
     /// When there is no host to allocate, no memory, or no such shape.
     pub fn zeros<T: Element>(shape: &[i64]) -> Result<Self, Error> {
-        Self::allocate(T::DTYPE, shape)
+        let mut zeros = Self::allocate(T::DTYPE, shape)?;
+        zeros.bytes_mut().fill(0);
+        Ok(zeros)
     }
 
-    /// Zeros of the element type and shape of `x`.
+    /// Bytes of any value, one axis.
     ///
     /// # Errors
     ///
     /// When there is no host to allocate, or no memory.
-    pub fn like(x: &AnyArray<'_>) -> Result<Self, Error> {
-        Self::allocate(x.dtype(), &x.shape())
+    pub fn bytes(count: i64) -> Result<Self, Error> {
+        Self::allocate(u8::DTYPE, &[count])
+    }
+
+    /// A copy of `x`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no host to allocate, or no memory.
+    pub fn copy_of(x: &AnyArray<'_>) -> Result<Self, Error> {
+        let mut copy = Self::allocate(x.dtype(), &x.shape())?;
+        copy.bytes_mut().copy_from_slice(x.bytes());
+        Ok(copy)
     }
 
     fn allocate(dtype: DType, shape: &[i64]) -> Result<Self, Error> {
@@ -54,7 +67,7 @@ impl Tensor {
         if self.size == 0 {
             return &mut [];
         }
-        // SAFETY: the host gave `size` bytes, zero-filled, to this call alone.
+        // SAFETY: the host gave `size` bytes to this call alone.
         unsafe {
             let tensor = self.raw.as_ref();
             #[allow(clippy::cast_possible_truncation, reason = "an offset within this address space")]
@@ -69,7 +82,7 @@ impl Tensor {
         if unsafe { self.raw.as_ref() }.dtype != T::DTYPE {
             return None;
         }
-        // SAFETY: every bit pattern is a valid `T`.
+        // SAFETY: the elements are zeros or copies of some `T`, or bytes, of which every value is valid.
         let (before, elements, after) = unsafe { self.bytes_mut().align_to_mut() };
         (before.is_empty() && after.is_empty()).then_some(elements)
     }

@@ -16,14 +16,17 @@ from typing import Any, Final
 __all__ = ["SUITES", "add_arguments", "run"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "memory": 20, "monitoring": 300}
+SUITES: Final = {"dispatch": 100, "memory": 20, "monitoring": 300, "wire": 20}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments, all but ``--json``, which every command has."""
     parser.add_argument("suite", nargs="?", choices=tuple(SUITES), help="one of them; all unless given")
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help="of dispatch (100) and memory (20), quartets of monitoring (300)"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help="of dispatch (100), memory and wire (20), quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure the cost of a call, of an array, and of monitoring."""
+    """Measure the cost of a call, of an array, of monitoring, and of a frame."""
     from . import report
 
     seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
@@ -55,13 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
-    from . import dispatch, machine, memory, monitoring
+    from . import dispatch, machine, memory, monitoring, wire
 
     if suite == "dispatch":
         lab = Lab()
         result = dispatch.compare(lab, rounds, seed)
     elif suite == "memory":
         result = memory.compare(Lab([]).memory.empty, rounds, seed) | memory.overhead(seed)
+    elif suite == "wire":
+        result = wire.compare(Lab(), rounds, seed)
     else:
         lab = Lab(["rust"])
         # `sum` reads one vector, so its time can be set to anything by the length.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import memory
+from . import memory, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -58,6 +58,18 @@ record of a duration costs that Python code measured itself, `lab.telemetry.reco
 
 <!-- monitoring -->
 <!-- /monitoring -->
+
+## What a frame costs: `nif-lab bench wire`
+
+An array becomes a version 2 frame of docs/wire.md, and the frame an array again. *Written* is x `np.copyto` into memory
+that is warm: a bare copy of the bytes, framing the contender's turn; its own ratio is the control. *Read* is
+nanoseconds until there is an array, of the backends until there is a node table: all checks are made, and those with a
+checksum read every byte. Each contender has read back what it wrote, and all codecs of one format have written the same
+bytes, before anything is timed. Times are the calling thread's processor time; of a backend that has its own thread,
+wall time.
+
+<!-- wire -->
+<!-- /wire -->
 """
 
 Rows = Sequence[Sequence[str]]
@@ -133,7 +145,24 @@ def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     return [("monitoring on against off", rows), ("a record from Python: count and histogram", records)]
 
 
-_TABLES: Final = {"dispatch": _dispatch, "memory": _memory, "monitoring": _monitoring}
+def _wire(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    cases = [case for case in wire.CASES if case in result]
+    copies = [result[case]["encode"]["memcpy"] for case in cases]
+    written = [("", *cases), ("np.copyto, ns", *(_spread(it, "ns", _ns) for it in copies))]
+    read: list[Sequence[str]] = [("", *cases)]
+    for name, title in result["titles"].items():
+        for half, key, show, rows in (("encode", "ratio", _ratio, written), ("decode", "ns", _ns, read)):
+            if name in result[cases[0]][half]:
+                rows.append((title, *(_spread(result[case][half][name], key, show) for case in cases)))
+    return [("written, x np.copyto", written), ("read, ns", read)]
+
+
+def _spread(row: dict[str, float], key: str, show: Callable[[float], str]) -> str:
+    ends = ("ratio_q1", "ratio_q3") if key == "ratio" else ("q1_ns", "q3_ns")
+    return f"{show(row[key])} ({' – '.join(show(row[it]) for it in ends)})"
+
+
+_TABLES: Final = {"dispatch": _dispatch, "memory": _memory, "monitoring": _monitoring, "wire": _wire}
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -183,7 +212,7 @@ def write(path: Path, suite: str, result: dict[str, Any]) -> None:
     path
         A Markdown file.
     suite
-        ``"dispatch"``, ``"memory"`` or ``"monitoring"``; the rest of the file stays as it is.
+        One of `nif_lab.bench.SUITES`; the rest of the file stays as it is.
     result
         What the suite returned.
     """

@@ -120,8 +120,8 @@ typedef struct nif_host {
   /* Record why this call fails; the callee then returns -1. `message` is copied.
    * `argument` is the index of the argument at fault, or -1. */
   void (*set_error)(struct nif_env *env, int32_t kind, const char *message, int32_t argument);
-  /* A zero-filled, row-major tensor in shared memory, to be returned as the
-   * result of the running call: the caller of the function then owns it. NULL when
+  /* A row-major tensor in shared memory, its elements of any value, to be returned as
+   * the result of the running call: the caller of the function then owns it. NULL when
    * there is no memory. Tensors that are not returned are freed after the call. */
   nif_tensor *(*alloc_tensor)(nif_dtype dtype, int32_t ndim, const int64_t *shape);
   /* level: 10 debug, 20 info, 30 warning, 40 error (Python's numbers) */

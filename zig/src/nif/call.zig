@@ -209,7 +209,7 @@ pub fn cancelled() bool {
     return flag.* != 0;
 }
 
-/// A zero-filled, row-major tensor of the host's, to be returned from the running call.
+/// A row-major tensor of the host's, its elements of any value, to be returned from the running call.
 pub fn allocateTensor(dtype: abi.DType, shape: []const i64) Error!*abi.Tensor {
     const env = asked orelse return error.NoHost;
     return env.host.alloc_tensor(dtype, @intCast(shape.len), shape.ptr) orelse error.OutOfMemory;
