@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from .bench import add_arguments as benchmark_arguments
 from .errors import NifLabError, ToolchainMissing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .backends.base import Backend
 
 __all__ = ["main", "parser"]

@@ -374,7 +374,7 @@ class MemoryManager:
         return self.metrics()._repr_html_() + maps
 
     def _map(self, number: int) -> str:
-        """Draw a pool's segments as strips, what is in use in the order of addresses, up to the last block and a bit."""
+        """Draw a pool's segments as strips, blocks in the order of addresses, up to the last one and a bit."""
         blocks = self.core.blocks(number)
         strips = []
         for count, segment in enumerate(sorted({it[0] for it in blocks}), 1):

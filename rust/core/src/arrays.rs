@@ -10,8 +10,8 @@ use std::sync::Arc;
 use nif_memory::{AllocError, Arena};
 use numpy::PY_ARRAY_API;
 use numpy::npyffi::{
-    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE, PyArray_Descr, PyArrayObject,
-    PyDataType_ELSIZE, PyDataType_FLAGS, npy_intp,
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE,
+    PyArray_Descr, PyArrayObject, PyDataType_ELSIZE, PyDataType_FLAGS, npy_intp,
 };
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::ffi;
