@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 
-from nif_lab import Lab, wire
+from nif_lab import Lab, _core, wire
 from nif_lab.wire.schema import ACTIVATIONS, COLUMNS, DIALECTS, LIVE
 
 if TYPE_CHECKING:
@@ -217,3 +217,16 @@ def test_meaning_survives(lab: Lab, backend: LoadedBackend, rng: np.random.Gener
             assert lab.wire.launch(launched, other, dialect) == pytest.approx(vector @ vector)
     with pytest.raises(TypeError, match="expected a neural network"):
         lab.wire.forward(launched, x, backend.name)
+
+
+def test_a_shape_that_cannot_be_is_no_view() -> None:
+    """Also where a 0 among the dimensions would hide it."""
+    frame = bytearray(wire.encode(np.zeros((0, 5, 1, 1), "u1"), version=2, checksum=False))
+    for axis, length in enumerate((0, 2**40, 2**40, 1)):
+        frame[16 + 8 * axis : 24 + 8 * axis] = length.to_bytes(8, "little")
+    room = np.empty(len(frame) + 64, np.uint8)
+    aligned = room[-room.ctypes.data % 64 :][: len(frame)]
+    aligned[:] = frame
+    assert _core.view_frame(aligned) is None
+    with pytest.raises(wire.WireError, match="OVERFLOW"):
+        wire.decode(aligned, version=2)

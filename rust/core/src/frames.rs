@@ -72,17 +72,21 @@ fn check(header: &[u8; HEADER], length: usize) -> Option<Checked> {
     let (type_num, item) = dtype::by_name(name)?;
     let axes = usize::from(axes);
     let mut shape = [0; 4];
-    let mut size = item as u64;
+    // As if no dimension were 0: what couldn't be expressed is refused even where it has no elements.
+    let mut extent = item as u64;
+    let mut is_empty = false;
     for (axis, length) in shape.iter_mut().enumerate() {
         let dimension = word(16 + 8 * axis);
         if dimension > if axis < axes { DIMENSION_MAX } else { 0 } {
             return None;
         }
         if axis < axes {
-            size = size.checked_mul(dimension)?;
+            extent = extent.checked_mul(dimension.max(1)).filter(|it| *it < 1 << 63)?;
+            is_empty |= dimension == 0;
             *length = dimension as i64;
         }
     }
+    let size = if is_empty { 0 } else { extent };
     let whole = (size.checked_add(HEADER as u64)? == length as u64) && word(48) == size;
     whole.then_some(Checked { type_num, shape, axes, column_major: order == 1 })
 }

@@ -393,28 +393,34 @@ pub fn forward(
     activation: i64,
     out: &mut [f64],
 ) -> Result<(), Error> {
-    let activate: fn(&mut [f64]) = match activation {
-        0 => |_| (),
-        1 => |out| out.iter_mut().for_each(|v| *v = if *v <= 0.0 { 0.0 } else { *v }),
-        2 => |out| out.iter_mut().for_each(|v| *v = v.tanh()),
-        3 => |out| out.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
-        4 => softmax,
+    let activate: fn(f64) -> f64 = match activation {
+        0 | 4 => |v| v,
+        1 => |v| if v <= 0.0 { 0.0 } else { v },
+        2 => f64::tanh,
+        3 => |v| 1.0 / (1.0 + (-v).exp()),
         _ => return Err(Error::value("activation", format!("expected 0 to 4, got {activation}"))),
     };
     let mut scratch = zeros(x.len())?;
     for (i, (out, bias)) in out.iter_mut().zip(bias).enumerate() {
-        *out = dot(weights.row_in(i, &mut scratch), x) + bias;
+        *out = activate(dot(weights.row_in(i, &mut scratch), x) + bias);
     }
-    activate(out);
+    if activation == 4 {
+        softmax(out);
+    }
     Ok(())
 }
 
 /// Shifted by the largest value, so that no exponential overflows.
-fn softmax(out: &mut [f64]) {
-    let largest = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    out.iter_mut().for_each(|v| *v = (*v - largest).exp());
-    let total: f64 = out.iter().sum();
-    out.iter_mut().for_each(|v| *v /= total);
+fn softmax(values: &mut [f64]) {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut total = 0.0;
+    for v in &mut *values {
+        *v = (*v - largest).exp();
+        total += *v;
+    }
+    for v in values {
+        *v /= total;
+    }
 }
 
 /// `mandelbrot(width, height, x_min, x_max, y_min, y_max, iterations, out[height, width])`: iterations before |z|² > 4.
