@@ -140,7 +140,7 @@ pub struct Host {
     pub abi_version: u32,
     /// Record why this call fails. The message is copied.
     pub set_error: unsafe extern "C" fn(env: *mut Env, kind: i32, message: *const c_char, argument: i32),
-    /// A zero-filled, row-major tensor to be returned by the running call; null when there is no memory.
+    /// A row-major tensor to be returned by the running call; null when there is no memory.
     pub alloc_tensor: unsafe extern "C" fn(dtype: DType, ndim: i32, shape: *const i64) -> *mut Tensor,
     /// `level`: 10 debug, 20 info, 30 warning, 40 error.
     pub log: unsafe extern "C" fn(level: i32, message: *const c_char),
