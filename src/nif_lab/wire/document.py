@@ -167,7 +167,7 @@ def fill(text: str) -> str:
         if text.count(begin) != 1 or text.count(end) != 1:
             raise ValueError(f"the document needs {begin} and {end} once each")
         filled = f"{begin}\n\n{section()}\n\n{end}"
-        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, it=filled: it, text, flags=re.S)
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", filled.replace("\\", r"\\"), text, flags=re.S)
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -147,7 +148,7 @@ def _marked(parts: Sequence[Part], data: bytes, error: WireError) -> list[Part]:
     for it in [*parts, Part(len(data), 0, b"", "", "", "", True)]:
         # What was not read is cut at the fault, so that it begins there.
         cuts = [at, *[place] * (at < place < it.offset), it.offset]
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             if begin < end:
                 wrong = begin <= place < end
                 why = error.rule if wrong else "stands behind the fault" if place < begin else ""

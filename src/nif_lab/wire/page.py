@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from .xxh3 import checksum
+
 if TYPE_CHECKING:
     from .inspector import Inspection, Part
 
@@ -48,22 +50,25 @@ _STYLE: Final = """
   border-radius: 0 6px 6px 0; margin: 0 0 12px; padding: 6px 12px }
 .nlw .both { align-items: flex-start; display: flex; flex-wrap: wrap; gap: 16px 28px }
 .nlw .hex { font: 12.5px/1 var(--mono); overflow-x: auto; padding: 2px 2px 4px }
-.nlw .line { display: flex; height: 29px; white-space: pre }
+.nlw .line { display: flex; height: 31px; white-space: pre }
 .nlw .at { align-self: end; flex: none; opacity: .55; padding: 0 12px 6px 0; text-align: right; width: 6ch }
 .nlw .cut { opacity: .6; padding: 5px 0 9px calc(6ch + 12px) }
 .nlw .run { align-self: end; background: color-mix(in srgb, var(--c) 20%, transparent); border-radius: 3px;
-  box-shadow: inset 0 -2px var(--c); box-sizing: border-box; cursor: default; flex: none; height: 21px; margin-right: 2px;
-  padding: 4px 0 0 4px; position: relative }
+  box-shadow: inset 0 -2px var(--c); box-sizing: border-box; cursor: default; flex: none; height: 21px;
+  margin-right: 2px; padding: 4px 0 0 4px; position: relative }
 .nlw .run i { font: 9px/1 system-ui, sans-serif; left: 1px; opacity: .75; position: absolute; top: -8px }
 .nlw .wrong { outline: 2px solid #d55e00; outline-offset: -1px }
-.nlw .ascii { align-self: end; flex: none; margin-left: auto; opacity: .5; padding: 0 0 6px 14px }
-.nlw .list { flex: 1 1 420px; max-height: 640px; min-width: 0; overflow: auto }
-.nlw table { border-collapse: collapse; margin: 0; width: 100% }
+.nlw .ascii { align-self: end; flex: none; opacity: .5; padding: 0 0 6px 14px }
+.nlw .list { flex: 1 1 420px; max-height: 640px; min-width: 0; overflow: auto;
+  scrollbar-color: color-mix(in srgb, currentColor 35%, transparent) transparent; scrollbar-width: thin }
+.nlw table { border-collapse: collapse; color: inherit; font: inherit; margin: 0; width: 100% }
 .nlw th, .nlw td { background: none; border: 0; padding: 3px 10px 3px 0; text-align: left; vertical-align: top }
-.nlw th { font-weight: 600; opacity: .68 } .nlw tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 12%, transparent) }
-.nlw td.n { text-align: right; white-space: nowrap } .nlw td.n, .nlw td.w { font: 12px/1.5 var(--mono) }
-.nlw td.w { white-space: nowrap } .nlw td { overflow-wrap: anywhere }
-.nlw .key { background: var(--c); border-radius: 2px; display: inline-block; height: 9px; margin-right: 6px; width: 9px }
+.nlw th { font-weight: 600; opacity: .68 }
+.nlw tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 12%, transparent) }
+.nlw .n { text-align: right; white-space: nowrap } .nlw td.n { font: 12px/1.55 var(--mono) }
+.nlw td { white-space: nowrap } .nlw td:last-child { overflow-wrap: anywhere; white-space: normal; width: 60% }
+.nlw .key { background: var(--c); border-radius: 2px; display: inline-block; height: 9px; margin-right: 6px;
+  width: 9px }
 .nlw tr:focus-visible, .nlw .run:focus-visible { outline: 2px solid currentColor; outline-offset: -1px }
 """
 
@@ -90,20 +95,27 @@ def _runs(line: int, parts: Sequence[tuple[int, Part]]) -> Iterator[tuple[int, P
             yield number, it, begin, end
 
 
+def _gap(count: int) -> str:
+    return f'<span style="flex:none;width:{3 * count}ch"></span>'
+
+
 def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]]) -> str:
     cells = []
     covered = at
     for number, it, begin, end in runs:
         if begin > covered:
-            cells.append(f'<span style="width:calc({3 * (begin - covered)}ch + 2px)"></span>')
+            cells.append(_gap(begin - covered))
         label = f"<i>{number}</i>" if begin == it.offset else ""
         wrong = "" if it.valid else " wrong"
         name = escape(f"{number} {it.path + '/' if it.path else ''}{it.name}: {it.meaning}", quote=True)
+        style = f"--c:{_colour(it)};width:calc({3 * (end - begin)}ch - 2px)"
         cells.append(
-            f'<span class="run f{number}{wrong}" tabindex="0" title="{name}" '
-            f'style="--c:{_colour(it)};width:calc({3 * (end - begin)}ch - 2px)">{label}{frame[begin:end].hex(" ")}</span>'
+            f'<span class="run f{number}{wrong}" tabindex="0" title="{name}" style="{style}">'
+            f"{label}{frame[begin:end].hex(' ')}</span>"
         )
         covered = end
+    if covered < at + _WIDTH:
+        cells.append(_gap(at + _WIDTH - covered))
     text = "".join(chr(it) if 32 <= it < 127 else "·" for it in frame[at : at + _WIDTH])
     return (
         f'<div class="line"><span class="at">{at}</span>{"".join(cells)}<span class="ascii">{escape(text)}</span></div>'
@@ -112,25 +124,21 @@ def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]]) -> 
 
 def _hex(found: Inspection, parts: Sequence[tuple[int, Part]]) -> str:
     """Return the bytes in lines; of a long part the first lines and the last."""
+    wanted: set[int] = set()
+    for _, it in parts:
+        first, last = it.offset // _WIDTH, (it.offset + it.length - 1) // _WIDTH
+        wanted.update(range(first, min(first + _HEAD, last + 1)), range(max(first, last - 1), last + 1))
     lines: list[str] = []
-    skipped = 0
-    for at in range(0, len(found.frame), _WIDTH):
-        runs = list(_runs(at, parts))
-        within = (
-            runs
-            and runs[0][1].offset <= at - _HEAD * _WIDTH
-            and runs[0][1].offset + runs[0][1].length > at + 2 * _WIDTH
-        )
-        if within or not runs:
-            skipped += _WIDTH
-            continue
-        if skipped:
-            lines.append(f'<div class="cut">⋯ {skipped:,} bytes</div>')
-            skipped = 0
-        lines.append(_line(at, found.frame, runs))
-    if skipped:
-        lines.append(f'<div class="cut">⋯ {min(skipped, len(found.frame)):,} bytes</div>')
-    return "".join(lines) or '<div class="cut">no bytes</div>'
+    covered = 0
+    for at in (_WIDTH * it for it in sorted(wanted)):
+        lines += [_cut(at - covered), _line(at, found.frame, tuple(_runs(at, parts)))]
+        covered = at + _WIDTH
+    lines.append(_cut(len(found.frame) - covered))
+    return "".join(lines)
+
+
+def _cut(count: int) -> str:
+    return f'<div class="cut">⋯ {count:,} bytes</div>' if count > 0 else ""
 
 
 def _row(number: int, it: Part) -> str:
@@ -147,7 +155,7 @@ def _row(number: int, it: Part) -> str:
 def as_html(found: Inspection) -> str:
     """Return an inspection as HTML that needs nothing beside itself."""
     parts = found.shown()
-    scope = f"nlw-{abs(hash((found.frame, found.dialect))) % 16**8:08x}"
+    scope = f"nlw-{checksum(memoryview(found.frame)):016x}"
     marker, *facts = found.title.split(" · ")
     verdict = '<span class="verdict ok">✓ valid</span>'
     fault = ""
@@ -156,7 +164,8 @@ def as_html(found: Inspection) -> str:
         fault = f'<div class="fault" role="alert">⚠ {escape(str(found.error))}</div>'
     hidden = len(found.fields) - len(parts)
     more = f'<tr><td colspan="5" class="muted">… {hidden:,} more fields</td></tr>' if hidden else ""
-    head = "".join(f'<th scope="col">{it}</th>' for it in ("#", "at", "bytes", "field", "meaning"))
+    numbers = "".join(f'<th class="n" scope="col">{it}</th>' for it in ("#", "at", "bytes"))
+    head = f'{numbers}<th scope="col">field</th><th scope="col">meaning</th>'
     rules = "\n".join(_lit(scope, number) for number, _ in parts)
     return (
         f'<div class="nlw {scope}"><style>{_STYLE}{rules}</style>'

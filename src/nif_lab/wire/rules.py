@@ -102,9 +102,9 @@ def checksum_of(header: bytes | memoryview, payload_sum: int) -> int:
 def check_booleans(payload: memoryview, dtype: int, place: int, unit: str = "byte") -> None:
     """Check that elements of type bool are 0 or 1; in units of nodes the place is the row."""
     if dtype in DTYPES and DTYPES[dtype].name == "bool":
-        wrong = np.flatnonzero(np.frombuffer(payload, np.uint8) > 1) if len(payload) else ()
-        if len(wrong):
-            raise WireError("VALUE", place + (int(wrong[0]) if unit == "byte" else 0), unit=unit)
+        wrong = np.frombuffer(payload, np.uint8) > 1
+        if wrong.any():
+            raise WireError("VALUE", place + (int(wrong.argmax()) if unit == "byte" else 0), unit=unit)
 
 
 def check_text(text: bytes, place: int, unit: str = "byte") -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from . import rules, schema
 from .errors import WireError
 from .rules import COLUMN
-from .schema import ACTIVATIONS, DTYPES, Dialect, Kind, Marker
+from .schema import ACTIVATIONS, DTYPES, LIMITS, Dialect, Kind, Marker
 
 __all__ = [
     "GpuBuffer",
@@ -122,37 +122,34 @@ class _Table:
         self.dialect = dialect
         self.version = version
         self.rows: list[list[int]] = []
-        self.pieces: list[Any] = []
+        self.pieces: list[Any] = []  # buffers
         self.length = 0
 
-    def add(self, value: Any, parent: int = -1, name: str = "") -> None:
+    def add(self, value: Any, parent: int = -1, name: str = "", depth: int = 1) -> None:
         """Append a value's row and those of its children."""
+        if depth > LIMITS["depth"]:  # it may contain itself
+            raise WireError("DEPTH", detail=f"at {name!r}")
         row = dict.fromkeys(COLUMN, 0) | {"parent": parent}
-        encoded = name.encode()
-        row["name_offset"], row["name_length"] = self._store(encoded), len(encoded)
+        row["name_offset"], row["name_length"] = self._store(_utf8(name))
         if isinstance(value, (NeuralNetwork, TensorOperation, KernelDescriptor)):
-            self._add_record(row, value)
+            self._add_record(row, value, depth)
             return
-        if isinstance(value, (GpuBuffer, GpuTexture)):
-            marker, data = _device(value)
-        else:
-            marker, data = self._array(row, value)
-        row["marker"], row["dtype"] = marker.code, row["dtype"]
-        row["data_offset"], row["data_length"] = (
-            self._store(data),
-            data.nbytes if isinstance(data, np.ndarray) else len(data),
-        )
+        device = isinstance(value, (GpuBuffer, GpuTexture))
+        marker, data = _device(value) if device else self._array(row, value)
+        row["marker"] = marker.code
+        row["data_offset"], row["data_length"] = self._store(data)
         self.rows.append(list(row.values()))
 
-    def _add_record(self, row: dict[str, int], value: NeuralNetwork | TensorOperation | KernelDescriptor) -> None:
+    def _add_record(
+        self, row: dict[str, int], value: NeuralNetwork | TensorOperation | KernelDescriptor, depth: int
+    ) -> None:
         marker, children = _children(value)
-        title = value.name.encode()
         row["marker"], row["count"] = schema.marker_named(marker).code, len(children)
-        row["data_offset"], row["data_length"] = self._store(title), len(title)
+        row["data_offset"], row["data_length"] = self._store(_utf8(value.name))
         parent = len(self.rows)
         self.rows.append(list(row.values()))
         for name, child in children:
-            self.add(child, parent, name)
+            self.add(child, parent, name, depth + 1)
 
     def _array(self, row: dict[str, int], value: Any) -> tuple[Marker, Array]:
         array = _as_array(value)
@@ -180,18 +177,23 @@ class _Table:
             row["order"] = self.dialect.order if self.version == 1 else int(column_major)
         return marker, np.asarray(array.T if row["order"] else array, order="C")
 
-    def _store(self, data: Any) -> int:
-        at = self.length
-        self.pieces.append(data)
-        self.length += memoryview(data).nbytes
-        return at
+    def _store(self, data: bytes | Array) -> tuple[int, int]:
+        at, length = self.length, data.nbytes if isinstance(data, np.ndarray) else len(data)
+        if length:
+            self.pieces.append(data)
+        self.length += length
+        return at, length
 
     def data(self) -> Any:
         """Return the bytes that the rows lead into: a lone array itself, without a copy."""
-        filled = [it for it in self.pieces if memoryview(it).nbytes]
-        return (
-            filled[0] if len(filled) == 1 else b"".join(it if isinstance(it, bytes) else it.tobytes() for it in filled)
-        )
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise WireError("UTF8", detail=repr(text)) from error
 
 
 def _as_array(value: Any) -> Array:
@@ -290,8 +292,8 @@ def _value(rows: Sequence[dict[str, int]], children: Sequence[Sequence[int]], da
             named[bytes(data[start : start + length]).decode()] = _value(rows, children, data, child)
         return _record_value(marker, bytes(data[at : at + size]).decode(), named)
     shape = tuple(row[f"shape{axis}"] for axis in range(row["ndim"]))
-    order = "F" if row["order"] else "C"
-    array: Array = np.ndarray(shape, DTYPES[row["dtype"]].numpy, data[at : at + size], order=order)
+    dtype = DTYPES[row["dtype"]].numpy
+    array: Array = np.ndarray(shape, dtype, data[at : at + size], order="F" if row["order"] else "C")
     if marker.kind == Kind.SCALAR:
         # What has a type of its own in Python becomes that.
         return array.item() if marker.name in {"float64", "int64", "boolean"} else array[()]

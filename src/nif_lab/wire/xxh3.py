@@ -115,8 +115,8 @@ def _long(data: memoryview) -> int:
             sums = (sums ^ (sums >> np.uint64(47)) ^ _keys(128)) * np.uint64(_PRIME32[0])
     stripes = rest // _STRIPE
     if stripes:
-        words = np.frombuffer(data, "<u8", stripes * 8, blocks * _BLOCK).reshape(stripes, 8)
-        sums += _products(words, keys[:stripes])
+        rest_words = np.frombuffer(data, "<u8", stripes * 8, blocks * _BLOCK).reshape(stripes, 8)
+        sums += _products(rest_words, keys[:stripes])
     sums += _products(np.frombuffer(data, "<u8", 8, n - _STRIPE).reshape(1, 8), _keys(121).reshape(1, 8))
     keyed = [int(word) for word in sums ^ _keys(11)]
     return _avalanche((n * _PRIME64[0] + sum(_fold(*keyed[i : i + 2]) for i in range(0, 8, 2))) & _MASK)
