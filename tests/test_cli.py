@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nif_lab import Lab, backends, cli
+from nif_lab import Lab, backends, cli, wire
 from nif_lab.build import Built, build
 
 
@@ -88,3 +89,17 @@ def test_interrupt_and_errors_end_with_a_status(
     interrupted.__name__, interrupted.__doc__ = "doctor", "Doctor."
     assert cli.main(["doctor"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_inspect_shows_every_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "frame"
+    file.write_bytes(wire.encode(np.arange(3.0), "nim", 1))
+    assert cli.main(["inspect", str(file), "--dialect", "nim"]) == 0
+    assert "array_f64" in capsys.readouterr().out
+    file.write_bytes(file.read_bytes()[:-1])
+    assert cli.main(["inspect", str(file), "--dialect", "nim", "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["ok"], shown["error"]["code"]) == (False, "LENGTH")
+    assert sum(it["length"] for it in shown["fields"]) == file.stat().st_size
+    assert cli.main(["inspect", str(tmp_path / "none")]) == 1
+    assert "No such file" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, backends
 from .bench import add_arguments as benchmark_arguments
 from .errors import NifLabError, ToolchainMissing
+from .wire.schema import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,12 +103,36 @@ def bench(arguments: argparse.Namespace) -> int:
     return benchmarks.run(arguments)
 
 
+def inspect(arguments: argparse.Namespace) -> int:
+    """Show every byte of a frame of the wire protocol: which field it is, what it means, what is wrong."""
+    from . import wire
+
+    try:
+        frame = arguments.file.read_bytes()
+    except OSError as error:
+        raise NifLabError(f"{arguments.file}: {error.strerror}; give the path of a file that holds one frame") from None
+    found = wire.inspect(frame, arguments.dialect, arguments.frame_version)
+    if arguments.json:
+        fields = [
+            {"offset": it.offset, "length": it.length, "bytes": it.bytes.hex(), "name": it.name, "path": it.path,
+             "meaning": it.meaning, "valid": it.valid}
+            for it in found.fields
+        ]  # fmt: skip
+        error = (
+            {"code": found.error.code, "offset": found.error.offset, "rule": found.error.rule} if found.error else None
+        )
+        print(json.dumps({"ok": found.error is None, "fields": fields, "error": error}))
+    else:
+        print(found)
+    return 0 if found.valid else 1
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line as argparse knows it."""
     top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
     top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run in (doctor, build, demo, monitor, bench):
+    for run in (doctor, build, demo, monitor, bench, inspect):
         summary = (run.__doc__ or "").splitlines()[0]
         command = commands.add_parser(run.__name__, help=summary, description=summary)
         command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
@@ -122,6 +147,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)")
         if run is bench:
             benchmark_arguments(command)
+        if run is inspect:
+            command.add_argument("file", type=Path, metavar="FILE", help="holds one frame and nothing else")
+            command.add_argument(
+                "--dialect", choices=tuple(DIALECTS), default="rust", help="of a version 1 frame (rust)"
+            )
+            command.add_argument("--frame-version", type=int, choices=(1, 2), help="the frame's own unless given")
         if run is demo:
             report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
             report.help = "where the HTML report goes (report.html)"
