@@ -118,10 +118,8 @@ def inspect(arguments: argparse.Namespace) -> int:
              "meaning": it.meaning, "valid": it.valid}
             for it in found.fields
         ]  # fmt: skip
-        error = (
-            {"code": found.error.code, "offset": found.error.offset, "rule": found.error.rule} if found.error else None
-        )
-        print(json.dumps({"ok": found.error is None, "fields": fields, "error": error}))
+        wrong = found.error and {"code": found.error.code, "offset": found.error.offset, "rule": found.error.rule}
+        print(json.dumps({"ok": found.valid, "fields": fields, "error": wrong}))
     else:
         print(found)
     return 0 if found.valid else 1
