@@ -251,6 +251,7 @@ def bad_version2() -> Iterator[Bad]:
     frame = encode(EXAMPLES["matrix_2d_f64"])
     tensor = encode(EXAMPLES["tensor"])
     plain = encode(EXAMPLES["matrix_2d_f64"], checksum=False)
+    deep = encode(np.ones((2, 2, 2, 2), "i1"), checksum=False)
     for length in (1, 4, 5, 63):
         yield Bad(f"first {length} bytes", "rust", 2, frame[:length], "SHORT")
     yield Bad("cut payload", "rust", 2, frame[:-1], "LENGTH")
@@ -269,8 +270,14 @@ def bad_version2() -> Iterator[Bad]:
         ("last axis", 47, b"\x80"),
     ):
         yield Bad(name, "rust", 2, summed(edited(frame, at, new)), "VALUE")
-    for name, at, new in (("no type", 6, b"\0"), ("type 15", 6, b"\x0f"), ("five axes", 7, b"\5")):
+    for name, at, new in (
+        ("no type", 6, b"\0"),
+        ("type 15", 6, b"\x0f"),
+        ("five axes", 7, b"\5"),
+        ("255 axes", 7, b"\xff"),
+    ):
         yield Bad(f"tensor of {name}", "rust", 2, summed(edited(tensor, at, new)), "VALUE")
+        yield Bad(f"tensor of {name}, no checksum", "rust", 2, edited(deep, at, new), "VALUE")
     yield Bad("column-major vector", "rust", 2, summed(edited(encode(np.ones(3)), 8, b"\1")), "VALUE")
     large = struct.pack("<2Q", 2**40, 2**40)
     yield Bad("dimension", "rust", 2, edited(frame, 16, struct.pack("<Q", 2**40 + 1)), "DIM")

@@ -64,7 +64,7 @@ fn check(header: &[u8; HEADER], length: usize) -> Option<Checked> {
     let [marker, code, axes, order] = [header[5], header[6], header[7], header[8]];
     let (_, wanted, ndim) = *MARKERS.iter().find(|it| it.0 == marker)?;
     let name = DTYPES.get(usize::from(code)).copied().flatten()?;
-    let fits = (wanted == 0 || wanted == code) && (ndim == axes || ndim == u8::MAX && axes <= 4);
+    let fits = (wanted == 0 || wanted == code) && axes <= 4 && (ndim == axes || ndim == u8::MAX);
     let plain = header[9..16].iter().all(|byte| *byte == 0) && order <= u8::from(axes > 1) && word(56) == 0;
     if header[..5] != MAGIC_AND_VERSION || !fits || !plain {
         return None;
