@@ -18,7 +18,7 @@ from .errors import NifLabError
 __all__ = ["Segment", "SegmentError", "attach"]
 
 MAGIC: Final = b"NIFLABTM"
-VERSION: Final = 1
+VERSION: Final = 2
 NAME: Final = "/memfd:nif_lab telemetry"
 LANES: Final = ("direct", "isolated")
 
@@ -81,8 +81,11 @@ ERROR: Final = np.dtype(
         ("kind", "<u2"),
         ("argument", "<i4"),
         ("cell", "<u4"),
-        ("reserved", "<u4"),
-        ("text", "S224"),
+        ("step", "u1"),
+        ("outcome", "u1"),
+        ("code", "<i2"),
+        ("duration_ns", "<f8"),
+        ("text", "S216"),
     ]
 )
 CALLS_KEPT, TIMES_KEPT, SAMPLES_KEPT, ERRORS_KEPT = 1024, 10_000, 10_000, 1_000

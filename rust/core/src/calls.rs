@@ -22,7 +22,7 @@ pub struct Given<'a> {
 /// # Safety
 /// `this` is the object that `Nif::function` bound, and stays alive.
 #[inline]
-unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
+pub unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
     // SAFETY: the caller's promise; the caller of a built-in keeps its `self` alive.
     unsafe { Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Nif>().get() }
 }
@@ -78,6 +78,24 @@ unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyO
     }
 }
 
+/// The arguments as Python passes them to a built-in.
+///
+/// # Safety
+/// `values` has `count` objects and then one for each of `names`, all alive.
+pub unsafe fn given_of<'a>(
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> Given<'a> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
+        let total = count as usize + named;
+        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
+        Given { values, positional: count as usize, names }
+    }
+}
+
 /// Python's entry for every function and all arguments: `this` is the [`Nif`].
 pub unsafe extern "C" fn general_call(
     this: *mut ffi::PyObject,
@@ -89,11 +107,7 @@ pub unsafe extern "C" fn general_call(
     // one for each of `names`.
     unsafe {
         let nif = nif_of(this);
-        let positional = count as usize;
-        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
-        let total = positional + named;
-        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
-        let given = Given { values, positional, names };
+        let given = given_of(values, count, names);
         nif.conclude(|py| nif.invoke(py, &given))
     }
 }

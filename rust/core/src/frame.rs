@@ -11,12 +11,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::buffer::SharedBuffer;
-use crate::clock;
 use crate::file::MappedFile;
 use crate::host::{self, Allocating, ErrorRecord, HostTensor};
+use crate::isolated::LaneFailure;
 use crate::memory::{Common, Memory};
 use crate::python;
 use crate::signature::{Extent, Param};
+use nif_worker::clock;
 
 /// The most parameters a NIF may have.
 pub const MAX_PARAMS: usize = 16;
@@ -30,6 +31,46 @@ pub enum Failure {
     Nif { kind: i32, argument: i32, reason: String },
     /// Python's own: KeyboardInterrupt, an exception of `__index__`.
     Python(PyErr),
+    /// The worker gave no answer.
+    Lane(LaneFailure),
+    /// What the Lab's recovery raised after a failure of that kind.
+    Given { kind: i32, error: PyErr },
+}
+
+impl Failure {
+    /// As the segment and `nif_lab.errors` number it.
+    pub fn kind(&self) -> i32 {
+        match self {
+            Self::Nif { kind, .. } | Self::Given { kind, .. } => *kind,
+            Self::Python(_) => nif::abi::error_kind::ERROR,
+            Self::Lane(failure) => failure.kind(),
+        }
+    }
+
+    /// Without the place.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Nif { reason, .. } => reason.clone(),
+            Self::Python(error) | Self::Given { error, .. } => error.to_string(),
+            Self::Lane(failure) => failure.reason(),
+        }
+    }
+
+    /// Could the same call succeed when it is made again, or elsewhere?
+    pub fn may_pass(&self) -> bool {
+        use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
+        match self {
+            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
+            Self::Lane(_) => true,
+            Self::Python(_) | Self::Given { .. } => false,
+        }
+    }
+}
+
+impl From<LaneFailure> for Failure {
+    fn from(failure: LaneFailure) -> Self {
+        Self::Lane(failure)
+    }
 }
 
 impl From<PyErr> for Failure {
@@ -73,6 +114,8 @@ pub struct Outcome {
 
 // SAFETY: a frame's pointers lead into itself, or into Python objects whose owner keeps them alive until the call is over.
 unsafe impl Send for Frame {}
+// SAFETY: nothing is written through a shared reference.
+unsafe impl Sync for Frame {}
 // SAFETY: the result is a scalar, a constant string of the library, or the frame's tensor.
 unsafe impl Send for Outcome {}
 
@@ -102,9 +145,32 @@ impl Frame {
         self.push(type_index::NONE, AnyValue { i: 0 });
     }
 
-    fn value(&self, index: usize) -> Option<Any> {
+    pub fn value(&self, index: usize) -> Option<Any> {
         // SAFETY: the first `count` values were written by `push`.
         (index < self.count).then(|| unsafe { self.values[index].assume_init() })
+    }
+
+    /// The array at that place, if there is one.
+    pub fn tensor(&self, index: usize) -> Option<&Tensor> {
+        let value = self.value(index).filter(|it| it.type_index == type_index::TENSOR)?;
+        // SAFETY: this frame wrote the tensor.
+        Some(unsafe { &*value.v.p.cast::<Tensor>() })
+    }
+
+    /// The bytes of a str, with the NUL after them, or of a bytes object.
+    ///
+    /// # Safety
+    /// One of them is at that place, and its object is alive.
+    pub unsafe fn text(&self, index: usize) -> &[u8] {
+        // SAFETY: the caller's promise; `push_other` wrote these.
+        unsafe {
+            let value = self.values[index].assume_init();
+            if value.type_index == type_index::STR {
+                return CStr::from_ptr(value.v.p.cast_const().cast()).to_bytes_with_nul();
+            }
+            let bytes = &*value.v.p.cast::<Bytes>();
+            std::slice::from_raw_parts(bytes.data.cast(), bytes.size)
+        }
     }
 
     /// Add a Python value.

@@ -1,21 +1,9 @@
 //! Starting Julia inside this process, on the thread that will own it.
-//!
-//! Only what every Julia from 1.5 on has is used: one of three names of the start function, `jl_eval_string`, `jl_string_ptr`.
-
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::mem::MaybeUninit;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::owner::Owner;
-
-/// What Julia must keep: stack overflow, read-only memory, and the suspension of its own threads.
-const JULIAS_OWN: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGUSR2];
-
-type Init = unsafe extern "C" fn(bindir: *const c_char, image: *const c_char);
-type Eval = unsafe extern "C" fn(code: *const c_char) -> *mut c_void;
-type StringPtr = unsafe extern "C" fn(value: *mut c_void) -> *const c_char;
 
 /// Start the Julia of `library` on `owner`, evaluate `code` and return the string that it gives.
 ///
@@ -30,60 +18,8 @@ pub fn start_julia(
     code: String,
 ) -> PyResult<String> {
     let started = owner.get().run(py, move || {
-        let c = |text: String| CString::new(text).map_err(|e| e.to_string());
         // SAFETY: this runs once, on the thread that makes every later call.
-        unsafe { start(&c(library)?, &c(bindir)?, &c(image)?, &c(code)?) }
+        unsafe { nif_worker::julia::start(&library, &bindir, &image, &code) }
     })?;
     started.map_err(PyRuntimeError::new_err)
-}
-
-unsafe fn start(library: &CStr, bindir: &CStr, image: &CStr, code: &CStr) -> Result<String, String> {
-    // SAFETY: the signatures are those of julia.h; actions that were read are put back.
-    unsafe {
-        // Julia's symbols must be global, and then so are those of its libunwind, which has C++'s unwinder under the same
-        // names. The compiler's own goes first, or the next C++ library that throws (matplotlib's, say) would abort.
-        libc::dlopen(c"libgcc_s.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
-        let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
-        if handle.is_null() {
-            return Err(CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned());
-        }
-        let find = |name: &CStr| Some(libc::dlsym(handle, name.as_ptr())).filter(|it| !it.is_null());
-        let names = [c"jl_init_with_image_file", c"jl_init_with_image", c"jl_init_with_image__threading"];
-        let init = names.into_iter().find_map(find).ok_or("it has no jl_init_with_image")?;
-        let eval = find(c"jl_eval_string").ok_or("it has no jl_eval_string")?;
-        let string = find(c"jl_string_ptr").ok_or("it has no jl_string_ptr")?;
-        let (init, eval, string) = (
-            std::mem::transmute::<*mut c_void, Init>(init),
-            std::mem::transmute::<*mut c_void, Eval>(eval),
-            std::mem::transmute::<*mut c_void, StringPtr>(string),
-        );
-        let former = signal_actions();
-        init(bindir.as_ptr(), image.as_ptr());
-        // Without this Ctrl-C would never reach Python again.
-        restore(&former);
-        let value = eval(code.as_ptr());
-        if value.is_null() {
-            return Err("it could not evaluate its first line".into());
-        }
-        Ok(CStr::from_ptr(string(value)).to_string_lossy().into_owned())
-    }
-}
-
-fn signal_actions() -> Vec<(c_int, libc::sigaction)> {
-    let read = |signal| {
-        let mut action = MaybeUninit::zeroed();
-        // SAFETY: room of the right size; zeroed is a valid action.
-        unsafe {
-            (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0)
-                .then(|| (signal, action.assume_init()))
-        }
-    };
-    (1..32).filter(|signal| !JULIAS_OWN.contains(signal)).filter_map(read).collect()
-}
-
-fn restore(actions: &[(c_int, libc::sigaction)]) {
-    for (signal, action) in actions {
-        // SAFETY: puts back what was read. SIGKILL and SIGSTOP refuse, which is harmless.
-        unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
-    }
 }

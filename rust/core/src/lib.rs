@@ -1,6 +1,6 @@
 //! `nif_lab._core`: what a call passes through on its way from Python to native code and back.
 //!
-//! Layers, from the bottom: `dtype`, `clock`, `signature` know nothing of the rest; `store`, `arrays`, `memory` (with `buffer`, `file`, `keeper`), `host`, `owner`,
+//! Layers, from the bottom: `dtype`, `signature` know nothing of the rest; `store`, `arrays`, `memory` (with `buffer`, `file`, `keeper`), `host`, `owner`,
 //! `interrupt`, `telemetry` serve a call; `frame` is one call, `straight` one without anything rare;
 //! `nif`, `recorder` and `library` are what Python holds, `calls` is where it enters.
 
@@ -14,7 +14,6 @@
 mod arrays;
 mod buffer;
 mod calls;
-mod clock;
 mod dtype;
 mod errors;
 mod file;
@@ -22,19 +21,24 @@ mod frame;
 mod frames;
 mod host;
 mod interrupt;
+mod isolated;
 mod julia;
 mod keeper;
+mod ledger;
 mod library;
 mod memory;
 mod nif;
 mod owner;
+mod parcel;
 mod python;
 mod recorder;
 mod signature;
 mod store;
 mod straight;
 mod telemetry;
+mod workers;
 
+use nif_worker::clock;
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
@@ -45,6 +49,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<library::Library>()?;
     module.add_class::<nif::Nif>()?;
     module.add_class::<owner::Owner>()?;
+    module.add_class::<workers::Workers>()?;
     module.add_class::<memory::Memory>()?;
     module.add_class::<buffer::SharedBuffer>()?;
     module.add_class::<file::MappedFile>()?;
@@ -52,6 +57,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_address, module)?)?;
+    module.add_function(wrap_pyfunction!(library::open_isolated, module)?)?;
     module.add_function(wrap_pyfunction!(library::host_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;

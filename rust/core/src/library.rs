@@ -1,15 +1,17 @@
-//! Opening a NIF library: is it one of ours, was it built for this layout, what is in it.
+//! A library as Python holds it: its functions, and its fresh copy after a panic that skipped clean-up.
 
-use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use nif::abi::{ABI_VERSION, Function, Init, Library as Table, STRUCT_HASH, flag};
+use nif::abi::{Library as Table, flag};
 use nif_memory::Config;
+use nif_worker::library::{Opened, Refusal, check_table, functions, open_file, refuse, text};
+use nif_worker::message;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -17,10 +19,12 @@ use pyo3::types::PyDict;
 use crate::errors::abi_error;
 use crate::frame::Failure;
 use crate::host::HOST;
+use crate::isolated::{Lane, LaneFailure, connect};
 use crate::memory::Memory;
-use crate::nif::{Nif, Target};
+use crate::nif::{Nif, Place, Target};
 use crate::owner::Owner;
 use crate::telemetry::Telemetry;
+use crate::workers::Workers;
 
 /// Where a library's functions come from; shared by all of them.
 pub struct Origin {
@@ -31,6 +35,8 @@ pub struct Origin {
     pub telemetry: Py<Telemetry>,
     /// Where its results and left-out outputs are allocated.
     pub memory: Py<Memory>,
+    /// The workers that run its functions, if they are isolated.
+    pub lane: Option<Lane>,
     /// The backend's number in the segment.
     pub number: u16,
     tainted: AtomicBool,
@@ -47,36 +53,6 @@ impl Drop for Origin {
         if let Some(copy) = self.copy.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             // SAFETY: every function holds its origin, so none is left that could run.
             unsafe { copy.close() };
-        }
-    }
-}
-
-/// A library as the loader knows it, and its table.
-struct Opened {
-    handle: *mut libc::c_void,
-    table: &'static Table,
-    /// The memfd of a copy. The loader knows the copy by its descriptor's path: whoever looks a symbol up later opens that
-    /// path, so nothing else may ever stand there while the copy is loaded.
-    file: Option<File>,
-}
-
-// SAFETY: the handle is only ever given back to the loader, which locks.
-unsafe impl Send for Opened {}
-
-impl Opened {
-    /// Let go of a library that says it can be: one without an unload hook stays.
-    ///
-    /// # Safety
-    /// No call of it runs, and nobody keeps a pointer into it.
-    unsafe fn close(mut self) {
-        if let Some(unload) = self.table.unload {
-            // SAFETY: the caller's promise, and the library's: after this hook nothing of it is in use.
-            unsafe {
-                unload();
-                libc::dlclose(self.handle);
-            }
-        } else {
-            std::mem::forget(self.file.take());
         }
     }
 }
@@ -122,62 +98,6 @@ pub struct Library {
     functions: Py<PyDict>,
 }
 
-/// A refusal: the reason, and what mends it.
-type Refusal = (String, String);
-
-fn refuse(reason: String) -> Refusal {
-    (reason, "rebuild it with this version's SDK: nif-lab build".into())
-}
-
-/// Open the library at `path`.
-///
-/// A damaged file must be found here: the dynamic loader maps what the headers promise and dies on what isn't there.
-fn open_file(path: &Path) -> Result<Opened, Refusal> {
-    let shown = path.display();
-    check_elf(path).map_err(|e| refuse(format!("{shown}: {e}")))?;
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| refuse(format!("{shown}: {e}")))?;
-    // SAFETY: loading runs the library's initialisers, which is what the user asked for; the table lives until
-    // the library is closed. `nif_init` has the type that the contract gives it.
-    unsafe {
-        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-        if handle.is_null() {
-            let why = CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned();
-            return Err(refuse(format!("{shown} can't be loaded: {why}")));
-        }
-        let symbol = libc::dlsym(handle, c"nif_init".as_ptr());
-        if symbol.is_null() {
-            let cure = "see docs/abi.md for what a library exports".into();
-            return Err((format!("{shown} is not a NIF library: it exports no nif_init"), cure));
-        }
-        let init = std::mem::transmute::<*mut libc::c_void, Init>(symbol);
-        let table = check_table(init(&raw const HOST), &shown.to_string())?;
-        Ok(Opened { handle, table, file: None })
-    }
-}
-
-/// Is this a table of our version and layout?
-///
-/// # Safety
-/// `table` is null or leads to a table of some version, which always begins with the version and the hash.
-unsafe fn check_table(table: *const Table, shown: &str) -> Result<&'static Table, Refusal> {
-    if table.is_null() {
-        return Err(refuse(format!("{shown}: its nif_init returned nothing")));
-    }
-    // SAFETY: the first two fields are the same in every version; the rest is read only after they agree.
-    unsafe {
-        let version = (*table).abi_version;
-        if version != ABI_VERSION {
-            return Err(refuse(format!("{shown} speaks version {version} of the ABI, this nif_lab {ABI_VERSION}")));
-        }
-        let hash = (*table).struct_hash;
-        if hash != STRUCT_HASH {
-            let here = format!("{shown} has another struct layout (hash {hash:08x}, here {STRUCT_HASH:08x})");
-            return Err(refuse(here));
-        }
-        Ok(&*table)
-    }
-}
-
 /// Let the library get ready, on the thread of its thread-bound functions.
 fn load(
     py: Python<'_>,
@@ -195,76 +115,33 @@ fn load(
     Ok(if status == 0 { Ok(()) } else { Err(refuse(format!("{shown}: its load hook failed with status {status}"))) })
 }
 
-fn functions(table: &Table) -> &[Function] {
-    if table.functions.is_null() {
-        return &[];
-    }
-    // SAFETY: a checked table tells the truth about its functions.
-    unsafe { std::slice::from_raw_parts(table.functions, table.n_functions as usize) }
-}
-
-fn text(pointer: *const c_char) -> String {
-    if pointer.is_null() {
-        return String::new();
-    }
-    // SAFETY: a checked table has NUL-terminated strings.
-    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
-}
-
-/// Is it a whole shared object for this machine?
-fn check_elf(path: &Path) -> io::Result<()> {
-    let damaged = |what: &str| io::Error::other(format!("not a whole shared library ({what})"));
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut header = [0u8; 64];
-    file.read_exact(&mut header).map_err(|_| damaged("shorter than an ELF header"))?;
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
-    if header[..4] != *b"\x7fELF" || header[4] != 2 || header[5] != 1 {
-        return Err(damaged("no 64-bit ELF header"));
-    }
-    let machine = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
-    if number(&header[16..18]) != 3 || number(&header[18..20]) != machine {
-        return Err(damaged("not a shared object of this machine"));
-    }
-    let (offset, entry, count) = (number(&header[32..40]), number(&header[54..56]), number(&header[56..58]));
-    let size = entry.checked_mul(count).filter(|_| entry >= 56).ok_or_else(|| damaged("bad program headers"))?;
-    let end = offset.checked_add(size).ok_or_else(|| damaged("bad program headers"))?;
-    if end > length {
-        return Err(damaged("cut off in its headers"));
-    }
-    file.seek(SeekFrom::Start(offset))?;
-    let mut programs = vec![0u8; size as usize];
-    file.read_exact(&mut programs)?;
-    for program in programs.chunks_exact(entry as usize) {
-        let segment = number(&program[8..16]).checked_add(number(&program[32..40]));
-        if segment.is_none_or(|end| end > length) {
-            return Err(damaged("cut off in its segments"));
-        }
-    }
-    Ok(())
-}
-
-fn describe(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> {
+/// What Python is told of a library.
+fn describe(py: Python<'_>, table: message::Table, places: &[Place], origin: Origin) -> PyResult<Library> {
     let origin = Arc::new(origin);
     let dict = PyDict::new(py);
-    for function in functions(table) {
-        let signature = text(function.signature);
-        let nif = Nif::new(py, &signature, &text(function.doc), function.flags, function.call, Arc::clone(&origin))
+    for (it, place) in table.functions.into_iter().zip(places) {
+        let nif = Nif::new(py, &it.signature, &it.doc, it.flags, *place, Arc::clone(&origin))
             .map_err(|reason| abi_error(py, &reason, "see docs/abi.md, \"Signatures\""))?;
-        let name = text(function.name);
-        if nif.key() != name || dict.contains(&name)? {
-            return Err(abi_error(py, &format!("{name}: listed twice, or under another name than '{signature}'"), ""));
+        if nif.key() != it.name || dict.contains(&it.name)? {
+            let reason = format!("{}: listed twice, or under another name than '{}'", it.name, it.signature);
+            return Err(abi_error(py, &reason, ""));
         }
-        origin.targets.lock().unwrap_or_else(PoisonError::into_inner).push((signature, nif.target()));
-        dict.set_item(name, Py::new(py, nif)?)?;
+        origin.targets.lock().unwrap_or_else(PoisonError::into_inner).push((it.signature, nif.target()));
+        dict.set_item(it.name, Py::new(py, nif)?)?;
     }
     Ok(Library {
-        language: text(table.language),
-        compiler: text(table.compiler),
-        version: text(table.library_version),
+        language: table.language,
+        compiler: table.compiler,
+        version: table.version,
         functions: dict.unbind(),
         origin,
     })
+}
+
+/// The same of one that was opened in this process.
+fn describe_table(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> {
+    let places: Vec<Place> = functions(table).iter().map(|it| Place::Here(it.call)).collect();
+    describe(py, nif_worker::library::describe(table), &places, origin)
 }
 
 /// Enter the backend in the Lab's segment and memory, or in some of its own where no Lab asks.
@@ -273,6 +150,7 @@ fn origin(
     backend: &str,
     path: Option<String>,
     owner: Option<Py<Owner>>,
+    lane: Option<Lane>,
     telemetry: Option<Py<Telemetry>>,
     memory: Option<Py<Memory>>,
 ) -> PyResult<Origin> {
@@ -291,6 +169,7 @@ fn origin(
         owner,
         telemetry,
         memory,
+        lane,
         number,
         tainted: AtomicBool::new(false),
         running: AtomicUsize::new(0),
@@ -310,11 +189,12 @@ pub fn open_library(
     memory: Option<Py<Memory>>,
 ) -> PyResult<Library> {
     let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
-    let opened = open_file(Path::new(path)).map_err(raise)?;
+    let opened = open_file(Path::new(path), &raw const HOST).map_err(raise)?;
     let is_bound = functions(opened.table).iter().any(|function| function.flags & flag::THREAD_BOUND != 0);
     let owner = if is_bound { Some(Py::new(py, Owner::start(&format!("nif_lab {backend}"))?)?) } else { None };
     load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
-    describe(py, opened.table, origin(py, backend, Some(path.into()), owner, telemetry, memory)?)
+    let origin = origin(py, backend, Some(path.into()), owner, None, telemetry, memory)?;
+    describe_table(py, opened.table, origin)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
@@ -333,7 +213,31 @@ pub fn open_address(
     // SAFETY: the runtime gave this address as that of its table.
     let table = unsafe { check_table(address as *const Table, &shown) }.map_err(raise)?;
     load(py, table, &shown, Some(&owner))?.map_err(raise)?;
-    describe(py, table, origin(py, backend, None, Some(owner), telemetry, memory)?)
+    let origin = origin(py, backend, None, Some(owner), None, telemetry, memory)?;
+    describe_table(py, table, origin)
+}
+
+/// Ask a worker what it has opened, once one is ready; its functions are called there.
+#[pyfunction]
+#[pyo3(signature = (workers, backend, telemetry=None, memory=None))]
+pub fn open_isolated(
+    py: Python<'_>,
+    workers: &Workers,
+    backend: &str,
+    telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
+) -> PyResult<Library> {
+    let line = connect(py, &workers.crew).map_err(|failure| match failure {
+        Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
+        other => PyRuntimeError::new_err(other.text()),
+    })?;
+    let table = line.worker.tables.get().and_then(|it| it.first()).cloned().unwrap_or_default();
+    if let Some(mut holding) = workers.crew.turn(Duration::ZERO) {
+        holding.line = Some(line);
+    }
+    let places: Vec<Place> = (0..table.functions.len() as u32).map(Place::InWorker).collect();
+    let origin = origin(py, backend, None, None, Some(Lane::new(&workers.crew)), telemetry, memory)?;
+    describe(py, table, &places, origin)
 }
 
 /// The address of the Lab's `nif_host`, for runtimes that are asked for their table.
@@ -361,8 +265,9 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     let copied = copy_to_memfd(path)
         .map_err(|e| refuse(format!("{path} can't be opened afresh after a panic: {e}")))
         .and_then(|file| {
-            let opened = open_file(Path::new(&unique_path(&file)))?;
-            Ok(Opened { file: Some(file), ..opened })
+            let mut opened = open_file(Path::new(&unique_path(&file)), &raw const HOST)?;
+            opened.file = Some(file);
+            Ok(opened)
         });
     let raise = |(reason, cure): Refusal| Failure::Python(abi_error(py, &reason, &cure));
     let fresh = copied.map_err(raise)?;
@@ -413,6 +318,26 @@ fn copy_to_memfd(path: &str) -> io::Result<File> {
 
 #[pymethods]
 impl Library {
+    /// Call this with the name, arguments, keywords and exception of a call that failed in a worker.
+    fn set_recovery(&self, recovery: Py<PyAny>) {
+        if let Some(lane) = &self.origin.lane {
+            let _ = lane.recovery.set(recovery);
+        }
+    }
+
+    /// Whether calls fail at once, because the workers ended too often.
+    #[getter]
+    fn circuit_open(&self) -> bool {
+        self.origin.lane.as_ref().is_some_and(|it| it.is_open.load(Ordering::Relaxed))
+    }
+
+    #[setter]
+    fn set_circuit_open(&self, open: bool) {
+        if let Some(lane) = &self.origin.lane {
+            lane.is_open.store(open, Ordering::Relaxed);
+        }
+    }
+
     /// The backend's name.
     #[getter]
     fn backend(&self) -> &str {

@@ -15,6 +15,7 @@ use crate::arrays::{self, ArrayMaker, Layout};
 use crate::buffer::{Shared, SharedBuffer};
 use crate::errors;
 use crate::keeper::Keeper;
+use crate::ledger::Ledger;
 use crate::python;
 use crate::telemetry::Telemetry;
 
@@ -92,6 +93,7 @@ pub struct Common {
     /// Shared buffers with owners, by segment and offset.
     pub buffers: Mutex<BTreeMap<(u32, u64), Arc<Shared>>>,
     pub collected: Mutex<Collected>,
+    pub ledger: Mutex<Ledger>,
 }
 
 /// What collections have done so far.
@@ -160,8 +162,12 @@ impl Memory {
         arenas.retain(|it| it.strong_count() > 0);
         arenas.push(Arc::downgrade(&arena));
         drop(arenas);
-        let common =
-            Arc::new(Common { arena: Arc::clone(&arena), buffers: Mutex::default(), collected: Mutex::default() });
+        let common = Arc::new(Common {
+            arena: Arc::clone(&arena),
+            buffers: Mutex::default(),
+            collected: Mutex::default(),
+            ledger: Mutex::default(),
+        });
         let maker = Arc::new(ArrayMaker::new(py, arena)?);
         let builtin = |name: &'static std::ffi::CStr, doc: &'static std::ffi::CStr, function| ffi::PyMethodDef {
             ml_name: name.as_ptr(),
@@ -390,6 +396,11 @@ impl Memory {
             all.set_item("pressure", pressure)?;
         }
         Ok(all.unbind())
+    }
+
+    /// The copies that calls had to make: (reason, copies, bytes) each.
+    fn copies(&self) -> Vec<(&'static str, u64, u64)> {
+        lock(&self.common.ledger).sums()
     }
 
     /// The blocks of a pool: (segment, offset, size, live) each.

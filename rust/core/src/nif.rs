@@ -4,30 +4,40 @@
 //! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
 //! `to_python`. No Python code runs on the way unless the call fails.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::time::Duration;
 
-use nif::abi::{Call, error_kind, flag};
+use nif::abi::{Any, Call, error_kind, flag};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::calls::{Given, general_call, straight_call};
 use crate::errors;
 use crate::frame::{self, Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
 use crate::host::{ErrorRecord, HostTensor};
 use crate::interrupt;
+use crate::isolated::{Limits, Timeout, isolated_call};
 use crate::library::Origin;
 use crate::memory::Common;
 use crate::owner::Owner;
 use crate::python;
 use crate::signature::Signature;
-use crate::telemetry::Slot;
+use crate::telemetry::{Slot, Step};
 
 /// The lane of calls in this process, as telemetry numbers it.
 const DIRECT: u16 = 0;
+/// That of calls in a worker.
+const ISOLATED: u16 = 1;
+
+/// In place of a function that isn't in this process.
+unsafe extern "C" fn elsewhere(_: *mut c_void, _: *const Any, _: i32, _: *mut Any) -> i32 {
+    -1
+}
 
 /// The function in the library that is loaded now; a reload changes it under all who hold the NIF.
 pub struct Target(AtomicPtr<()>);
@@ -44,6 +54,15 @@ impl Target {
     }
 }
 
+/// Where a function runs.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// In this process, at that address.
+    Here(Call),
+    /// In a worker, as its function of that number.
+    InWorker(u32),
+}
+
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Nif {
@@ -58,6 +77,10 @@ pub struct Nif {
     pub slot: Slot,
     pub origin: Arc<Origin>,
     pub target: Arc<Target>,
+    /// Which of a worker's functions it is.
+    pub number: u32,
+    /// How long a call in a worker may take.
+    pub timeout: Timeout,
     // What Python's method definition points to: kept as long as the NIF, which the built-in keeps alive.
     method: ffi::PyMethodDef,
     _name: CString,
@@ -75,7 +98,7 @@ impl Nif {
         signature_text: &str,
         doc: &str,
         flags: u32,
-        call: Call,
+        place: Place,
         origin: Arc<Origin>,
     ) -> Result<Self, String> {
         let signature = Signature::parse(signature_text)?;
@@ -90,7 +113,15 @@ impl Nif {
         let is_plain = outputs == 0
             && !signature.returns_array()
             && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
-        let entry: ffi::PyCFunctionFastWithKeywords = if is_plain { straight_call } else { general_call };
+        let (call, number, lane) = match place {
+            Place::Here(call) => (call, 0, DIRECT),
+            Place::InWorker(number) => (elsewhere as Call, number, ISOLATED),
+        };
+        let entry: ffi::PyCFunctionFastWithKeywords = match place {
+            Place::InWorker(_) => isolated_call,
+            Place::Here(_) if is_plain => straight_call,
+            Place::Here(_) => general_call,
+        };
         let method = ffi::PyMethodDef {
             ml_name: name.as_ptr(),
             ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: entry },
@@ -99,7 +130,7 @@ impl Nif {
         };
         // A function without an effect may always be called again.
         let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
-        let slot = Slot::new(py, &origin.telemetry, origin.number, DIRECT, &signature.name, flags)?;
+        let slot = Slot::new(py, &origin.telemetry, origin.number, lane, &signature.name, flags)?;
         Ok(Self {
             unsigned: signature.result == "u64",
             outputs,
@@ -111,6 +142,8 @@ impl Nif {
             slot,
             origin,
             target: Arc::new(Target(AtomicPtr::new(call as *mut ()))),
+            number,
+            timeout: Timeout::default(),
             method,
             _name: name,
             _doc: python_doc,
@@ -159,6 +192,14 @@ impl Nif {
         self.finish(py, &outcome, error, tensor, outputs)
     }
 
+    pub fn is_long(&self) -> bool {
+        self.flags & flag::LONG != 0
+    }
+
+    pub fn polls_cancel(&self) -> bool {
+        self.flags & flag::POLLS_CANCEL != 0
+    }
+
     /// Where the function allocates its result, if that is an array.
     fn room(&self) -> Option<&Arc<Common>> {
         self.signature.returns_array().then(|| &self.origin.memory.get().common)
@@ -197,7 +238,7 @@ impl Nif {
 
     /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
     #[inline]
-    unsafe fn fill(
+    pub unsafe fn fill(
         &self,
         py: Python<'_>,
         frame: &mut Frame,
@@ -349,15 +390,14 @@ impl Nif {
     }
 
     fn record_failure(&self, failure: &Failure) {
-        match failure {
-            Failure::Nif { kind, argument, reason } => self.slot.fail(*kind, *argument, reason),
-            Failure::Python(error) => self.slot.fail(error_kind::ERROR, -1, &error.to_string()),
-        }
+        let argument = if let Failure::Nif { argument, .. } = failure { *argument } else { -1 };
+        self.slot.fail(failure.kind(), argument, &failure.text());
     }
 
-    fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
+    pub fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
         match failure {
-            Failure::Python(error) => error,
+            Failure::Python(error) | Failure::Given { error, .. } => error,
+            Failure::Lane(failure) => errors::lane_error(py, &failure, &self.origin.backend, &self.signature.name),
             Failure::Nif { kind, argument, reason } => {
                 let argument = usize::try_from(argument).ok().and_then(|i| self.signature.params.get(i));
                 let argument = argument.map(|param| param.name.as_str());
@@ -365,6 +405,13 @@ impl Nif {
             }
         }
     }
+}
+
+fn seconds_of(number: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(number)
+        .ok()
+        .filter(|it| !it.is_zero())
+        .ok_or_else(|| PyValueError::new_err(format!("expected seconds, more than 0, got {number}")))
 }
 
 #[pymethods]
@@ -397,6 +444,60 @@ impl Nif {
     #[getter]
     fn parameters(&self) -> Vec<&str> {
         self.signature.params.iter().map(|p| p.name.as_str()).collect()
+    }
+
+    /// ``"direct"`` or ``"isolated"``.
+    #[getter]
+    fn lane_name(&self) -> &'static str {
+        if self.lane().is_some() { "isolated" } else { "direct" }
+    }
+
+    /// How many seconds a call in a worker may take; None for as long as it takes.
+    #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.timeout.get().map(|it| it.as_secs_f64())
+    }
+
+    #[setter]
+    fn set_timeout(&self, seconds: Option<f64>) -> PyResult<()> {
+        self.timeout.set(seconds.map(seconds_of).transpose()?);
+        Ok(())
+    }
+
+    /// One try: a failure is raised, and neither recovered nor counted.
+    #[pyo3(signature = (args, kwargs, timeout=None, garble=0))]
+    fn attempt(
+        &self,
+        py: Python<'_>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: &Bound<'_, PyDict>,
+        timeout: Option<f64>,
+        garble: u32,
+    ) -> PyResult<Py<PyAny>> {
+        let names = PyTuple::new(py, kwargs.keys())?;
+        let values: Vec<Bound<'_, PyAny>> = args.iter().chain(kwargs.values()).collect();
+        let pointers: Vec<*mut ffi::PyObject> = values.iter().map(Bound::as_ptr).collect();
+        let named = if names.is_empty() { std::ptr::null_mut() } else { names.as_ptr() };
+        let given = Given { values: &pointers, positional: args.len(), names: named };
+        let limits = Limits { timeout: timeout.map(seconds_of).transpose()?, garble };
+        let done = if self.lane().is_some() { self.try_isolated(py, &given, limits) } else { self.invoke(py, &given) };
+        done.map_err(|failure| self.exception(py, failure))
+    }
+
+    /// Count a call that failed in the end.
+    fn count_failure(&self, kind: i32, reason: &str) {
+        self.slot.fail(kind, -1, reason);
+    }
+
+    /// Count a call that failed at first and was answered after all, by another function if `elsewhere`.
+    fn count_recovery(&self, elsewhere: bool) {
+        self.slot.recover(elsewhere);
+    }
+
+    /// Record a step of a recovery: what was tried, with what outcome, after which end of a worker (a signal as a
+    /// negative number, an exit code as it is), in how many nanoseconds.
+    fn note_step(&self, step: u8, outcome: u8, code: i16, duration_ns: f64, kind: i32, text: &str) {
+        self.slot.note_step(Step { kind: step, outcome, code, duration_ns }, kind, text);
     }
 
     /// The built-in function that calls the NIF.

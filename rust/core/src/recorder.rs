@@ -6,9 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::clock;
 use crate::python;
 use crate::telemetry::{Slot, Telemetry};
+use nif_worker::clock;
 
 /// One name's counters and, as `record`, the built-in that adds to them.
 #[pyclass(frozen, module = "nif_lab._core")]

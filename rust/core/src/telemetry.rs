@@ -15,9 +15,9 @@ use nif_memory::SharedMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::clock;
+use nif_worker::clock;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAX_BACKENDS: usize = 16;
 const MAX_FUNCTIONS: usize = 1024;
 /// Calls of one backend that its ring keeps; timed calls, samples and errors that the others keep.
@@ -90,6 +90,8 @@ pub struct Telemetry {
     map: Arc<SharedMap>,
     sampler: Arc<Sampler>,
     paces: Paces,
+    /// Of the backends, by number.
+    names: Mutex<Vec<String>>,
 }
 
 /// `PACES` in ticks, and as masks.
@@ -175,7 +177,12 @@ impl Telemetry {
         let ns = clock::ns_per_tick();
         let map = Arc::new(map);
         let sampler = Arc::new(Sampler { map: Arc::clone(&map), turn: Mutex::new(()) });
-        let it = Self { map, sampler, paces: PACES.map(|(below, one_in)| ((below / ns) as u64, one_in - 1)) };
+        let it = Self {
+            map,
+            sampler,
+            paces: PACES.map(|(below, one_in)| ((below / ns) as u64, one_in - 1)),
+            names: Mutex::default(),
+        };
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         it.word(2).store(SEGMENT_BYTES as u64, Ordering::Relaxed);
         it.half(24).store(std::process::id(), Ordering::Relaxed);
@@ -234,15 +241,20 @@ impl Telemetry {
         }
     }
 
-    /// Enter a backend; its number.
+    /// Enter a backend, unless it is there; its number.
     pub fn add_backend(&self, name: &str) -> Result<u16, String> {
         let count = self.half(N_BACKENDS_BYTE);
         let number = count.load(Ordering::Relaxed);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.iter().position(|it| it == name) {
+            return Ok(known as u16);
+        }
         if number as usize == MAX_BACKENDS {
             return Err(format!("a Lab has room for {MAX_BACKENDS} backends"));
         }
         self.write(BACKENDS_AT + number as usize * BACKEND_BYTES, 32, name.as_bytes());
         count.store(number + 1, Ordering::Release);
+        names.push(name.into());
         Ok(number as u16)
     }
 
@@ -269,6 +281,15 @@ impl Sampler {
             ring.push([clock::now(), bytes, blocks & 0xFFFF_FFFF | u64::from(level) << 32]);
         }
     }
+}
+
+/// A step of a recovery, as `nif_lab.recovery` numbers them; all zeros for a call that failed.
+#[derive(Clone, Copy, Default)]
+pub struct Step {
+    pub kind: u8,
+    pub outcome: u8,
+    pub code: i16,
+    pub duration_ns: f64,
 }
 
 impl Slot {
@@ -372,6 +393,15 @@ impl Slot {
         self.mask.store(pace.filter(|_| known).map_or(0, |(_, mask)| *mask), Ordering::Relaxed);
     }
 
+    /// A call that failed at first was answered after all; it has been counted where it was answered.
+    #[cold]
+    pub fn recover(&self, elsewhere: bool) {
+        if self.enabled.load(Ordering::Relaxed) != 0 {
+            add(&self.counters.recovered, 1);
+            add(&self.counters.calls, u64::from(elsewhere));
+        }
+    }
+
     /// A call failed or was refused; it counts as a call, and its time counts nowhere.
     #[cold]
     pub fn fail(&self, kind: i32, argument: i32, reason: &str) {
@@ -383,6 +413,20 @@ impl Slot {
         add(&self.counters.errors, 1);
         let now = clock::now();
         self.log(now, 0, kind as u64 & 0xFF, 1);
+        self.publish(now, Step::default(), kind, argument, reason);
+    }
+
+    /// A step of a recovery; no call is counted.
+    #[cold]
+    pub fn note_step(&self, step: Step, kind: i32, text: &str) {
+        if self.enabled.load(Ordering::Relaxed) != 0 {
+            self.publish(clock::now(), step, kind, -1, text);
+        }
+    }
+
+    /// Write a record of the errors' ring.
+    fn publish(&self, now: u64, step: Step, kind: i32, argument: i32, text: &str) {
+        let segment = self.telemetry.get();
         let head = segment.word(ERRORS_HEAD);
         let number = head.load(Ordering::Relaxed);
         let at = ERRORS_AT + (number as usize % ERRORS) * ERROR_BYTES;
@@ -391,8 +435,10 @@ impl Slot {
         segment.word(at / 8 + 1).store(now, Ordering::Relaxed);
         let what = u64::from(self.number) | (kind as u64 & 0xFFFF) << 16 | (argument as u64 & 0xFFFF_FFFF) << 32;
         segment.word(at / 8 + 2).store(what, Ordering::Relaxed);
-        segment.word(at / 8 + 3).store(u64::from(segment.cell()), Ordering::Relaxed);
-        segment.write(at + 32, ERROR_BYTES - 32, reason.as_bytes());
+        let taken = u64::from(step.kind) << 32 | u64::from(step.outcome) << 40 | (step.code as u64 & 0xFFFF) << 48;
+        segment.word(at / 8 + 3).store(u64::from(segment.cell()) | taken, Ordering::Relaxed);
+        segment.word(at / 8 + 4).store(step.duration_ns.to_bits(), Ordering::Relaxed);
+        segment.write(at + 40, ERROR_BYTES - 40, text.as_bytes());
         segment.word(at / 8).store(number + 1, Ordering::Release);
         head.store(number + 1, Ordering::Release);
     }
@@ -481,8 +527,9 @@ mod tests {
         assert_eq!(it.add_backend("rust"), Ok(0));
         assert_eq!(it.add_backend("zig"), Ok(1));
         assert_eq!(it.half(N_BACKENDS_BYTE).load(Ordering::Relaxed), 2);
-        for _ in 2..MAX_BACKENDS {
-            it.add_backend("more").unwrap();
+        assert_eq!(it.add_backend("rust"), Ok(0));
+        for number in 2..MAX_BACKENDS {
+            it.add_backend(&number.to_string()).unwrap();
         }
         assert!(it.add_backend("one too many").is_err());
         it.sampler().sample(10, 1, 0);

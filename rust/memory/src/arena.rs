@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::fork;
@@ -167,11 +168,11 @@ pub struct BlockInfo {
 }
 
 /// A segment, so that another process can map it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct SegmentInfo {
     pub id: u32,
-    /// Its memfd; it stays the arena's own.
-    pub fd: std::os::fd::RawFd,
+    /// Its memfd, by a descriptor of the caller's own.
+    pub file: OwnedFd,
     pub size: usize,
 }
 
@@ -190,6 +191,8 @@ pub struct Arena {
     sizes: Vec<usize>,
     /// In the order of addresses.
     places: RwLock<Vec<Place>>,
+    /// How often segments came and went.
+    version: AtomicU64,
     /// Of which process this is.
     process: u32,
 }
@@ -211,7 +214,7 @@ impl Arena {
         let mut sizes: Vec<usize> = config.pools.iter().map(|it| it.block_bytes).collect();
         sizes.pop();
         let pools = config.pools.into_iter().map(|pool| Mutex::new(Pool::new(pool))).collect();
-        Self { pools, sizes, places: RwLock::default(), process: fork::generation() }
+        Self { pools, sizes, places: RwLock::default(), version: AtomicU64::new(1), process: fork::generation() }
     }
 
     fn is_forked(&self) -> bool {
@@ -269,6 +272,7 @@ impl Arena {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
         let at = places.partition_point(|it| it.start < start);
         places.insert(at, Place { start, end: start + map.size(), segment });
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     fn pool(&self, segment: u32) -> Result<MutexGuard<'_, Pool>, HandleError> {
@@ -297,6 +301,9 @@ impl Arena {
         if let Some(own) = own {
             let start = own.address().as_ptr() as usize;
             self.places.write().unwrap_or_else(PoisonError::into_inner).retain(|it| it.start != start);
+            self.version.fetch_add(1, Ordering::Release);
+            // Another process may have it mapped for a while; its pages go now.
+            let _ = own.punch(0, own.size());
         }
     }
 
@@ -340,16 +347,26 @@ impl Arena {
         fits.then_some((Handle { segment, generation, offset: offset as u64 }, inside))
     }
 
-    /// The segments, so that another process can map them.
+    /// Another number whenever the segments are others.
+    #[inline]
     #[must_use]
-    pub fn segments(&self) -> Vec<SegmentInfo> {
-        use std::os::fd::AsRawFd;
-        let of = |pool: &Mutex<Pool>| {
-            let pool = lock(pool);
-            let all = pool.segments().map(|(id, map)| SegmentInfo { id, fd: map.file().as_raw_fd(), size: map.size() });
-            all.collect::<Vec<_>>()
-        };
-        self.ours().iter().flat_map(of).collect()
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The segments, so that another process can map them.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
+        let mut all = Vec::new();
+        for pool in self.ours() {
+            for (id, map) in lock(pool).segments() {
+                all.push(SegmentInfo { id, file: map.file().try_clone()?, size: map.size() });
+            }
+        }
+        Ok(all)
     }
 
     /// Give free memory back to the system: how many bytes.

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "handles are taken apart into their bits; addresses have 64")]
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
@@ -363,7 +364,7 @@ fn a_child_of_fork_leaves_it_alone() {
                 && arena.active() == (0, 0)
                 && arena.metrics().is_empty()
                 && arena.blocks(0).is_empty()
-                && arena.segments().is_empty();
+                && arena.segments().unwrap().is_empty();
             contents(&block).fill(3);
             let own = Arena::new(tiny());
             refused && own.allocate(1000, true).is_ok_and(|it| own.release(it.handle).is_ok())
@@ -426,14 +427,21 @@ fn another_mapping_of_a_segment_shows_the_same() {
     let arena = Arena::new(tiny());
     let block = arena.allocate(5000, true).unwrap();
     contents(&block).fill(5);
-    let segments = arena.segments();
+    let segments = arena.segments().unwrap();
     let segment = segments.iter().find(|it| it.id == block.handle.segment).unwrap();
     // SAFETY: a mapping of our own, read inside its bounds.
     unsafe {
-        let at = libc::mmap(std::ptr::null_mut(), segment.size, libc::PROT_READ, libc::MAP_SHARED, segment.fd, 0);
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            segment.size,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            segment.file.as_raw_fd(),
+            0,
+        );
         assert_ne!(at, libc::MAP_FAILED);
         assert_eq!(*at.cast::<u8>().add(block.handle.offset as usize + 4999), 5);
-        assert_eq!(libc::ftruncate(segment.fd, 0), -1, "it is sealed");
+        assert_eq!(libc::ftruncate(segment.file.as_raw_fd(), 0), -1, "it is sealed");
         libc::munmap(at, segment.size);
     }
 }

@@ -1,0 +1,237 @@
+//! The memory that a host and its worker share for their calls: one request, one reply, a doorbell for each.
+//!
+//! One call is in it at a time, so that a crash costs no other call. Neither side believes the other: a host copies a reply's
+//! head once and checks it.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nif::abi::DType;
+use rustix::thread::futex;
+use rustix::time::Timespec;
+
+/// Bytes for what has no fixed size: shapes, strings, messages.
+pub const ROOM: usize = 64 << 10;
+/// The most arguments of a call.
+pub const MAX_ARGUMENTS: usize = 16;
+/// In place of an offset: there is none.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// `Request::what`.
+pub mod request {
+    /// Call a function.
+    pub const CALL: u32 = 1;
+    /// The block that the running call asked for, as argument 0.
+    pub const GRANT: u32 = 2;
+    /// There is no memory for that block.
+    pub const REFUSE: u32 = 3;
+}
+
+/// `Reply::what`.
+pub mod reply {
+    /// The call is over.
+    pub const DONE: u32 = 1;
+    /// The running call wants a block of shared memory.
+    pub const ALLOCATE: u32 = 2;
+}
+
+/// One argument; which fields count depends on the kind.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Argument {
+    /// A type index of the ABI.
+    pub kind: i32,
+    /// Whether the function writes to the array.
+    pub mutable: u32,
+    /// A scalar's bits; the bytes of a text.
+    pub value: u64,
+    /// Where an array's first element lies, or a text: the segment and the offset. In segment 0 is this request's room; an
+    /// array is only said to be there if nobody looks at its elements.
+    pub segment: u32,
+    pub ndim: u32,
+    pub offset: u64,
+    /// What the array spans in the segment, whatever its strides.
+    pub low: u64,
+    pub high: u64,
+    pub dtype: DType,
+    /// Where in the room, in words of 8 bytes; `NOWHERE` for none.
+    pub shape: u32,
+    pub strides: u32,
+}
+
+/// What the host asks.
+#[repr(C)]
+pub struct Request {
+    pub what: u32,
+    /// How many messages to read from the socket first.
+    pub mail: u32,
+    /// Of all libraries, in the order in which they were opened.
+    pub function: u32,
+    pub count: u32,
+    pub timed: u32,
+    /// Answer with random bytes of this seed, to see what a host makes of it; 0 for a call in earnest.
+    pub garble: u32,
+    pub arguments: [Argument; MAX_ARGUMENTS],
+    pub room: [u64; ROOM / 8],
+}
+
+/// The fixed part of a reply.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ReplyHead {
+    pub what: u32,
+    pub status: i32,
+    /// Of the error, if there was one: kind and argument of the ABI; its text is in the room.
+    pub kind: i32,
+    pub argument: i32,
+    /// Of the result: a string is in the room, or in the block that the worker asked for, whose number plus one is the value; an
+    /// array's value is its block's number.
+    pub type_index: i32,
+    pub length: u32,
+    pub value: u64,
+    /// When the function began and how long it took, in ticks, if that was asked for.
+    pub start: u64,
+    pub ticks: u64,
+    /// What block is wanted; its shape is in the room.
+    pub dtype: DType,
+    pub ndim: u32,
+}
+
+/// What the worker answers.
+#[repr(C)]
+pub struct Reply {
+    pub head: ReplyHead,
+    pub room: [u64; ROOM / 8],
+}
+
+/// A number that goes up, and somebody who may be asleep until it does.
+#[repr(C, align(64))]
+pub struct Doorbell {
+    number: AtomicU32,
+    sleepers: AtomicU32,
+}
+
+impl Doorbell {
+    /// Publish a number; everything that was written before is visible to whoever sees it.
+    #[inline]
+    pub fn ring(&self, number: u32) {
+        // One full barrier: either the sleeper is seen, or it sees the number.
+        self.number.swap(number, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) != 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        self.sleepers.store(0, Ordering::Relaxed);
+        // It can't fail in a way that anybody could do something about.
+        let _ = futex::wake(&self.number, futex::Flags::empty(), 1);
+    }
+
+    /// Wake whoever waits, because nobody will ring any more.
+    pub fn silence(&self) {
+        self.number.fetch_xor(1 << 31, Ordering::SeqCst);
+        self.wake();
+    }
+
+    #[inline]
+    pub fn look(&self) -> u32 {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// Sleep until the number isn't `seen` any more, or for so long, or for no reason.
+    pub fn sleep(&self, seen: u32, limit: Option<Duration>) {
+        self.sleepers.store(1, Ordering::SeqCst);
+        let limit = limit.map(|it| Timespec { tv_sec: it.as_secs().cast_signed(), tv_nsec: it.subsec_nanos().into() });
+        let _ = futex::wait(&self.number, futex::Flags::empty(), seen, limit.as_ref());
+    }
+}
+
+/// How long to look before going to sleep.
+///
+/// Looking pays while the other side answers at once, and costs dearly where both share a processor, since the other side
+/// can't answer then. So each look in vain is followed by twice as many waits without one.
+pub struct Patience {
+    limit: Duration,
+    skip: u32,
+    penalty: u32,
+}
+
+/// Waits without a look, at most.
+const PENALTY_MAX: u32 = 255;
+/// Looks between two glances at the clock.
+const LOOKS: u32 = 64;
+
+impl Patience {
+    /// `limit`: how long one look may take.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        let alone = std::thread::available_parallelism().is_ok_and(|it| it.get() == 1);
+        Self { limit: if alone { Duration::ZERO } else { limit }, skip: 0, penalty: 0 }
+    }
+
+    /// Look until the number isn't `seen` any more: whether that came to be.
+    #[inline]
+    pub fn look(&mut self, bell: &Doorbell, seen: u32) -> bool {
+        if bell.look() != seen {
+            return true;
+        }
+        if self.skip > 0 || self.limit.is_zero() {
+            self.skip = self.skip.saturating_sub(1);
+            return false;
+        }
+        let start = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if bell.look() != seen {
+                    self.penalty = 0;
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() >= self.limit {
+                self.penalty = (self.penalty * 2 + 1).min(PENALTY_MAX);
+                self.skip = self.penalty;
+                return false;
+            }
+        }
+    }
+}
+
+/// What a dying worker says of itself.
+#[repr(C, align(64))]
+pub struct LastWords {
+    pub signal: AtomicU32,
+    pub address: AtomicU64,
+}
+
+/// All of it.
+#[repr(C)]
+pub struct Channel {
+    pub request_bell: Doorbell,
+    pub reply_bell: Doorbell,
+    /// Becomes 1 when the running call should stop.
+    pub cancel: AtomicI32,
+    /// The last request whose function was entered: a later one can be made again elsewhere, whatever it does.
+    pub begun: AtomicU32,
+    pub last_words: LastWords,
+    request: UnsafeCell<Request>,
+    reply: UnsafeCell<Reply>,
+}
+
+// SAFETY: the bells say whose turn it is to touch the request and the reply.
+unsafe impl Sync for Channel {}
+
+impl Channel {
+    /// The request: the host's to write before it rings, the worker's to read after.
+    pub fn request(&self) -> *mut Request {
+        self.request.get()
+    }
+
+    /// The reply: the worker's to write before it rings, the host's to read after.
+    pub fn reply(&self) -> *mut Reply {
+        self.reply.get()
+    }
+}

@@ -1,0 +1,52 @@
+//! The last words of a worker: which signal ended it, and at which address.
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::channel::LastWords;
+
+static WORDS: AtomicPtr<LastWords> = AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the words live as long as the process; what is called is async-signal-safe.
+    unsafe {
+        if let Some(words) = WORDS.load(Ordering::Relaxed).as_ref() {
+            words.address.store((*info).si_addr().addr() as u64, Ordering::Relaxed);
+            words.signal.store(signal.cast_unsigned(), Ordering::Release);
+        }
+        // The action is the system's again: the instruction fails once more and ends the process. What was sent isn't
+        // repeated by itself.
+        if (*info).si_code <= 0 {
+            libc::raise(signal);
+        }
+    }
+}
+
+/// Note down what ends this process. A runtime that is started later may have handlers of its own.
+pub fn watch(words: &'static LastWords) {
+    WORDS.store(std::ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT, libc::SIGTRAP] {
+        // SAFETY: the handler is async-signal-safe and runs on the stack that std made for overflows.
+        unsafe {
+            let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Leave no core file, and let the system end this process before its host if memory is short.
+pub fn be_expendable() {
+    // 1 also keeps a core from being piped to a program.
+    let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    // SAFETY: plain calls.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        let memory = (libc::sysconf(libc::_SC_PHYS_PAGES) as u64).saturating_mul(4096);
+        let most = libc::rlimit { rlim_cur: memory, rlim_max: memory };
+        libc::setrlimit(libc::RLIMIT_DATA, &raw const most);
+    }
+    let _ = std::fs::write("/proc/self/oom_score_adj", "800");
+}

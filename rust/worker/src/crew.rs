@@ -1,0 +1,352 @@
+//! A backend's workers: the one that works, the spares, and the thread that starts, watches and reaps them.
+
+use std::collections::VecDeque;
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::library::Refusal;
+use crate::line::Line;
+use crate::message::{self, FromWorker, Table};
+use crate::process::{Recipe, Worker};
+
+/// How long a worker's words are held back: those of one that ends are part of the report of its end.
+const HOLD: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// The workers of one backend. Dropped, all of them end.
+pub struct Crew {
+    shared: Arc<Shared>,
+    /// The line to the worker that works; whoever holds the turn uses it.
+    turn: Mutex<Turn>,
+    free: Condvar,
+    thread: Option<JoinHandle<()>>,
+    forks: u32,
+}
+
+#[derive(Default)]
+struct Turn {
+    taken: bool,
+    line: Option<Line>,
+}
+
+struct Shared {
+    recipe: Recipe,
+    bench: Mutex<Bench>,
+    changed: Condvar,
+    wake: OwnedFd,
+}
+
+/// Who could work.
+#[derive(Default)]
+struct Bench {
+    ready: VecDeque<Arc<Worker>>,
+    /// How many should be.
+    wanted: usize,
+    starting: usize,
+    /// Why the last one that was started isn't ready.
+    refused: Option<Refusal>,
+    closed: bool,
+    started: u64,
+    /// Of the workers that live.
+    pids: Vec<u32>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn wake(&self) {
+        // Only a full counter fails, which wakes as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Crew {
+    /// A crew without a worker; the first that is asked for is started.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or no thread.
+    pub fn new(recipe: Recipe) -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let name = format!("nif_lab {}", recipe.name);
+        let shared = Arc::new(Shared { recipe, bench: Mutex::default(), changed: Condvar::new(), wake });
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(move || watch(&theirs))?;
+        Ok(Self {
+            shared,
+            turn: Mutex::default(),
+            free: Condvar::new(),
+            thread: Some(thread),
+            forks: nif_memory::forks(),
+        })
+    }
+
+    /// Is this process a child by fork of the crew's?
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        nif_memory::forks() != self.forks
+    }
+
+    /// Have so many workers ready from now on, and one to begin with.
+    pub fn prepare(&self) {
+        let mut bench = lock(&self.shared.bench);
+        bench.wanted = self.shared.recipe.spares.max(1);
+        drop(bench);
+        self.shared.wake();
+    }
+
+    /// Get the turn to call, if it comes within that time.
+    #[must_use]
+    pub fn turn(&self, wait: Duration) -> Option<Holding<'_>> {
+        let mut turn = lock(&self.turn);
+        if turn.taken {
+            let free = self.free.wait_timeout_while(turn, wait, |it| it.taken);
+            turn = free.unwrap_or_else(PoisonError::into_inner).0;
+            if turn.taken {
+                return None;
+            }
+        }
+        turn.taken = true;
+        Some(Holding { crew: self, line: turn.line.take() })
+    }
+
+    /// A worker that is ready, if there is one within that time.
+    ///
+    /// # Errors
+    ///
+    /// Why the last that was started isn't ready.
+    pub fn take(&self, wait: Duration) -> Result<Option<Arc<Worker>>, Refusal> {
+        let mut bench = lock(&self.shared.bench);
+        loop {
+            while let Some(worker) = bench.ready.pop_front() {
+                if worker.exit().is_none() {
+                    bench.wanted = self.shared.recipe.spares;
+                    drop(bench);
+                    self.shared.wake();
+                    return Ok(Some(worker));
+                }
+            }
+            if let Some(refused) = bench.refused.take() {
+                return Err(refused);
+            }
+            bench.wanted = self.shared.recipe.spares.max(1);
+            self.shared.wake();
+            let (after, timed_out) =
+                self.shared.changed.wait_timeout(bench, wait).unwrap_or_else(PoisonError::into_inner);
+            bench = after;
+            if timed_out.timed_out() && bench.ready.is_empty() && bench.refused.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many are ready beside the one that works, and how many were ever started.
+    pub fn counts(&self) -> (usize, u64) {
+        let bench = lock(&self.shared.bench);
+        (bench.ready.len(), bench.started)
+    }
+
+    /// The processes that live.
+    pub fn pids(&self) -> Vec<u32> {
+        lock(&self.shared.bench).pids.clone()
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            // The workers are the parent's, and so is the thread.
+            std::mem::forget(self.thread.take());
+            return;
+        }
+        lock(&self.shared.bench).closed = true;
+        self.shared.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The turn to call; dropped, it is the next one's.
+pub struct Holding<'a> {
+    crew: &'a Crew,
+    /// To the worker that works, if one does.
+    pub line: Option<Line>,
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let mut turn = lock(&self.crew.turn);
+        turn.taken = false;
+        turn.line = self.line.take();
+        drop(turn);
+        self.crew.free.notify_one();
+    }
+}
+
+/// A worker that the thread watches.
+struct Watched {
+    worker: Arc<Worker>,
+    said: Option<PipeReader>,
+    /// The tables it has told of, while it is starting.
+    tables: Option<Vec<Table>>,
+    /// What it said and nobody has seen yet.
+    held: Vec<u8>,
+}
+
+/// The thread: it ends when the crew is closed and every worker has been reaped.
+fn watch(shared: &Shared) {
+    let mut all: Vec<Watched> = Vec::new();
+    loop {
+        let mut bench = lock(&shared.bench);
+        if bench.closed {
+            bench.ready.clear();
+            for it in &all {
+                it.worker.kill();
+            }
+            if all.is_empty() {
+                return;
+            }
+        } else if bench.ready.len() + bench.starting < bench.wanted {
+            bench.starting += 1;
+            bench.started += 1;
+            drop(bench);
+            match Worker::start(&shared.recipe) {
+                Ok((worker, said)) => {
+                    lock(&shared.bench).pids.push(worker.pid);
+                    all.push(Watched {
+                        worker: Arc::new(worker),
+                        said: Some(said),
+                        tables: Some(Vec::new()),
+                        held: Vec::new(),
+                    });
+                }
+                Err(error) => {
+                    let program = shared.recipe.program.display();
+                    refuse(shared, (format!("{program} doesn't start: {error}"), "nif-lab build".into()));
+                }
+            }
+            continue;
+        }
+        drop(bench);
+        wait(shared, &all);
+        let mut i = 0;
+        while i < all.len() {
+            if look_after(shared, &mut all[i]) { i += 1 } else { drop(all.swap_remove(i)) }
+        }
+    }
+}
+
+/// Sleep until something happens.
+fn wait(shared: &Shared, all: &[Watched]) {
+    let mut descriptors = vec![PollFd::new(&shared.wake, PollFlags::IN)];
+    for it in all {
+        descriptors.push(PollFd::from_borrowed_fd(it.worker.pidfd(), PollFlags::IN));
+        if let Some(said) = &it.said {
+            descriptors.push(PollFd::from_borrowed_fd(said.as_fd(), PollFlags::IN));
+        }
+        if it.tables.is_some() {
+            descriptors.push(PollFd::from_borrowed_fd(it.worker.socket.as_fd(), PollFlags::IN));
+        }
+    }
+    let holds = all.iter().any(|it| !it.held.is_empty());
+    let _ = poll(&mut descriptors, holds.then_some(&HOLD));
+    let _ = rustix::io::read(&shared.wake, &mut [0; 8]);
+}
+
+fn is_readable(descriptor: impl AsFd) -> bool {
+    let mut one = [PollFd::new(&descriptor, PollFlags::IN)];
+    poll(&mut one, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|it| it > 0)
+}
+
+/// See what is new with a worker: whether it lives.
+fn look_after(shared: &Shared, it: &mut Watched) -> bool {
+    let has_ended = is_readable(it.worker.pidfd());
+    let fresh = listen(it);
+    if has_ended {
+        it.worker.keep(&it.held);
+        it.worker.reap();
+        if it.tables.is_some() {
+            let exit = it.worker.exit().cloned().unwrap_or_default();
+            let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
+            refuse(
+                shared,
+                (format!("the worker ended while it opened its library, by {exit}{said}"), "nif-lab doctor".into()),
+            );
+        }
+        let mut bench = lock(&shared.bench);
+        bench.ready.retain(|ready| !Arc::ptr_eq(ready, &it.worker));
+        bench.pids.retain(|pid| *pid != it.worker.pid);
+        return false;
+    }
+    if !fresh && !it.held.is_empty() {
+        it.worker.keep(&it.held);
+        let _ = io::stderr().write_all(&it.held);
+        it.held.clear();
+    }
+    if it.tables.is_some() && is_readable(&it.worker.socket) {
+        hear(shared, it);
+    }
+    true
+}
+
+/// Read what the worker wrote to its standard error: whether there was anything.
+fn listen(it: &mut Watched) -> bool {
+    let mut fresh = false;
+    while let Some(said) = it.said.as_mut().filter(|said| is_readable(said.as_fd())) {
+        let mut piece = [0; 4096];
+        match said.read(&mut piece) {
+            Ok(0) | Err(_) => it.said = None,
+            Ok(length) => {
+                it.held.extend_from_slice(&piece[..length]);
+                fresh = true;
+                if it.held.len() > 1 << 16 {
+                    break; // somebody else may wait
+                }
+            }
+        }
+    }
+    fresh
+}
+
+/// Read what a starting worker tells.
+fn hear(shared: &Shared, it: &mut Watched) {
+    match message::receive::<FromWorker>(&it.worker.socket) {
+        Ok((FromWorker::Opened(table), _)) => {
+            let mut tables = it.tables.take().unwrap_or_default();
+            tables.push(table);
+            if tables.len() < shared.recipe.sources.len() {
+                it.tables = Some(tables);
+                return;
+            }
+            let _ = it.worker.tables.set(tables);
+            let mut bench = lock(&shared.bench);
+            bench.starting -= 1;
+            bench.ready.push_back(Arc::clone(&it.worker));
+            drop(bench);
+            shared.changed.notify_all();
+        }
+        Ok((FromWorker::Refused(reason, cure), _)) => {
+            it.tables = None;
+            refuse(shared, (reason, cure));
+            it.worker.kill();
+        }
+        Err(_) => it.worker.kill(), // its end is noticed next
+    }
+}
+
+/// A worker that was starting won't be ready.
+fn refuse(shared: &Shared, why: Refusal) {
+    let mut bench = lock(&shared.bench);
+    bench.starting -= 1;
+    bench.wanted = 0;
+    bench.refused = Some(why);
+    drop(bench);
+    shared.changed.notify_all();
+}

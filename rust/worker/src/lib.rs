@@ -1,0 +1,30 @@
+//! The isolated lane: what a worker process and its host share, and both sides of a call.
+//!
+//! From the bottom: `clock`, `library` and `julia` serve any host of NIF libraries, the core's direct lane too; `message` and
+//! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `crew` and `line`
+//! are its host. Nothing here knows Python.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the ABI, ELF and the system count the same things in isize, i32, i64 and u64; each cast is between those"
+)]
+#![allow(
+    clippy::must_use_candidate,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "a crate of this workspace's own"
+)]
+
+pub mod channel;
+pub mod clock;
+pub mod crash;
+pub mod crew;
+pub mod julia;
+pub mod library;
+pub mod line;
+pub mod message;
+pub mod process;
+mod segments;
+pub mod serve;

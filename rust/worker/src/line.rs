@@ -1,0 +1,156 @@
+//! The host's side of a call: what goes into the channel, and what may come out of it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nif_memory::Arena;
+
+use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply};
+use crate::message::{self, ToWorker};
+use crate::process::Worker;
+
+/// How long a host looks for the answer before it sleeps; the GIL is held meanwhile.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// What became of a call so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Waiting,
+    Replied,
+    /// The worker has ended.
+    Dead,
+    /// It answered out of turn.
+    Garbage,
+}
+
+/// The host's end of a worker's channel.
+pub struct Line {
+    pub worker: Arc<Worker>,
+    rung: u32,
+    seen: u32,
+    patience: Patience,
+    /// The segments that the worker has mapped, as of that version of the arena.
+    known: Vec<u32>,
+    version: u64,
+}
+
+impl Line {
+    #[must_use]
+    pub fn new(worker: Arc<Worker>) -> Self {
+        Self { worker, rung: 0, seen: 0, patience: Patience::new(SPIN), known: Vec::new(), version: 0 }
+    }
+
+    fn channel(&self) -> &Channel {
+        self.worker.channel()
+    }
+
+    /// The request, to be written before `ring`. Only the host writes it, and the worker may read it only after.
+    #[must_use]
+    pub fn request(&self) -> *mut Request {
+        self.channel().request()
+    }
+
+    /// Let the worker see the arena's segments as they are now: how many messages it has to read.
+    ///
+    /// # Errors
+    ///
+    /// The socket's: the worker is gone.
+    #[inline]
+    pub fn show(&mut self, arena: &Arena) -> io::Result<u32> {
+        if arena.version() == self.version { Ok(0) } else { self.show_changes(arena) }
+    }
+
+    #[cold]
+    fn show_changes(&mut self, arena: &Arena) -> io::Result<u32> {
+        let version = arena.version();
+        let segments = arena.segments()?;
+        self.version = version;
+        let mut mail = 0;
+        for gone in self.known.extract_if(.., |known| segments.iter().all(|it| it.id != *known)) {
+            message::send(&self.worker.socket, &ToWorker::Unmap { segment: gone }, None)?;
+            mail += 1;
+        }
+        for it in segments {
+            if !self.known.contains(&it.id) {
+                let said = ToWorker::Map { segment: it.id, size: it.size as u64 };
+                message::send(&self.worker.socket, &said, Some(it.file.as_fd()))?;
+                self.known.push(it.id);
+                mail += 1;
+            }
+        }
+        Ok(mail)
+    }
+
+    /// Hand the request over.
+    #[inline]
+    pub fn ring(&mut self) {
+        self.rung = self.rung.wrapping_add(1) & (u32::MAX >> 1);
+        self.channel().request_bell.ring(self.rung);
+    }
+
+    /// Look for the reply for some microseconds.
+    #[inline]
+    pub fn look(&mut self) -> State {
+        self.patience.look(&self.worker.channel().reply_bell, self.seen);
+        self.state()
+    }
+
+    /// Sleep until the reply is there, or for so long.
+    pub fn sleep(&self, limit: Duration) -> State {
+        if self.state() == State::Waiting {
+            self.channel().reply_bell.sleep(self.seen, Some(limit));
+        }
+        self.state()
+    }
+
+    #[inline]
+    fn state(&self) -> State {
+        let number = self.channel().reply_bell.look();
+        if number == self.seen {
+            State::Waiting
+        } else if self.worker.exit().is_some() {
+            State::Dead
+        } else if number == self.seen.wrapping_add(1) {
+            State::Replied
+        } else {
+            State::Garbage
+        }
+    }
+
+    /// The fixed part of the reply, if it makes sense.
+    #[inline]
+    pub fn head(&mut self) -> Option<ReplyHead> {
+        self.seen = self.seen.wrapping_add(1);
+        // SAFETY: inside the channel; every bit pattern is a value. Read once: the worker could write again.
+        let head = unsafe { (&raw const (*self.channel().reply()).head).read_volatile() };
+        let known =
+            head.what == reply::DONE || head.what == reply::ALLOCATE && head.length == head.ndim.wrapping_mul(8);
+        (known && head.length as usize <= ROOM).then_some(head)
+    }
+
+    /// Bytes of the reply's room, at most as many as there are.
+    #[must_use]
+    pub fn room(&self, length: u32) -> Vec<u8> {
+        let length = (length as usize).min(ROOM);
+        let mut bytes = vec![0; length];
+        // SAFETY: inside the channel; the worker may write at the same time, but then these bytes are nobody's.
+        unsafe {
+            let room = (&raw const (*self.channel().reply()).room).cast::<u8>();
+            bytes.as_mut_ptr().copy_from_nonoverlapping(room, length);
+        }
+        bytes
+    }
+
+    /// Whether the worker has entered the function of the last request.
+    pub fn has_begun(&self) -> bool {
+        self.channel().begun.load(Ordering::Relaxed) == self.rung
+    }
+
+    /// Ask the running call to stop, or take that back.
+    pub fn set_cancel(&self, on: bool) {
+        self.channel().cancel.store(i32::from(on), Ordering::Relaxed);
+    }
+}

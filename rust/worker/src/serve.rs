@@ -1,0 +1,419 @@
+//! The worker's side of a call.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nif::abi::{
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, error_kind, type_index,
+};
+
+use crate::channel::{
+    Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, reply, request,
+};
+use crate::library::{self, Refusal, functions, text};
+use crate::message::{self, FromWorker, Source, Table, ToWorker};
+use crate::segments::Segments;
+use crate::{clock, julia};
+
+/// How long a worker looks for the next call before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// What this worker offers to its libraries; it lives as long as the process.
+pub static HOST: Host =
+    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+
+thread_local! {
+    /// The server whose call runs on this thread.
+    static SERVING: Cell<*mut Server> = const { Cell::new(null_mut()) };
+}
+
+/// Why a call failed, as the callee told it.
+#[derive(Default)]
+struct ErrorRecord {
+    kind: i32,
+    argument: i32,
+    message: Vec<u8>,
+}
+
+/// A tensor in a block of the host's: the callee sees `tensor`.
+struct Granted {
+    tensor: Tensor,
+    _shape: Box<[i64]>,
+}
+
+/// Everything a worker has.
+pub struct Server {
+    socket: UnixStream,
+    channel: &'static Channel,
+    segments: Segments,
+    /// Of all libraries, in order.
+    calls: Vec<Call>,
+    /// The last request that was seen, and the last reply that was rung.
+    seen: u32,
+    rung: u32,
+    patience: Patience,
+    /// Blocks that the running call has got.
+    #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
+    granted: Vec<Box<Granted>>,
+}
+
+impl Server {
+    pub fn new(socket: UnixStream, channel: &'static Channel) -> Self {
+        Self {
+            socket,
+            channel,
+            segments: Segments::default(),
+            calls: Vec::new(),
+            seen: 0,
+            rung: 0,
+            patience: Patience::new(SPIN),
+            granted: Vec::new(),
+        }
+    }
+
+    /// Read messages until there is one that says so, then serve calls for ever.
+    ///
+    /// # Errors
+    ///
+    /// The socket's, and what can't be mapped: the worker can only end.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.read_message()? {}
+        SERVING.set(&raw mut self);
+        loop {
+            self.wait();
+            // SAFETY: the host rang: the request is written, and isn't touched until the reply is rung.
+            let asked = unsafe { &*self.channel.request() };
+            self.read_mail(asked.mail)?;
+            if asked.what == request::CALL {
+                self.call(asked)?;
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let bell = &self.channel.request_bell;
+        while !self.patience.look(bell, self.seen) {
+            bell.sleep(self.seen, None);
+            if bell.look() != self.seen {
+                break;
+            }
+        }
+        self.seen = bell.look();
+    }
+
+    fn answer(&mut self) {
+        self.rung = self.rung.wrapping_add(1);
+        self.channel.reply_bell.ring(self.rung);
+    }
+
+    fn read_mail(&mut self, count: u32) -> io::Result<()> {
+        for _ in 0..count {
+            self.read_message()?;
+        }
+        Ok(())
+    }
+
+    /// Whether more are to follow.
+    fn read_message(&mut self) -> io::Result<bool> {
+        let (said, descriptor) = message::receive::<ToWorker>(&self.socket)?;
+        match (said, descriptor) {
+            (ToWorker::Open(source), _) => {
+                let answer = match self.open(&source) {
+                    Ok(table) => FromWorker::Opened(table),
+                    Err((reason, cure)) => FromWorker::Refused(reason, cure),
+                };
+                message::send(&self.socket, &answer, None)?;
+            }
+            (ToWorker::Map { segment, size }, Some(file)) => {
+                self.segments.map(segment, usize::try_from(size).map_err(io::Error::other)?, &file)?;
+            }
+            (ToWorker::Unmap { segment }, _) => self.segments.unmap(segment),
+            (ToWorker::Serve, _) => return Ok(false),
+            (said, _) => return Err(io::Error::other(format!("unexpected here: {said:?}"))),
+        }
+        Ok(true)
+    }
+
+    fn open(&mut self, source: &Source) -> Result<Table, Refusal> {
+        let (table, shown) = match source {
+            Source::File(path) => {
+                let opened = library::open_file(Path::new(path), &raw const HOST)?;
+                let table = opened.table;
+                std::mem::forget(opened); // it is never closed
+                (table, path.as_str())
+            }
+            Source::Julia { library, bindir, image, code } => {
+                let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
+                // SAFETY: this is the only thread that calls anything.
+                let answer = unsafe { julia::start(library, bindir, image, &code) };
+                let answer = answer.map_err(|why| (format!("Julia doesn't start: {why}"), "nif-lab doctor".into()))?;
+                let Ok(address) = answer.parse::<usize>() else {
+                    return Err((format!("Julia can't load the NifLab package: {answer}"), "please report it".into()));
+                };
+                let table = std::ptr::with_exposed_provenance(address);
+                // SAFETY: the runtime gave this address as that of its table.
+                (unsafe { library::check_table(table, "the table of Julia") }?, "the table of Julia")
+            }
+        };
+        if let Some(load) = table.load {
+            // SAFETY: the hook of a checked table, called once.
+            let status = unsafe { load(&raw const HOST) };
+            if status != 0 {
+                return Err(library::refuse(format!("{shown}: its load hook failed with status {status}")));
+            }
+        }
+        self.calls.extend(functions(table).iter().map(|it| it.call));
+        Ok(library::describe(table))
+    }
+
+    fn call(&mut self, asked: &Request) -> io::Result<()> {
+        if asked.garble != 0 {
+            self.garble(asked.garble);
+            return Ok(());
+        }
+        let mut values = [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS];
+        let mut extra = Extra::default();
+        let count = asked.count as usize;
+        for (i, argument) in asked.arguments[..count].iter().enumerate() {
+            let v = self.value(asked, argument, &mut extra, i).ok_or_else(|| io::Error::other("a wrong argument"))?;
+            values[i] = Any { type_index: argument.kind, zero: 0, v };
+        }
+        self.segments.open_wanted()?;
+        let call = *self.calls.get(asked.function as usize).ok_or_else(|| io::Error::other("no such function"))?;
+        let mut error = ErrorRecord::default();
+        let mut env = Env {
+            struct_size: size_of::<Env>() as u32,
+            zero: 0,
+            host: &raw const HOST,
+            error: (&raw mut error).cast(),
+            cancel: self.channel.cancel.as_ptr(),
+        };
+        let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
+        self.channel.begun.store(self.seen, Ordering::Relaxed);
+        let start = if asked.timed != 0 { clock::now() } else { 0 };
+        // SAFETY: a function of a library that is never closed; what the values point to lives through the call.
+        let status = unsafe { call((&raw mut env).cast(), values.as_ptr(), count as i32, &raw mut result) };
+        let ticks = if asked.timed != 0 { clock::now().wrapping_sub(start) } else { 0 };
+        let mut head = ReplyHead {
+            what: reply::DONE,
+            status,
+            kind: error.kind,
+            argument: error.argument,
+            type_index: result.type_index,
+            length: 0,
+            value: 0,
+            start,
+            ticks,
+            dtype: DType { code: 0, bits: 0, lanes: 0 },
+            ndim: 0,
+        };
+        if status != 0 {
+            head.length = self.write_room(&error.message[..error.message.len().min(ROOM)]);
+        } else {
+            self.put_result(&mut head, &result);
+        }
+        // SAFETY: the reply is ours until the bell rings.
+        unsafe { (*self.channel.reply()).head = head };
+        self.granted.clear();
+        self.answer();
+        Ok(())
+    }
+
+    fn put_result(&mut self, head: &mut ReplyHead, result: &Any) {
+        // SAFETY: the type index says which field counts; strings of a result are NUL-terminated.
+        unsafe {
+            match result.type_index {
+                type_index::TENSOR => {
+                    let pointer = result.v.p.cast_const().cast::<Tensor>();
+                    let index = self.granted.iter().position(|it| std::ptr::eq(&raw const it.tensor, pointer));
+                    head.value = index.map_or(u64::MAX, |it| it as u64);
+                }
+                type_index::STR if !result.v.p.is_null() => {
+                    let bytes = CStr::from_ptr(result.v.p.cast_const().cast()).to_bytes();
+                    if bytes.len() <= ROOM {
+                        head.length = self.write_room(bytes);
+                    } else if let Some(block) = self.bytes_of_host(bytes) {
+                        (head.length, head.value) = block;
+                    } else {
+                        (head.status, head.kind, head.argument) = (-1, error_kind::MEMORY_ERROR, -1);
+                        head.length = self.write_room(b"no shared memory for the string that it returned");
+                    }
+                }
+                _ => head.value = result.v.i.cast_unsigned(),
+            }
+        }
+    }
+
+    /// A string too long for the room, in a block of the host's: its length, and the block's number plus one.
+    fn bytes_of_host(&mut self, bytes: &[u8]) -> Option<(u32, u64)> {
+        let length = u32::try_from(bytes.len()).ok()?;
+        let to = self.allocate(DType { code: 1, bits: 8, lanes: 1 }, &[i64::from(length)])?;
+        // SAFETY: the block has just been got, has that many bytes, and is open.
+        unsafe { (*to).data.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Some((length, self.granted.len() as u64))
+    }
+
+    fn value(&mut self, asked: &Request, it: &Argument, extra: &mut Extra, i: usize) -> Option<AnyValue> {
+        let room = asked.room.as_ptr().cast::<u8>();
+        let numbers = |at: u32| -> *mut i64 {
+            if at == NOWHERE { null_mut() } else { asked.room.as_ptr().wrapping_add(at as usize).cast_mut().cast() }
+        };
+        Some(match it.kind {
+            type_index::TENSOR => {
+                let data = match it.segment {
+                    0 => NonNull::new(room.cast_mut())?, // nothing will be read there
+                    segment => self.segments.find(segment, it.offset, 0)?,
+                };
+                if it.mutable != 0 && it.segment != 0 {
+                    let bytes = it.high.checked_sub(it.low)?;
+                    let low = self.segments.find(it.segment, it.low, bytes)?;
+                    self.segments.want(low, usize::try_from(bytes).ok()?);
+                }
+                let tensor = &mut extra.tensors[i];
+                *tensor = Some(Tensor {
+                    data: data.as_ptr().cast(),
+                    device: Device { r#type: DEVICE_CPU, id: 0 },
+                    ndim: it.ndim as i32,
+                    dtype: it.dtype,
+                    shape: numbers(it.shape),
+                    strides: numbers(it.strides),
+                    byte_offset: 0,
+                });
+                AnyValue { p: std::ptr::from_mut(tensor.as_mut()?).cast() }
+            }
+            type_index::STR | type_index::BYTES => {
+                let data = match it.segment {
+                    0 => NonNull::new(room.wrapping_add(usize::try_from(it.offset).ok()?).cast_mut())?,
+                    segment => self.segments.find(segment, it.offset, it.value)?,
+                };
+                if it.kind == type_index::STR {
+                    return Some(AnyValue { p: data.as_ptr().cast() });
+                }
+                let bytes = &mut extra.bytes[i];
+                *bytes = Some(Bytes { data: data.as_ptr().cast(), size: usize::try_from(it.value).ok()? });
+                AnyValue { p: std::ptr::from_mut(bytes.as_mut()?).cast() }
+            }
+            _ => AnyValue { i: it.value.cast_signed() },
+        })
+    }
+
+    /// Put bytes into the reply's room, as many as fit.
+    fn write_room(&mut self, bytes: &[u8]) -> u32 {
+        let length = bytes.len().min(ROOM);
+        // SAFETY: the reply is ours until the bell rings, and its room is that large.
+        unsafe {
+            let room = (&raw mut (*self.channel.reply()).room).cast::<u8>();
+            room.copy_from_nonoverlapping(bytes.as_ptr(), length);
+        }
+        length as u32
+    }
+
+    /// Ask the host for a block.
+    fn allocate(&mut self, dtype: DType, shape: &[i64]) -> Option<*mut Tensor> {
+        if shape.len() > ROOM / 8 {
+            return None;
+        }
+        let head = ReplyHead {
+            what: reply::ALLOCATE,
+            status: 0,
+            kind: 0,
+            argument: -1,
+            type_index: type_index::TENSOR,
+            length: 8 * shape.len() as u32,
+            value: 0,
+            start: 0,
+            ticks: 0,
+            dtype,
+            ndim: shape.len() as u32,
+        };
+        // SAFETY: the reply is ours until the bell rings; its room is large enough, as was checked.
+        unsafe {
+            let reply = self.channel.reply();
+            (*reply).head = head;
+            (&raw mut (*reply).room).cast::<i64>().copy_from_nonoverlapping(shape.as_ptr(), shape.len());
+        }
+        self.answer();
+        self.wait();
+        // SAFETY: the host has answered.
+        let granted = unsafe { &*self.channel.request() };
+        self.read_mail(granted.mail).ok()?;
+        if granted.what != request::GRANT {
+            return None;
+        }
+        let it = granted.arguments[0];
+        let data = self.segments.find(it.segment, it.offset, it.value)?;
+        self.segments.open_more(data, usize::try_from(it.value).ok()?).ok()?;
+        let mut own: Box<[i64]> = shape.into();
+        let tensor = Tensor {
+            data: data.as_ptr().cast(),
+            device: Device { r#type: DEVICE_CPU, id: 0 },
+            ndim: shape.len() as i32,
+            dtype,
+            shape: own.as_mut_ptr(),
+            strides: null_mut(),
+            byte_offset: 0,
+        };
+        self.granted.push(Box::new(Granted { tensor, _shape: own }));
+        self.granted.last_mut().map(|it| &raw mut it.tensor)
+    }
+
+    /// Answer nonsense: the same for the same seed.
+    fn garble(&mut self, seed: u32) {
+        let mut state = u64::from(seed);
+        let mut next = || {
+            // splitmix64
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ z >> 31
+        };
+        let reply = self.channel.reply().cast::<u64>();
+        for i in 0..size_of::<Reply>() / 8 {
+            // SAFETY: the reply is ours until the bell rings.
+            unsafe { reply.add(i).write(next()) };
+        }
+        self.answer();
+    }
+}
+
+/// What arguments point to.
+#[derive(Default)]
+struct Extra {
+    tensors: [Option<Tensor>; MAX_ARGUMENTS],
+    bytes: [Option<Bytes>; MAX_ARGUMENTS],
+}
+
+unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
+    // SAFETY: `env` is null or the one that was passed to the running call, so `error` is an `ErrorRecord` nobody else uses.
+    let Some(record) = (unsafe { env.as_ref().and_then(|it| it.error.cast::<ErrorRecord>().as_mut()) }) else { return };
+    record.kind = kind;
+    record.argument = argument;
+    // SAFETY: the contract gives a NUL-terminated string.
+    record.message = if message.is_null() { Vec::new() } else { unsafe { CStr::from_ptr(message) }.to_bytes().into() };
+}
+
+unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) -> *mut Tensor {
+    // SAFETY: it points to the server that makes the running call, and is null on every other thread.
+    let Some(server) = (unsafe { SERVING.get().as_mut() }) else { return null_mut() };
+    let shape = match usize::try_from(ndim) {
+        Ok(0) => &[],
+        // SAFETY: the contract gives `ndim` numbers at `shape`.
+        Ok(axes) => unsafe { std::slice::from_raw_parts(shape, axes) },
+        Err(_) => return null_mut(),
+    };
+    server.allocate(dtype, shape).unwrap_or(null_mut())
+}
+
+unsafe extern "C" fn log(level: i32, message: *const c_char) {
+    if level >= 30 {
+        eprintln!("nif_lab: {}", text(message));
+    }
+}
+
+const _: () = assert!(size_of::<Reply>().is_multiple_of(8));
