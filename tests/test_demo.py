@@ -67,7 +67,7 @@ def test_text_says_what_was_found(lab: Lab) -> None:
 
 
 def test_a_missing_language_is_named_and_stops_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = LoadedBackend(Broken(ToolchainMissing("no compiler", "install it")))
+    broken = LoadedBackend(Broken(ToolchainMissing("no compiler", "install it"))).load()
     monkeypatch.setattr(lab, "backends", {**lab.backends, "broken": broken})
     found = demo.study(lab)
     assert set(found.shades) == set(lab.backends) - {"broken"}

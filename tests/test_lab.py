@@ -68,7 +68,7 @@ def test_a_lab_of_some_languages() -> None:
     ids=["missing", "anything"],
 )
 def test_a_backend_that_fails_shows_why_and_stops_nothing(error: Exception, reason: str, cure: str) -> None:
-    broken = LoadedBackend(Broken(error))
+    broken = LoadedBackend(Broken(error)).load()
     assert (broken.loaded, broken.reason, broken.cure) == (False, reason, cure)
     with pytest.raises(BackendNotLoaded, match=f"Broken isn't loaded: {reason}") as caught:
         broken.dot(1, 2)
@@ -158,7 +158,7 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path: Path) -> None:
 def test_an_unbuilt_library_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     zig = backends.find("zig")
     monkeypatch.setattr(type(zig), "library", property(lambda self: tmp_path / "libnif_zig.so"))
-    loaded = LoadedBackend(zig)
+    loaded = LoadedBackend(zig).load()
     assert "is missing" in loaded.reason
     assert loaded.cure == "nif-lab build zig"
     (tmp_path / "libnif_zig.so").write_bytes(b"no library")

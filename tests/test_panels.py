@@ -76,7 +76,7 @@ def test_an_error_is_shown_in_the_panel_and_goes_with_the_next_success(lab: Lab)
 
 
 def test_a_language_that_is_not_loaded_is_shown_with_its_cure(lab: Lab) -> None:
-    broken = LoadedBackend(Broken(ToolchainMissing("no compiler", "install it")))
+    broken = LoadedBackend(Broken(ToolchainMissing("no compiler", "install it"))).load()
     backends = {"rust": lab.rust, "broken": broken}
     shown = BackendsPanel(backends)
     assert "no compiler" in shown.text()

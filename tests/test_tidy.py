@@ -31,6 +31,8 @@ LAYERS = {
     "codecs": 3,
     "transfer": 3,
     "lab": 3,
+    "recovery": 3,
+    "faults": 3,
     "panels": 4,
     "demo": 4,
     "demo_report": 4,

@@ -22,7 +22,11 @@
         ├── NifValueError (ValueError)
         ├── NifMemoryError (MemoryError)
         ├── NifPanic                   a panic, defect or exception inside native code
-        └── NifCancelled
+        ├── NifCancelled
+        ├── WorkerCrashed              its worker ended: signal, exit code, address, what it said last
+        ├── CallTimeout (TimeoutError) it took too long, and its worker was ended
+        ├── CircuitOpen                its workers ended too often; no call is made for a while
+        └── WorkerUnavailable          no worker could be started
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ __all__ = [
     "BackendNotLoaded",
     "BufferReleased",
     "BuildError",
+    "CallTimeout",
+    "CircuitOpen",
     "HandleError",
     "MappingError",
     "NifCancelled",
@@ -50,6 +56,8 @@ __all__ = [
     "PoolExhausted",
     "SharedMemoryError",
     "ToolchainMissing",
+    "WorkerCrashed",
+    "WorkerUnavailable",
 ]
 
 
@@ -148,7 +156,11 @@ class NifError(NifLabError):
         The argument at fault, by name.
     reason : str
         What was expected and what came, without the place.
+    tried : tuple
+        The steps of the recovery (`nif_lab.recovery.Step`) that didn't help; empty where none was taken.
     """
+
+    tried: tuple[object, ...] = ()
 
     def __init__(
         self, message: str, backend: str = "", function: str = "", argument: str | None = None, reason: str = ""
@@ -158,6 +170,9 @@ class NifError(NifLabError):
         self.function = function
         self.argument = argument
         self.reason = reason or message
+
+    def __str__(self) -> str:
+        return "\n  ".join((super().__str__(), *(f"tried: {step}" for step in self.tried)))
 
 
 class NifTypeError(NifError, TypeError):
@@ -180,7 +195,40 @@ class NifCancelled(NifError):
     """The call noticed its cancel flag and stopped."""
 
 
-#: Status code of the ABI (``enum nif_error_kind``) -> exception.
+class WorkerCrashed(NifError):
+    """The worker that ran the call ended; the notebook's process is as before.
+
+    Attributes
+    ----------
+    signal : int or None
+        What ended it: 11 for a segmentation fault.
+    exit_code : int or None
+        With which code it ended by itself.
+    address : int or None
+        The address that it couldn't use.
+    detail : str
+        The last it wrote to its standard error.
+    """
+
+    signal: int | None = None
+    exit_code: int | None = None
+    address: int | None = None
+    detail: str = ""
+
+
+class CallTimeout(NifError, TimeoutError):
+    """A call took longer than it may; it was stopped."""
+
+
+class CircuitOpen(NifError):
+    """The backend's workers ended too often in a short time: calls fail at once until a trial succeeds."""
+
+
+class WorkerUnavailable(NifError):
+    """No worker could be started for the call."""
+
+
+#: Status code of the ABI (``enum nif_error_kind``), and from 7 on of the isolated lane -> exception.
 KINDS: Final[dict[int, type[NifError]]] = {
     1: NifTypeError,
     2: NifValueError,
@@ -188,4 +236,8 @@ KINDS: Final[dict[int, type[NifError]]] = {
     4: NifPanic,
     5: NifMemoryError,
     6: NifCancelled,
+    7: WorkerCrashed,
+    8: CallTimeout,
+    9: CircuitOpen,
+    10: WorkerUnavailable,
 }

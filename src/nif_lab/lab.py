@@ -7,28 +7,36 @@ runs.
 from __future__ import annotations
 
 import difflib
+import weakref
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from . import _core, summary
 from . import backends as languages
-from . import summary
 from . import transfer as transfers
 from .codecs import Wire
 from .errors import BackendError, BackendNotLoaded
+from .faults import Faults
 from .memory import POOLS, MemoryManager, Pool
+from .recovery import Recovery, RecoveryPolicy, with_options
+from .segment import LANES
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
+    from typing_extensions import Self
 
-    from ._core import Library, Nif
+    from ._core import Library, Nif, Workers
     from .backends.base import Backend
     from .panels.dashboard import Dashboard
 
-__all__ = ["Lab", "LoadedBackend"]
+__all__ = ["Lab", "Lane", "LoadedBackend"]
+
+_T = TypeVar("_T")
 
 #: ``NIF_FLAG_FAULT`` of nif_lab.h: a function that fails on purpose stays out of listings.
 FAULT: Final = 32
@@ -44,7 +52,9 @@ class LoadedBackend:
     loaded : bool
         Whether it can be called.
     lane : str
-        Where its calls run: ``"direct"``, in this process.
+        Where its calls run: ``"direct"``, in this process, or ``"isolated"``, in a worker process.
+    workers : Workers or None
+        Of the isolated lane: ``pids``, how many are ``ready``, how many were ``started``; ``restart()``.
     reason, cure, detail : str
         Why it isn't loaded, what mends it, and what the compiler or loader said; empty when it is.
     library : Library or None
@@ -54,24 +64,46 @@ class LoadedBackend:
     """
 
     def __init__(
-        self, backend: Backend, telemetry: Telemetry | None = None, memory: MemoryManager | None = None
+        self,
+        backend: Backend,
+        telemetry: Telemetry | None = None,
+        memory: MemoryManager | None = None,
+        lane: str = "direct",
     ) -> None:
         self.name = backend.name
         self.title = backend.title
-        self.lane = "direct"
+        self.lane = lane
         self.reason = self.cure = self.detail = ""
+        self.workers: Workers | None = None
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
+        self._backend = backend
+        self._recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
+        if lane == "isolated":
+            # It starts while others load.
+            self.workers = self._try(backend.start_workers)
+
+    def _try(self, step: Callable[[], _T]) -> _T | None:
+        """Take a step of loading; note why it failed."""
         try:
-            self.library = backend.open(telemetry.core if telemetry else None, memory.core if memory else None)
+            return step()
         except BackendError as error:
             self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
         except Exception as error:  # one language never stops the others, whatever its loader throws
             self.reason, self.cure = f"{type(error).__name__}: {error}", "nif-lab doctor"
+        return None
+
+    def load(self) -> Self:
+        """Open the library, or wait for the worker that does."""
+        if self.lane == "direct":
+            self.library = self._try(lambda: self._backend.open(*self._recorded_in))
+        elif (workers := self.workers) is not None:
+            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self._recorded_in))
         if self.library is not None:
             self.functions = MappingProxyType(self.library.functions)
             for name, nif in self.functions.items():
                 setattr(self, name, nif.function)
+        return self
 
     @property
     def loaded(self) -> bool:
@@ -108,6 +140,35 @@ class LoadedBackend:
         return summary.backend_html(self)
 
 
+class Lane:
+    """All backends of a Lab in one lane: ``lab.isolated.zig.dot(x, y)``.
+
+    A backend is opened there when it is first asked for.
+    """
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.name = name
+        self._languages = tuple(lab.backends)
+        self._open = partial(_in_lane, weakref.ref(lab))
+
+    def __getattr__(self, backend: str) -> LoadedBackend:
+        if backend.startswith("_"):
+            raise AttributeError(backend)
+        return self[backend]
+
+    def __getitem__(self, backend: str) -> LoadedBackend:
+        return self._open(backend, self.name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._languages)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+    def __repr__(self) -> str:
+        return f"<{self.name} lane: {', '.join(self)}>"
+
+
 class Lab:
     """Load the native backends and call their functions.
 
@@ -118,9 +179,21 @@ class Lab:
         its cure, and doesn't stop the rest.
     pools
         Size classes of the shared memory, `nif_lab.memory.POOLS` unless given.
+    lane
+        Where calls run: ``"direct"``, in this process, in nanoseconds, where a segmentation fault ends it;
+        ``"isolated"``, in a worker process, which may crash. Unless given, each backend's own: isolated for Julia,
+        direct for the others.
+    policy
+        What to do when an isolated call fails.
 
     Attributes
     ----------
+    direct, isolated : Lane
+        The backends in either lane: ``lab.isolated.zig.dot(x, y)``.
+    recovery : Recovery
+        Policies of failed calls.
+    faults : Faults
+        Deliberate failures: ``lab.faults.inject("zig", "null_store")``.
     memory : MemoryManager
         Pools, shared buffers and mapped files.
     telemetry : Telemetry
@@ -135,14 +208,28 @@ class Lab:
     >>> lab.call("zig", "dot", x, y)
     """
 
-    def __init__(self, backends: Iterable[str] | None = None, pools: Iterable[Pool] = POOLS) -> None:
-        wanted = languages.names() if backends is None else tuple(backends)
+    def __init__(
+        self,
+        backends: Iterable[str] | None = None,
+        pools: Iterable[Pool] = POOLS,
+        lane: str | None = None,
+        policy: RecoveryPolicy | None = None,
+    ) -> None:
+        if lane not in (None, *LANES):
+            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
+        wanted = [languages.find(name) for name in (languages.names() if backends is None else backends)]
         self.telemetry = Telemetry()
         self.memory = MemoryManager(pools, self.telemetry.core)
-        self.backends: Mapping[str, LoadedBackend] = MappingProxyType(
-            {name: LoadedBackend(languages.find(name), self.telemetry, self.memory) for name in wanted}
-        )
+        # The functions hold the recovery, so it must not hold the Lab.
+        self._opened: dict[tuple[str, str], LoadedBackend] = {}
+        self.recovery = Recovery(partial(_others, weakref.ref(self)), policy or RecoveryPolicy())
+        made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
+        self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
+        self.direct, self.isolated = (Lane(self, it) for it in LANES)
+        for backend in made.values():
+            self._keep(backend)
         self.wire = Wire(self.backends, self.memory)
+        self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
 
@@ -152,19 +239,59 @@ class Lab:
             raise BackendNotLoaded(f"this Lab was made without {name}", f"Lab(backends=[..., {name!r}])")
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
 
-    def call(self, backend: str, function: str, *args: Any, **kwargs: Any) -> Any:
+    def _keep(self, backend: LoadedBackend) -> None:
+        backend.load()
+        self._opened[backend.name, backend.lane] = backend
+        if backend.lane == "isolated":
+            self.recovery.attach(backend)
+
+    def _in_lane(self, name: str, lane: str) -> LoadedBackend:
+        """Return a backend of this Lab in a lane; it is opened there if it wasn't."""
+        if name not in self.backends:
+            raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join(self.backends)}")
+        if (name, lane) not in self._opened:
+            self._keep(LoadedBackend(languages.find(name), self.telemetry, self.memory, lane))
+        return self._opened[name, lane]
+
+    def call(
+        self,
+        backend: str,
+        function: str,
+        *args: Any,
+        lane: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        failover: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Call a function by name: ``lab.call("zig", "dot", x, y)`` is ``lab.zig.dot(x, y)``.
+
+        Parameters
+        ----------
+        lane
+            ``"direct"`` or ``"isolated"``; the backend's own unless given.
+        timeout
+            Seconds after which the call is stopped and its worker ended; only in the isolated lane.
+        retries, failover
+            How often to try again, and whether to ask other languages then; as the policy says unless given.
 
         Raises
         ------
         BackendNotLoaded
             With the reason and the cure.
         NifError
-            What the function refused or failed with.
+            What the function refused or failed with, with all that was tried.
         """
         if backend not in self.backends:
             raise BackendNotLoaded(f"no backend '{backend}'", f"use one of {', '.join(self.backends)}")
-        return getattr(self.backends[backend], function)(*args, **kwargs)
+        loaded = self.backends[backend] if lane is None else self._in_lane(backend, lane)
+        if timeout is None and retries is None and failover is None:
+            return getattr(loaded, function)(*args, **kwargs)
+        if timeout is not None and loaded.lane == "direct":
+            raise ValueError("a call in this process can't be ended: use lane='isolated' for a timeout")
+        getattr(loaded, function)  # raises with a hint if there is none
+        policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
+        return self.recovery.call(loaded, function, args, kwargs, policy)
 
     def snapshot(self) -> Snapshot:
         """Return all counters, and the figures of the memory, as they are now."""
@@ -212,3 +339,18 @@ class Lab:
 
     def _repr_html_(self) -> str:
         return summary.lab_html(self)
+
+
+def _in_lane(lab: weakref.ref[Lab], name: str, lane: str) -> LoadedBackend:
+    this = lab()
+    if this is None:
+        raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
+    return this._in_lane(name, lane)
+
+
+def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:
+    """Yield the other backends of a Lab, isolated: who may answer in place of one."""
+    this = lab()
+    for other in tuple(this.backends) if this is not None else ():
+        if other != name and (loaded := _in_lane(lab, other, "isolated")).loaded:
+            yield loaded

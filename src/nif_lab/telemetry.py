@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "snapshot_of"]
 
 TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
-KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled")
+KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled",
+                "WorkerCrashed", "CallTimeout", "CircuitOpen", "WorkerUnavailable")  # fmt: skip
+#: What a record of an error is about: a call that failed in the end, or a step on the way.
+STEPS: Final = ("", "try", "retry", "restart", "failover", "circuit")
+CRASHED: Final = KINDS.index("WorkerCrashed")
+OUTCOMES: Final = ("failed", "answered", "opened", "closed")
 LEVELS: Final = ("normal", "high", "critical")
 #: How often a subscription looks for what is new, in seconds.
 INTERVAL: Final = 0.05
@@ -108,10 +113,10 @@ class Snapshot:
     def __iter__(self) -> Iterator[FunctionStats]:
         return iter(self.functions)
 
-    def function(self, backend: str, name: str) -> FunctionStats:
-        """Return one function's counters; KeyError if there is no such function."""
+    def function(self, backend: str, name: str, lane: str | None = None) -> FunctionStats:
+        """Return one function's counters, of the lane that was opened first unless one is named; KeyError for none."""
         for stats in self.functions:
-            if (stats.backend, stats.function) == (backend, name):
+            if (stats.backend, stats.function) == (backend, name) and lane in (None, stats.lane):
                 return stats
         raise KeyError(f"{backend}.{name}")
 
@@ -249,7 +254,9 @@ class Event:
         Whose call it was; empty for memory.
     data : dict
         performance: ``duration_ns``, ``weight``, ``cell``; errors: ``kind``, ``argument`` (index or -1),
-        ``message``, ``cell``; memory: ``bytes``, ``blocks``, ``pressure`` (``"normal"``, ``"high"`` or ``"critical"``).
+        ``message``, ``cell``, and of a recovery's steps ``step``, ``outcome``, ``signal``, ``exit_code``,
+        ``duration_ns`` (``step`` is empty for a call that failed in the end); memory: ``bytes``, ``blocks``,
+        ``pressure`` (``"normal"``, ``"high"`` or ``"critical"``).
     """
 
     topic: str
@@ -330,6 +337,11 @@ class Subscription:
                 "argument": int(it["argument"]),
                 "message": it["text"].decode(errors="replace"),
                 "cell": int(it["cell"]),
+                "step": STEPS[min(int(it["step"]), len(STEPS) - 1)],
+                "outcome": OUTCOMES[min(int(it["outcome"]), len(OUTCOMES) - 1)],
+                "signal": -int(it["code"]) if it["code"] < 0 else None,
+                "exit_code": int(it["code"]) if it["code"] >= 0 and it["kind"] == CRASHED else None,
+                "duration_ns": float(it["duration_ns"]),
             }
             yield Event(self.topic, float(when), names[function["backend"]], function["name"].decode(), data)
 

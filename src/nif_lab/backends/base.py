@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import BackendError, BuildError, ToolchainMissing
 
 if TYPE_CHECKING:
-    from .._core import Library, Memory, Telemetry
+    from .._core import Library, Memory, Telemetry, Workers
 
-__all__ = ["Backend", "Compiler", "find_program", "run", "source_root"]
+__all__ = ["WORKER", "Backend", "Compiler", "find_program", "run", "source_root"]
 
 PACKAGE = Path(__file__).resolve().parent.parent
+#: The program that runs a backend's functions in the isolated lane.
+WORKER = "nif_worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,15 @@ class Backend(ABC):
         Where it stands in lists; 100 unless it matters.
     compiled
         Whether building needs the toolchain; Julia's sources are loaded as they are.
+    lane
+        Where its calls run unless somebody says otherwise.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     rank: ClassVar[int] = 100
     compiled: ClassVar[bool] = True
+    lane: ClassVar[str] = "direct"
 
     @property
     def library(self) -> Path:
@@ -106,14 +111,34 @@ class Backend(ABC):
         The library appears under its name in one step: a loaded file must never be written in place.
         """
 
-    def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
-        """Open the built library; its calls are recorded and its results allocated in the Lab's."""
-        from .. import _core
-
+    def require_built(self) -> None:
+        """Raise `BackendError`, with the cure, unless there is something to open."""
         if not self.is_built():
             try:
                 self.compiler()
             except ToolchainMissing as missing:
                 raise BackendError(f"not built: {missing.reason}", missing.cure) from None
             raise BackendError(f"not built: {self.library} is missing", f"nif-lab build {self.name}")
+
+    def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
+        """Open the built library; its calls are recorded and its results allocated in the Lab's."""
+        from .. import _core
+
+        self.require_built()
         return _core.open_library(str(self.library), self.name, telemetry, memory)
+
+    def source(self) -> list[str]:
+        """Return what a worker opens: ``["file", path]``, or a runtime."""
+        return ["file", str(self.library)]
+
+    def start_workers(self, spares: int = 1) -> Workers:
+        """Start a worker, without waiting until it is ready, and have so many spares from then on."""
+        from .. import _core
+
+        self.require_built()
+        program = PACKAGE / "_native" / WORKER
+        if not program.is_file():
+            raise BackendError(f"not built: {program} is missing", "nif-lab build rust")
+        workers = _core.Workers(str(program), self.name, [self.source()], spares)
+        workers.prepare()
+        return workers

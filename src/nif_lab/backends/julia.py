@@ -119,7 +119,7 @@ end
 """
 
 
-def _code(host: int) -> str:
+def _code(host: int | str) -> str:
     def text(path: Path) -> str:
         return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
@@ -171,6 +171,8 @@ class Julia(Backend):
     title = "Julia"
     rank = 4
     compiled = False
+    # A runtime with signal handlers and a garbage collector of its own is best kept out of the notebook's process.
+    lane = "isolated"
 
     def is_built(self) -> bool:
         return (package() / "src" / "NifLab.jl").is_file()
@@ -191,3 +193,7 @@ class Julia(Backend):
 
         owner, address = _runtime()
         return _core.open_table(address, self.name, owner, telemetry, memory)
+
+    def source(self) -> list[str]:
+        found = find_julia()
+        return ["julia", found.library, found.bindir, found.image, _code("{host}")]

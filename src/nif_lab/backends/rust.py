@@ -1,4 +1,4 @@
-"""Rust: one `cargo build` of the package nif-kernels, by any cargo that is new enough for the sources."""
+"""Rust: one `cargo build` of the kernels and of the worker, by any cargo that is new enough for the sources."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ToolchainMissing
-from .base import Backend, Compiler, find_program, run, source_root
+from .base import WORKER, Backend, Compiler, find_program, run, source_root
 
 __all__ = ["Rust"]
 
-PACKAGE: Final = "nif-kernels"
-ARTIFACT: Final = "libnif_kernels.so"
+#: Package -> what cargo makes of it. The worker serves the isolated lane of every language.
+ARTIFACTS: Final = {"nif-kernels": "libnif_kernels.so", "nif-worker": WORKER}
 
 #: What another cargo, whose build script may be running this, means for itself. `--target` and `--target-dir` override
 #: two more; the profile in rust/Cargo.toml says the rest.
@@ -86,16 +86,24 @@ class Rust(Backend):
         host = _describe(cargo[0])["host"]
         cache = _cache(source)
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
+        packages = [word for package in ARTIFACTS for word in ("--package", package)]
         command = [
-            *cargo, "build", "--release", "--locked", "--quiet", "--package", PACKAGE,
+            *cargo, "build", "--release", "--locked", "--quiet", *packages,
             "--manifest-path", str(source / "Cargo.toml"), "--target-dir", str(cache), "--target", host,
         ]  # fmt: skip
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the copy is made; cargo's own lock ends with cargo
-            try:
-                run(command, env=ENVIRONMENT)
-                shutil.copy(cache / host / "release" / ARTIFACT, unfinished)
-                os.replace(unfinished, target)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            run(command, env=ENVIRONMENT)
+            made = cache / host / "release"
+            for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
+                _replace(made / artifact, final)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy a file to where another may be in use, in one step."""
+    unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copy(source, unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""Deliberate failures: ``lab.faults.inject("zig", "null_store")`` makes one and tells what became of the call.
+
+The call is that of the NIF ``fault`` (docs/faults.md), which answers the sum of its array unless it is told to fail. So
+there is a right answer, known to the bit, and what isn't the call's own must be as before.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from .errors import CircuitOpen, NifError, WorkerUnavailable
+from .recovery import FailoverWarning, RecoveryPolicy, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .lab import LoadedBackend
+    from .memory import MemoryManager
+    from .recovery import Recovery
+
+__all__ = ["CONTAINED_KINDS", "KINDS", "FaultReport", "Faults"]
+
+#: What native code survives by itself: the direct lane has an exception for it.
+CONTAINED_KINDS: Final = ("error_value", "panic", "out_of_bounds", "overflow", "divide")
+KINDS: Final = (
+    *CONTAINED_KINDS, "null_store", "wild_write", "stack_overflow", "double_free", "heap_overflow", "abort", "exit_0",
+    "exit_7", "infinite_loop", "stop", "huge_allocation", "garbage_reply",
+)  # fmt: skip
+#: More than any machine has.
+HUGE: Final = 1 << 46
+#: Elements of the arrays: some pages each, so that no two share one that is written.
+LENGTH: Final = 16_384
+ALWAYS: Final = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class FaultReport:
+    """What became of a call that was made to fail.
+
+    Attributes
+    ----------
+    backend, kind, lane : str
+        Who failed, how, and where.
+    outcome : str
+        ``"recovered"``: the right answer, to the bit, and nothing else was touched. ``"contained"``: a typed error, and
+        nothing else was touched. ``"lost"``: a wrong answer, or something else was touched.
+    answered_by : str
+        ``"first try"``, ``"retry"`` or ``"failover"``; empty without an answer.
+    seconds : float
+        From the call to its answer or error.
+    steps : tuple of Step
+        The tries after the first.
+    error : NifError or None
+        What was raised.
+    disturbed : tuple of str
+        What isn't as before.
+    """
+
+    backend: str
+    kind: str
+    lane: str
+    outcome: str
+    answered_by: str
+    seconds: float
+    steps: tuple[Step, ...] = ()
+    error: NifError | None = None
+    disturbed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        text = f"{self.kind} in {self.backend}, {self.lane} lane: {self.outcome} after {self.seconds * 1e3:.1f} ms"
+        if self.answered_by:
+            text += f" by {self.answered_by}"
+        lines = [text, *(f"  {step}" for step in self.steps), *(f"  disturbed: {it}" for it in self.disturbed)]
+        if self.error is not None:
+            lines.append(f"  {type(self.error).__name__}: {self.error}")
+        return "\n".join(lines)
+
+
+class Faults:
+    """Injects faults into a Lab: ``lab.faults``."""
+
+    def __init__(self, backend: Callable[[str, str], LoadedBackend], memory: MemoryManager, recovery: Recovery) -> None:
+        self._backend, self._memory, self._recovery = backend, memory, recovery
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind of fault; docs/faults.md says what each does."""
+        return KINDS
+
+    def inject(
+        self,
+        backend: str,
+        kind: str,
+        lane: str = "isolated",
+        *,
+        times: int | None = 1,
+        policy: RecoveryPolicy | None = None,
+        really: bool = False,
+        seed: int = 1,
+    ) -> FaultReport:
+        """Make a call that fails, and tell what became of it.
+
+        Parameters
+        ----------
+        backend
+            The language that fails.
+        kind
+            One of `kinds`.
+        lane
+            The direct lane takes the kinds that native code survives, and the others only if ``really``.
+        times
+            How often the function fails before it answers; None for always, in this one language.
+        policy
+            What to do about it; that of the Lab, with a timeout of 1 s, unless given.
+        really
+            Make a call that ends this very process.
+        seed
+            Of the nonsense of ``"garbage_reply"``, and of the numbers that are summed.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"no fault '{kind}'; there are {', '.join(KINDS)}")
+        if lane == "direct":
+            if kind == "garbage_reply":
+                raise ValueError("only a worker replies: use lane='isolated'")
+            if kind not in CONTAINED_KINDS and not really:
+                raise ValueError(f"'{kind}' would end this process: use lane='isolated', or say really=True")
+        loaded = self._backend(backend, lane)
+        _ = loaded.fault  # raises with the reason where it isn't loaded
+        if policy is None:
+            policy = RecoveryPolicy(timeout=1.0)
+        count = ALWAYS if times is None else times
+        x, victim, expected = self._arrays(seed)
+        before = x.tobytes(), victim.tobytes()
+        burns = 0 if kind == "garbage_reply" else count
+        word = int.from_bytes(backend.encode()[:8].ljust(8, b"\0"), "little")
+        fuse = self._memory.zeros(3, "i8")
+        fuse[:] = burns, word, HUGE if kind == "huge_allocation" else _distance(x, victim)
+        garble = tuple(range(seed, seed + min(count, 1 + policy.retries))) if kind == "garbage_reply" else ()
+        name = "error_value" if kind == "garbage_reply" else kind
+        start = time.perf_counter()
+        value, error, steps = self._call(loaded, (name, fuse, x), policy if lane == "isolated" else None, garble)
+        seconds = time.perf_counter() - start
+        names = ("the argument", "another block")
+        disturbed = tuple(
+            it for it, was, array in zip(names, before, (x, victim), strict=True) if array.tobytes() != was
+        )
+        is_right = error is None and np.float64(value).tobytes() == np.float64(expected).tobytes()
+        is_lost = bool(disturbed) or (error is None and not is_right)
+        outcome = "lost" if is_lost else "recovered" if is_right else "contained"
+        by = ""
+        if is_right:
+            last = steps[-1].what if steps else "first try"
+            by = "retry" if last in {"retry", "restart"} else last
+        return FaultReport(backend, kind, lane, outcome, by, seconds, steps, error, disturbed)
+
+    def _arrays(self, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the argument, a block near it that is nobody's business, and the right answer."""
+        rng = np.random.default_rng(seed)
+        x, victim = self._memory.empty(LENGTH), self._memory.empty(LENGTH)
+        x[:] = rng.integers(-1000, 1000, LENGTH)  # whole numbers: every order of summing gives the same bits
+        victim[:] = rng.normal(size=LENGTH)
+        return x, victim, float(x.sum())
+
+    def _call(
+        self, loaded: LoadedBackend, args: tuple[Any, ...], policy: RecoveryPolicy | None, garble: tuple[int, ...]
+    ) -> tuple[Any, NifError | None, tuple[Step, ...]]:
+        nif = loaded.functions["fault"]
+        try:
+            if policy is None:
+                return nif.function(*args), None, ()
+            steps: list[Step] = []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FailoverWarning)
+                value = self._recovery.call(loaded, "fault", args, {}, policy, garble, steps)
+            return value, None, tuple(steps[1:])
+        except (CircuitOpen, WorkerUnavailable):
+            raise  # no call was made: there is nothing to tell of
+        except NifError as error:
+            return None, error, tuple(step for step in error.tried if isinstance(step, Step))
+
+
+def _distance(x: np.ndarray, victim: np.ndarray) -> int:
+    """Return how many elements lie between the beginning of one array and the middle of another."""
+    return (int(victim.ctypes.data) - int(x.ctypes.data)) // x.itemsize + LENGTH // 2

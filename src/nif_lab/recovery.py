@@ -1,0 +1,373 @@
+"""What happens when a call in a worker fails: policy only; the core makes the tries.
+
+A call that fails for a reason that may pass goes, step by step: again in the same worker (``retry``) or in a new one if
+the first has ended (``restart``), then to the same function in another language (``failover``). A backend whose workers
+end too often gets no calls for a while (``circuit``). Each step is an event on ``nif:errors``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import (
+    KINDS,
+    CallTimeout,
+    CircuitOpen,
+    NifError,
+    NifTypeError,
+    NifValueError,
+    WorkerCrashed,
+    WorkerUnavailable,
+)
+from .telemetry import OUTCOMES, STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ._core import Nif
+    from .lab import LoadedBackend
+
+__all__ = ["FailoverWarning", "Recovery", "RecoveryPolicy", "Step"]
+
+#: ``NIF_FLAG_IDEMPOTENT`` and ``NIF_FLAG_PURE`` of nif_lab.h.
+IDEMPOTENT: Final = 2
+PURE: Final = 4
+#: Failures after which the worker is another one.
+ENDED: Final = (WorkerCrashed, CallTimeout)
+
+
+class FailoverWarning(UserWarning):
+    """A call was answered by another language than the one that was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryPolicy:
+    """What to do when a call fails.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds that a call in the isolated lane may take before its worker is ended; None for as long as it takes.
+    retries : int
+        How often to try again in the same language. Only functions that may be called twice (IDEMPOTENT) are.
+    failover : bool
+        Whether to ask the other languages then, if they have a function of that name and signature.
+    crashes : int or None
+        After so many ends of workers within `window` seconds a backend gets no calls; None for never.
+    window, cooldown : float
+        Seconds; after the second one call is let through, to see whether it succeeds.
+    """
+
+    timeout: float | None = None
+    retries: int = 1
+    failover: bool = True
+    crashes: int | None = 5
+    window: float = 10.0
+    cooldown: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"expected a timeout in seconds, more than 0, got {self.timeout}")
+        if self.retries < 0:
+            raise ValueError(f"expected 0 retries or more, got {self.retries}")
+        if self.crashes is not None and self.crashes < 1:
+            raise ValueError(f"expected 1 crash or more, or None, got {self.crashes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a recovery.
+
+    Attributes
+    ----------
+    what : str
+        ``"try"``, ``"retry"``, ``"restart"``, ``"failover"`` or ``"circuit"``.
+    backend : str
+        Who was asked.
+    outcome : str
+        ``"answered"`` or ``"failed"``; of a circuit ``"opened"`` or ``"closed"``.
+    seconds : float
+        How long it took.
+    error : NifError or None
+        How it failed.
+    """
+
+    what: str
+    backend: str
+    outcome: str
+    seconds: float
+    error: NifError | None = None
+
+    def __str__(self) -> str:
+        who = f" to {self.backend}" if self.what == "failover" else f" in {self.backend}"
+        why = f": {type(self.error).__name__}: {self.error.reason}" if self.error else ""
+        return f"{self.what}{who}, {self.outcome} after {self.seconds * 1e3:.1f} ms{why}"
+
+
+class Circuit:
+    """A backend's crashes of late, and whether it gets calls."""
+
+    def __init__(self) -> None:
+        self.state = "closed"
+        self._crashes: deque[float] = deque()
+        self._opened = 0.0
+        self._lock = threading.Lock()
+
+    def crashed(self, policy: RecoveryPolicy, now: float) -> bool:
+        """Note a crash: whether the circuit opened by it."""
+        with self._lock:
+            if policy.crashes is None:
+                return False
+            self._crashes.append(now)
+            while self._crashes and self._crashes[0] < now - policy.window:
+                self._crashes.popleft()
+            if self.state == "half-open" or (self.state == "closed" and len(self._crashes) >= policy.crashes):
+                self.state, self._opened = "open", now
+                return True
+            return False
+
+    def may_try(self, policy: RecoveryPolicy, now: float) -> bool:
+        """Whether an open circuit lets a call through, to see; only one does."""
+        with self._lock:
+            if self.state == "open" and now - self._opened >= policy.cooldown:
+                self.state = "half-open"
+                return True
+            return False
+
+    def succeeded(self) -> bool:
+        """Note an answer: whether the circuit closed by it."""
+        with self._lock:
+            was, self.state = self.state, "closed"
+            if was != "closed":
+                self._crashes.clear()
+            return was != "closed"
+
+
+class Recovery:
+    """A Lab's recovery: ``lab.recovery``.
+
+    Parameters
+    ----------
+    others
+        Gives the isolated backends that may answer in place of one, by its name.
+    policy
+        For all calls that have none of their own.
+    """
+
+    def __init__(self, others: Callable[[str], Iterator[LoadedBackend]], policy: RecoveryPolicy) -> None:
+        self._others = others
+        self._policies: dict[tuple[str, str], RecoveryPolicy] = {("", ""): policy}
+        self._circuits: dict[str, Circuit] = {}
+        self._attached: list[LoadedBackend] = []
+
+    def policy(self, backend: str = "", function: str = "") -> RecoveryPolicy:
+        """Return the policy of a function, else of its backend, else of the Lab."""
+        for key in ((backend, function), (backend, ""), ("", "")):
+            if key in self._policies:
+                return self._policies[key]
+        raise AssertionError("the Lab has one")
+
+    def set(self, policy: RecoveryPolicy, backend: str = "", function: str = "") -> None:
+        """Set the policy of the Lab, of a backend, or of one function.
+
+        Examples
+        --------
+        >>> lab.recovery.set(RecoveryPolicy(timeout=2.0))
+        >>> lab.recovery.set(RecoveryPolicy(failover=False), "zig")
+        """
+        if function and not backend:
+            raise ValueError(f"name the backend of '{function}'")
+        self._policies[backend, function] = policy
+        for loaded in self._attached:
+            self._set_timeouts(loaded)
+
+    def circuit(self, backend: str) -> str:
+        """Return ``"closed"``, ``"open"`` or ``"half-open"``."""
+        return self._circuits.setdefault(backend, Circuit()).state
+
+    def attach(self, loaded: LoadedBackend) -> None:
+        """Look after the calls of an isolated backend."""
+        if loaded.library is None:
+            return
+        self._attached.append(loaded)
+        self._set_timeouts(loaded)
+
+        # The functions hold what is set here: with strong references the Lab would hold itself.
+        this, that = weakref.ref(self), weakref.ref(loaded)
+
+        def recover(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError) -> Any:
+            recovery, mine = this(), that()
+            if recovery is None or mine is None:
+                raise error
+            policy = recovery.policy(mine.name, name)
+            return _Call(recovery, mine, mine.functions[name], args, kwargs, policy).recover(error, 0.0)
+
+        loaded.library.set_recovery(recover)
+
+    def _set_timeouts(self, loaded: LoadedBackend) -> None:
+        for name, nif in loaded.functions.items():
+            nif.timeout = self.policy(loaded.name, name).timeout
+
+    def call(
+        self,
+        loaded: LoadedBackend,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        policy: RecoveryPolicy,
+        garble: tuple[int, ...] = (),
+        steps: list[Step] | None = None,
+    ) -> Any:
+        """Call a function by a policy of its own.
+
+        ``garble`` has seeds of nonsense for the first tries to answer by; ``steps`` gets every step that was taken.
+        """
+        nif = loaded.functions[name]
+        call = _Call(self, loaded, nif, args, dict(kwargs), policy, list(garble))
+        call.depth = 4  # Lab.call lies between
+        if steps is not None:
+            call.steps = steps
+        start = time.perf_counter()
+        try:
+            return call.attempt()
+        except (NifTypeError, NifValueError) as error:
+            nif.count_failure(_kind(error), error.reason)
+            raise
+        except NifError as error:
+            try:
+                return call.recover(error, time.perf_counter() - start)
+            except NifError as final:
+                nif.count_failure(_kind(final), str(final))
+                raise
+
+
+def _kind(error: BaseException) -> int:
+    return next((number for number, kind in KINDS.items() if type(error) is kind), 3)
+
+
+def _code(error: NifError | None) -> int:
+    """Return how a worker ended, in the segment's one number: minus the signal, or the exit code."""
+    if isinstance(error, WorkerCrashed):
+        return -error.signal if error.signal is not None else (error.exit_code or 0)
+    return 0
+
+
+class _Call:
+    """One call on its way through the steps."""
+
+    #: Frames between a warning and the line that made the call: this class, and who made it.
+    depth = 3
+
+    def __init__(
+        self,
+        recovery: Recovery,
+        loaded: LoadedBackend,
+        nif: Nif,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RecoveryPolicy,
+        garble: list[int] | None = None,
+    ) -> None:
+        self.recovery, self.loaded, self.nif = recovery, loaded, nif
+        self.args, self.kwargs, self.policy = args, kwargs, policy
+        self.garble = garble or []
+        self.steps: list[Step] = []
+
+    def attempt(self) -> Any:
+        """Try in the language that was asked."""
+        return self.nif.attempt(self.args, self.kwargs, self.policy.timeout, self.garble.pop(0) if self.garble else 0)
+
+    def recover(self, error: NifError, seconds: float) -> Any:
+        """Take the steps that the policy allows; raise the first failure, with all of them, if none helps."""
+        first, last = error, error
+        self._note("try", self.loaded, self.nif, seconds, error)
+        if self._may_repeat(error):
+            # A trial of an open circuit isn't a retry.
+            for _ in range(max(self.policy.retries, isinstance(error, CircuitOpen))):
+                if isinstance(last, CircuitOpen) and not self._half_open():
+                    break
+                done, answer = self._take("restart" if isinstance(last, ENDED) else "retry", self.loaded, self.nif)
+                if done:
+                    self.nif.count_recovery(False)
+                    return answer
+                last = answer
+                if isinstance(last, (NifTypeError, NifValueError)):
+                    break
+            if self.policy.failover:
+                for other, nif in self._alternatives():
+                    done, answer = self._take("failover", other, nif)
+                    if done:
+                        self.nif.count_recovery(True)
+                        text = f"{other.name} answered {self.loaded.name}.{self.nif.name}(): {first.reason}"
+                        warnings.warn(text, FailoverWarning, stacklevel=self.depth)
+                        return answer
+        first.tried = tuple(self.steps[1:])
+        raise first
+
+    def _may_repeat(self, error: NifError) -> bool:
+        # The error value of a function without effects is its answer: it would be the same again.
+        if type(error) is NifError and self.nif.flags & PURE:
+            return False
+        # What was never begun may be begun elsewhere, whatever it does.
+        return bool(self.nif.flags & IDEMPOTENT) or isinstance(error, (CircuitOpen, WorkerUnavailable))
+
+    def _alternatives(self) -> Iterator[tuple[LoadedBackend, Nif]]:
+        for other in self.recovery._others(self.loaded.name):
+            nif = other.functions.get(self.nif.name)
+            if nif is not None and nif.signature == self.nif.signature:
+                yield other, nif
+
+    def _take(self, what: str, loaded: LoadedBackend, nif: Nif) -> tuple[bool, Any]:
+        """Take a step: whether it helped, and the answer or the error."""
+        start = time.perf_counter()
+        try:
+            answer = self.attempt() if nif is self.nif else nif.attempt(self.args, self.kwargs, self.policy.timeout)
+        except NifError as error:
+            self._note(what, loaded, nif, time.perf_counter() - start, error)
+            return False, error
+        self._note(what, loaded, nif, time.perf_counter() - start, None)
+        return True, answer
+
+    def _note(self, what: str, loaded: LoadedBackend, nif: Nif, seconds: float, error: NifError | None) -> None:
+        step = Step(what, loaded.name, "failed" if error else "answered", seconds, error)
+        self.steps.append(step)
+        self._publish(nif, step)
+        circuit = self.recovery._circuits.setdefault(loaded.name, Circuit())
+        if isinstance(error, ENDED):
+            if circuit.crashed(self.policy, time.monotonic()):
+                self._switch(loaded, nif, True)
+        elif error is None and circuit.state != "closed" and circuit.succeeded():
+            self._switch(loaded, nif, False)
+
+    def _half_open(self) -> bool:
+        circuit = self.recovery._circuits.setdefault(self.loaded.name, Circuit())
+        if circuit.may_try(self.policy, time.monotonic()) and self.loaded.library is not None:
+            self.loaded.library.circuit_open = False
+            return True
+        return False
+
+    def _switch(self, loaded: LoadedBackend, nif: Nif, is_open: bool) -> None:
+        if loaded.library is not None:
+            loaded.library.circuit_open = is_open
+        self._publish(nif, Step("circuit", loaded.name, "opened" if is_open else "closed", 0.0))
+
+    @staticmethod
+    def _publish(nif: Nif, step: Step) -> None:
+        kind = _kind(step.error) if step.error else 0
+        text = step.error.reason if step.error else str(step)
+        numbers = STEPS.index(step.what), OUTCOMES.index(step.outcome), _code(step.error), step.seconds * 1e9
+        nif.note_step(*numbers, kind, text)
+
+
+def with_options(
+    policy: RecoveryPolicy, timeout: float | None, retries: int | None, failover: bool | None
+) -> RecoveryPolicy:
+    """Return the policy of one call: what was given replaces what was set."""
+    given = {"timeout": timeout, "retries": retries, "failover": failover}
+    return replace(policy, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
