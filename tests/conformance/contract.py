@@ -274,6 +274,11 @@ def _panic(message: str) -> Refusal:
     return Refusal(NifPanic, None, "")
 
 
+def _fault(kind: str, *_: Any) -> Refusal:
+    """No generated text is a kind; test_fault_room.py has those that are."""
+    return Refusal(NifValueError, "kind", "no such kind of fault")
+
+
 def _octets(value: Any) -> Array:
     return np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value.reshape(-1).view(np.uint8)
 
@@ -310,6 +315,7 @@ OWN_CHECKS: Final[Mapping[str, Callable[..., Refusal | None]]] = {
     "decode": _decode,
     "encode": _encode,
     "error_value": _error_value,
+    "fault": _fault,
     "forward": _forward,
     "hillshade": _hillshade,
     "histogram": _histogram,
