@@ -12,16 +12,15 @@ import secrets
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
 
 import nif_lab.backends
-
-if TYPE_CHECKING:
-    from nif_lab.lab import Lab, LoadedBackend
+from nif_lab.lab import Lab, LoadedBackend
+from nif_lab.recovery import RecoveryPolicy
+from nif_lab.segment import LANES
 
 # A shell starts its background jobs with SIGINT ignored, and every child of ours would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,8 +33,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 @functools.cache
 def the_lab() -> Lab:
-    """Return one Lab for the whole run: the fixtures and the list of library files come from it."""
-    return nif_lab.Lab()
+    """Return one Lab for the whole run: the fixtures and the list of library files come from it.
+
+    What a function answers is tested here, so nobody else answers in its place.
+    """
+    return Lab(policy=RecoveryPolicy(retries=0, failover=False, crashes=None))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,14 +52,27 @@ def lab() -> Lab:
     return the_lab()
 
 
-@pytest.fixture(scope="session", params=nif_lab.backends.names())
-def backend(lab: Lab, request: pytest.FixtureRequest) -> LoadedBackend:
-    """Each backend in turn."""
-    backend = lab.backends[request.param]
+def in_lane(lab: Lab, name: str, lane: str) -> LoadedBackend:
+    backend = getattr(lab, lane)[name]
+    assert isinstance(backend, LoadedBackend)
     if not backend.loaded:
         why = f"{backend.name} is not loaded: {backend.reason}\nto mend it: {backend.cure}\n{backend.detail}"
         pytest.fail(why, pytrace=False)
     return backend
+
+
+@pytest.fixture(
+    scope="session", params=[(name, lane) for name in nif_lab.backends.names() for lane in LANES], ids="-".join
+)
+def backend(lab: Lab, request: pytest.FixtureRequest) -> LoadedBackend:
+    """Each backend in turn, in either lane."""
+    return in_lane(lab, *request.param)
+
+
+@pytest.fixture(scope="session", params=nif_lab.backends.names())
+def direct(lab: Lab, request: pytest.FixtureRequest) -> LoadedBackend:
+    """Each backend in turn, in this process: for what a worker has of its own, as addresses."""
+    return in_lane(lab, request.param, "direct")
 
 
 @pytest.fixture(scope="module")

@@ -119,15 +119,15 @@ def test_written_arrays_are_given_back(backend: LoadedBackend) -> None:
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS.values())
-def test_address_is_where_numpy_has_it(backend: LoadedBackend, dtype: str) -> None:
+def test_address_is_where_numpy_has_it(direct: LoadedBackend, dtype: str) -> None:
     """No copy on the way in."""
     block = np.zeros(100, dtype)
     for start in (0, 1, 2, 33):
         for shape in [(), (1,), (24,), (4, 6), (2, 3, 4)]:
             array = block[start : start + math.prod(shape)].reshape(shape)
-            assert backend.address(array) == array.ctypes.data
+            assert direct.address(array) == array.ctypes.data
 
 
-def test_address_of_bytes(backend: LoadedBackend) -> None:
+def test_address_of_bytes(direct: LoadedBackend) -> None:
     data = b"nif\0lab"
-    assert backend.address(data) == np.frombuffer(data, np.uint8).ctypes.data
+    assert direct.address(data) == np.frombuffer(data, np.uint8).ctypes.data

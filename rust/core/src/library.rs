@@ -21,8 +21,9 @@ use crate::frame::Failure;
 use crate::host::HOST;
 use crate::isolated::{Lane, LaneFailure, connect};
 use crate::memory::Memory;
-use crate::nif::{Nif, Place, Target};
+use crate::nif::Nif;
 use crate::owner::Owner;
+use crate::target::{Place, Target};
 use crate::telemetry::Telemetry;
 use crate::workers::Workers;
 

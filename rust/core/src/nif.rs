@@ -4,13 +4,13 @@
 //! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
 //! `to_python`. No Python code runs on the way unless the call fails.
 
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use nif::abi::{Any, Call, error_kind, flag};
+use nif::abi::{Call, error_kind, flag};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -27,41 +27,13 @@ use crate::memory::Common;
 use crate::owner::Owner;
 use crate::python;
 use crate::signature::Signature;
+use crate::target::{Place, Target, elsewhere};
 use crate::telemetry::{Slot, Step};
 
 /// The lane of calls in this process, as telemetry numbers it.
 const DIRECT: u16 = 0;
 /// That of calls in a worker.
 const ISOLATED: u16 = 1;
-
-/// In place of a function that isn't in this process.
-unsafe extern "C" fn elsewhere(_: *mut c_void, _: *const Any, _: i32, _: *mut Any) -> i32 {
-    -1
-}
-
-/// The function in the library that is loaded now; a reload changes it under all who hold the NIF.
-pub struct Target(AtomicPtr<()>);
-
-impl Target {
-    pub fn get(&self) -> Call {
-        // SAFETY: only `Nif::new` and `set` write the pointer, both from a `Call`.
-        unsafe { std::mem::transmute::<*mut (), Call>(self.0.load(Ordering::Acquire)) }
-    }
-
-    /// Put another library's function of the same signature in place.
-    pub fn set(&self, call: Call) {
-        self.0.store(call as *mut (), Ordering::Release);
-    }
-}
-
-/// Where a function runs.
-#[derive(Clone, Copy)]
-pub enum Place {
-    /// In this process, at that address.
-    Here(Call),
-    /// In a worker, as its function of that number.
-    InWorker(u32),
-}
 
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
@@ -141,7 +113,7 @@ impl Nif {
             flags,
             slot,
             origin,
-            target: Arc::new(Target(AtomicPtr::new(call as *mut ()))),
+            target: Arc::new(Target::new(call)),
             number,
             timeout: Timeout::default(),
             method,

@@ -15,6 +15,7 @@ use nif_memory::SharedMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::ring::{Ring, lasting, place, ring};
 use nif_worker::clock;
 
 const VERSION: u32 = 2;
@@ -29,7 +30,7 @@ const ERRORS: usize = 1_000;
 const HEADER_BYTES: usize = 256;
 const BACKEND_BYTES: usize = 64;
 const FUNCTION_BYTES: usize = 128 + 8 * BUCKETS;
-const RECORD_BYTES: usize = 32;
+pub const RECORD_BYTES: usize = 32;
 const ERROR_BYTES: usize = 256;
 
 const BACKENDS_AT: usize = HEADER_BYTES;
@@ -38,7 +39,7 @@ const CALLS_AT: usize = FUNCTIONS_AT + MAX_FUNCTIONS * FUNCTION_BYTES;
 const TIMES_AT: usize = CALLS_AT + MAX_BACKENDS * CALLS * RECORD_BYTES;
 const SAMPLES_AT: usize = TIMES_AT + TIMES * RECORD_BYTES;
 const ERRORS_AT: usize = SAMPLES_AT + SAMPLES * RECORD_BYTES;
-const SEGMENT_BYTES: usize = ERRORS_AT + ERRORS * ERROR_BYTES;
+pub const SEGMENT_BYTES: usize = ERRORS_AT + ERRORS * ERROR_BYTES;
 
 /// Eight buckets to an octave: a percentile is off by 6 % at most.
 const BUCKETS: usize = 384;
@@ -59,31 +60,6 @@ const PACES: [(f64, u32); 3] = [(200.0, 64), (5_000.0, 16), (25_000.0, 4)];
 /// Calls that are all timed, until it is known how quick a function is.
 const FIRST_TIMED: u64 = 16;
 
-/// A place of the segment; only types of atomics and bytes are asked for.
-fn place<T>(map: &SharedMap, offset: usize) -> &T {
-    assert!(offset + size_of::<T>() <= SEGMENT_BYTES && offset.is_multiple_of(align_of::<T>()));
-    // SAFETY: inside the mapping, which lives as long as `map`.
-    unsafe { map.address().add(offset).cast::<T>().as_ref() }
-}
-
-/// The same for as long as the caller keeps the segment.
-///
-/// # Safety
-/// It isn't used after the segment is gone.
-unsafe fn lasting<T>(map: &SharedMap, offset: usize) -> &'static T {
-    // SAFETY: the caller's promise.
-    unsafe { &*std::ptr::from_ref(place(map, offset)) }
-}
-
-/// A ring of the segment.
-///
-/// # Safety
-/// As above.
-unsafe fn ring<const N: usize>(map: &SharedMap, head: usize, records: usize) -> Ring<N> {
-    // SAFETY: the caller's promise.
-    unsafe { Ring { head: lasting(map, head), records: lasting(map, records) } }
-}
-
 /// One Lab's telemetry segment.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Telemetry {
@@ -96,30 +72,6 @@ pub struct Telemetry {
 
 /// `PACES` in ticks, and as masks.
 type Paces = [(u64, u32); PACES.len()];
-
-/// A record of four words: commit, and what the ring's kind says.
-type Record = [AtomicU64; RECORD_BYTES / 8];
-
-/// A ring of the segment: the last `N` records, and how many there ever were.
-struct Ring<const N: usize> {
-    head: &'static AtomicU64,
-    records: &'static [Record; N],
-}
-
-impl<const N: usize> Ring<N> {
-    #[inline]
-    fn push(&self, words: [u64; 3]) {
-        let number = self.head.load(Ordering::Relaxed);
-        let record = &self.records[number as usize % N];
-        record[0].store(0, Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (field, word) in record[1..].iter().zip(words) {
-            field.store(word, Ordering::Relaxed);
-        }
-        record[0].store(number + 1, Ordering::Release);
-        self.head.store(number + 1, Ordering::Release);
-    }
-}
 
 /// One function's place in the segment.
 pub struct Slot {

@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -15,7 +15,7 @@ use crate::message::{self, FromWorker, Table};
 use crate::process::{Recipe, Worker};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
-const HOLD: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const HOLD: Duration = Duration::from_millis(200);
 
 /// The workers of one backend. Dropped, all of them end.
 pub struct Crew {
@@ -196,8 +196,9 @@ struct Watched {
     said: Option<PipeReader>,
     /// The tables it has told of, while it is starting.
     tables: Option<Vec<Table>>,
-    /// What it said and nobody has seen yet.
+    /// What it said and nobody has seen yet, and when it said the last of it.
     held: Vec<u8>,
+    heard: Instant,
 }
 
 /// The thread: it ends when the crew is closed and every worker has been reaped.
@@ -225,6 +226,7 @@ fn watch(shared: &Shared) {
                         said: Some(said),
                         tables: Some(Vec::new()),
                         held: Vec::new(),
+                        heard: Instant::now(),
                     });
                 }
                 Err(error) => {
@@ -255,8 +257,9 @@ fn wait(shared: &Shared, all: &[Watched]) {
             descriptors.push(PollFd::from_borrowed_fd(it.worker.socket.as_fd(), PollFlags::IN));
         }
     }
-    let holds = all.iter().any(|it| !it.held.is_empty());
-    let _ = poll(&mut descriptors, holds.then_some(&HOLD));
+    let held = all.iter().any(|it| !it.held.is_empty());
+    let limit = Timespec { tv_sec: 0, tv_nsec: HOLD.subsec_nanos().into() };
+    let _ = poll(&mut descriptors, held.then_some(&limit));
     let _ = rustix::io::read(&shared.wake, &mut [0; 8]);
 }
 
@@ -268,7 +271,7 @@ fn is_readable(descriptor: impl AsFd) -> bool {
 /// See what is new with a worker: whether it lives.
 fn look_after(shared: &Shared, it: &mut Watched) -> bool {
     let has_ended = is_readable(it.worker.pidfd());
-    let fresh = listen(it);
+    listen(it);
     if has_ended {
         it.worker.keep(&it.held);
         it.worker.reap();
@@ -285,7 +288,7 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
         bench.pids.retain(|pid| *pid != it.worker.pid);
         return false;
     }
-    if !fresh && !it.held.is_empty() {
+    if !it.held.is_empty() && it.heard.elapsed() >= HOLD {
         it.worker.keep(&it.held);
         let _ = io::stderr().write_all(&it.held);
         it.held.clear();
@@ -296,23 +299,21 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
     true
 }
 
-/// Read what the worker wrote to its standard error: whether there was anything.
-fn listen(it: &mut Watched) -> bool {
-    let mut fresh = false;
+/// Read what the worker wrote to its standard error.
+fn listen(it: &mut Watched) {
     while let Some(said) = it.said.as_mut().filter(|said| is_readable(said.as_fd())) {
         let mut piece = [0; 4096];
         match said.read(&mut piece) {
             Ok(0) | Err(_) => it.said = None,
             Ok(length) => {
                 it.held.extend_from_slice(&piece[..length]);
-                fresh = true;
+                it.heard = Instant::now();
                 if it.held.len() > 1 << 16 {
                     break; // somebody else may wait
                 }
             }
         }
     }
-    fresh
 }
 
 /// Read what a starting worker tells.

@@ -1,0 +1,291 @@
+//! One request to a worker, and what comes back: put into the channel, waited for, checked.
+
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
+use nif::abi::{Any, AnyValue, DEVICE_CPU, DType, Device, Tensor, error_kind, type_index};
+use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, reply, request};
+use nif_worker::line::{Line, State};
+use nif_worker::process::Exit;
+use pyo3::prelude::*;
+
+use crate::frame::{Failure, Frame, Outcome, RELEASE_BYTES};
+use crate::host::{ErrorRecord, HostTensor};
+use crate::isolated::{LaneFailure, Limits, TICK};
+use crate::nif::Nif;
+use crate::parcel::Parcels;
+
+/// What a function that polls its cancel flag gets to stop by itself.
+const GRACE: Duration = Duration::from_millis(50);
+fn tensors(frame: &Frame) -> [Option<&Tensor>; MAX_ARGUMENTS] {
+    std::array::from_fn(|i| frame.tensor(i))
+}
+
+/// One request and what comes back.
+pub struct Exchange<'a> {
+    nif: &'a Nif,
+    frame: &'a Frame,
+    limits: Limits,
+    parcels: Parcels,
+    /// Blocks that the function asked for.
+    granted: Vec<HostTensor>,
+    /// A string that the function returned; the outcome points to it.
+    string: CString,
+    pub error: ErrorRecord,
+    pub tensor: Option<Box<HostTensor>>,
+    /// The worker isn't to be asked again.
+    pub is_spoilt: bool,
+}
+
+impl<'a> Exchange<'a> {
+    pub fn new(nif: &'a Nif, frame: &'a Frame, limits: Limits) -> Self {
+        Self {
+            nif,
+            frame,
+            limits,
+            parcels: Parcels::default(),
+            granted: Vec::new(),
+            string: CString::default(),
+            error: ErrorRecord::default(),
+            tensor: None,
+            is_spoilt: false,
+        }
+    }
+
+    /// Make the call.
+    pub fn run(&mut self, py: Python<'_>, line: &mut Line) -> Result<Outcome, Failure> {
+        let is_large = self.frame.bytes_total >= RELEASE_BYTES;
+        if is_large { py.detach(|| self.write(line)) } else { self.write(line) }?;
+        let deadline = self.limits.timeout.map(|it| Instant::now() + it);
+        line.ring();
+        loop {
+            let state = self.wait(py, line, deadline, is_large || self.nif.is_long())?;
+            if state == State::Dead {
+                let exit = py.detach(|| line.worker.wait().clone());
+                return Err(LaneFailure::Crashed(exit).into());
+            }
+            let head = if state == State::Replied { line.head() } else { None };
+            let Some(head) = head else {
+                self.is_spoilt = true;
+                return Err(LaneFailure::Garbage.into());
+            };
+            if head.what == reply::DONE {
+                return Ok(self.conclude(py, line, &head));
+            }
+            self.grant(line, &head)?;
+            line.ring();
+        }
+    }
+
+    /// Put the call into the request.
+    fn write(&mut self, line: &mut Line) -> Result<(), Failure> {
+        let common = &self.nif.origin.memory.get().common;
+        let no_memory = |error: nif_memory::AllocError| {
+            refuse_all(error_kind::MEMORY_ERROR, format!("no shared memory for the arguments: {error}"))
+        };
+        // SAFETY: the frame's arrays are alive.
+        unsafe { self.parcels.pack(&tensors(self.frame), self.nif.mutable, common) }.map_err(no_memory)?;
+        let request = line.request();
+        let mut used = 0; // words of the room
+        for index in 0..self.frame.count {
+            let Any { type_index: kind, v, .. } = self.frame.value(index).expect("counted");
+            let mut argument = Argument {
+                kind,
+                mutable: self.nif.mutable >> index & 1,
+                // SAFETY: any bits are a number.
+                value: unsafe { v.i }.cast_unsigned(),
+                segment: 0,
+                ndim: 0,
+                offset: 0,
+                low: 0,
+                high: 0,
+                dtype: DType { code: 0, bits: 0, lanes: 0 },
+                shape: NOWHERE,
+                strides: NOWHERE,
+            };
+            // SAFETY: the request is the host's until it rings; `used` is checked against the room.
+            unsafe {
+                let room = (&raw mut (*request).room).cast::<u64>();
+                match kind {
+                    type_index::TENSOR => {
+                        let tensor = &*v.p.cast::<Tensor>();
+                        let place = self.parcels.places[index];
+                        let axes = tensor.ndim as usize;
+                        (argument.segment, argument.offset) = (place.segment, place.offset);
+                        (argument.low, argument.high) = (place.low, place.high);
+                        (argument.ndim, argument.dtype) = (axes as u32, tensor.dtype);
+                        argument.shape = used as u32;
+                        room.add(used).cast::<i64>().copy_from_nonoverlapping(tensor.shape, axes);
+                        used += axes;
+                        if !tensor.strides.is_null() && !place.is_packed {
+                            argument.strides = used as u32;
+                            room.add(used).cast::<i64>().copy_from_nonoverlapping(tensor.strides, axes);
+                            used += axes;
+                        }
+                    }
+                    type_index::STR | type_index::BYTES => {
+                        let text = self.frame.text(index);
+                        argument.value = text.len() as u64 - u64::from(kind == type_index::STR);
+                        let words = text.len().div_ceil(8);
+                        if words <= ROOM / 8 / 4 && used + words <= ROOM / 8 - 2048 {
+                            argument.offset = 8 * used as u64;
+                            room.add(used).cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len());
+                            used += words;
+                        } else {
+                            self.parcels.text(index, text, common).map_err(no_memory)?;
+                            let place = self.parcels.places[index];
+                            (argument.segment, argument.offset) = (place.segment, place.offset);
+                        }
+                    }
+                    _ => {}
+                }
+                (&raw mut (*request).arguments).cast::<Argument>().add(index).write(argument);
+            }
+        }
+        let mail = line.show(&common.arena).map_err(|error| self.unreachable(&error))?;
+        // SAFETY: as above.
+        unsafe {
+            (&raw mut (*request).what).write(request::CALL);
+            (&raw mut (*request).mail).write(mail);
+            (&raw mut (*request).function).write(self.nif.number);
+            (&raw mut (*request).count).write(self.frame.count as u32);
+            (&raw mut (*request).timed).write(u32::from(self.nif.slot.is_next_timed()));
+            (&raw mut (*request).garble).write(self.limits.garble);
+        }
+        Ok(())
+    }
+
+    /// Wait for the worker: a moment with the GIL, then without.
+    fn wait(
+        &mut self,
+        py: Python<'_>,
+        line: &mut Line,
+        deadline: Option<Instant>,
+        is_long: bool,
+    ) -> Result<State, Failure> {
+        let mut state = if is_long { py.detach(|| line.look()) } else { line.look() };
+        while state == State::Waiting {
+            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            state = py.detach(|| line.sleep(left.map_or(TICK, |it| it.min(TICK))));
+            if state != State::Waiting {
+                break;
+            }
+            if let Err(interrupt) = py.check_signals() {
+                self.stop(py, line);
+                return Err(interrupt.into());
+            }
+            if deadline.is_some_and(|it| it <= Instant::now()) {
+                self.stop(py, line);
+                return Err(LaneFailure::TimedOut(self.limits.timeout.unwrap_or_default().as_secs_f64()).into());
+            }
+        }
+        Ok(state)
+    }
+
+    /// End the running call: by its flag if the function looks at that, else with its worker.
+    fn stop(&mut self, py: Python<'_>, line: &mut Line) {
+        self.is_spoilt = true;
+        if self.nif.polls_cancel() {
+            line.set_cancel(true);
+            let state = py.detach(|| line.sleep(GRACE));
+            line.set_cancel(false);
+            let is_done = |head: ReplyHead| head.what == reply::DONE && head.kind & error_kind::TAINTED == 0;
+            self.is_spoilt = !(state == State::Replied && line.head().is_some_and(is_done));
+        }
+    }
+
+    /// Give the function a block of shared memory, or tell it that there is none.
+    fn grant(&mut self, line: &mut Line, head: &ReplyHead) -> Result<(), Failure> {
+        let common = &self.nif.origin.memory.get().common;
+        let shape: Box<[i64]> = line
+            .room(head.length)
+            .chunks_exact(8)
+            .map(|it| i64::from_le_bytes(it.try_into().unwrap_or_default()))
+            .collect();
+        let item = crate::dtype::to_numpy(head.dtype).map(|(_, item)| item);
+        let bytes =
+            item.and_then(|item| shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?)));
+        let block = bytes.and_then(|bytes| common.allocate(bytes, false).ok());
+        let mail = line.show(&common.arena).map_err(|error| self.unreachable(&error))?;
+        let request = line.request();
+        // SAFETY: the request is the host's until it rings.
+        unsafe {
+            (&raw mut (*request).mail).write(mail);
+            (&raw mut (*request).what).write(if block.is_some() { request::GRANT } else { request::REFUSE });
+            if let Some(block) = &block {
+                let argument = (&raw mut (*request).arguments).cast::<Argument>();
+                (*argument).segment = block.handle().segment;
+                (*argument).offset = block.handle().offset;
+                (*argument).value = block.size() as u64;
+            }
+        }
+        if let Some(block) = block {
+            let mut shape = shape;
+            let tensor = Tensor {
+                data: block.address().as_ptr().cast(),
+                device: Device { r#type: DEVICE_CPU, id: 0 },
+                ndim: shape.len() as i32,
+                dtype: head.dtype,
+                shape: shape.as_mut_ptr(),
+                strides: std::ptr::null_mut(),
+                byte_offset: 0,
+            };
+            self.granted.push(HostTensor { tensor, shape, block });
+        }
+        Ok(())
+    }
+
+    /// The worker can't be told of new memory: mostly because it has just ended.
+    fn unreachable(&mut self, error: &std::io::Error) -> Failure {
+        self.is_spoilt = true;
+        let exit = Exit { said: format!("its worker can't be reached: {error}"), ..Exit::default() };
+        LaneFailure::Crashed(exit).into()
+    }
+
+    /// Make the outcome of the last reply.
+    fn conclude(&mut self, py: Python<'_>, line: &Line, head: &ReplyHead) -> Outcome {
+        let mut outcome = Outcome::new();
+        outcome.status = head.status;
+        outcome.time = (head.ticks != 0 || head.start != 0).then_some((head.start, head.ticks));
+        if head.status != 0 {
+            let message = String::from_utf8_lossy(&line.room(head.length)).into_owned();
+            self.error = ErrorRecord { kind: head.kind, argument: head.argument, message };
+            self.is_spoilt = head.kind & error_kind::TAINTED != 0;
+            return outcome;
+        }
+        let (frame, parcels, common) = (self.frame, &self.parcels, &self.nif.origin.memory.get().common);
+        // SAFETY: the frame's arrays are alive.
+        let unpack = || unsafe { parcels.unpack(&tensors(frame), common) };
+        if self.frame.bytes_total >= RELEASE_BYTES {
+            py.detach(unpack);
+        } else {
+            unpack();
+        }
+        outcome.result = Any { type_index: head.type_index, zero: 0, v: AnyValue { i: head.value.cast_signed() } };
+        match head.type_index {
+            type_index::TENSOR => {
+                let index = usize::try_from(head.value).ok().filter(|it| *it < self.granted.len());
+                self.tensor = index.map(|it| Box::new(self.granted.swap_remove(it)));
+            }
+            type_index::STR => {
+                let block = usize::try_from(head.value).ok().and_then(|it| self.granted.get(it.checked_sub(1)?));
+                let bytes = match block {
+                    // SAFETY: the block has that many bytes, as the worker's request for it said.
+                    Some(it) => {
+                        unsafe { std::slice::from_raw_parts(it.block.address().as_ptr(), it.block.size()) }.to_vec()
+                    }
+                    None => line.room(head.length),
+                };
+                self.string = CString::new(bytes).unwrap_or_default();
+                outcome.result.v.p = self.string.as_ptr().cast_mut().cast();
+            }
+            _ => {}
+        }
+        outcome
+    }
+}
+
+/// A refusal that is no argument's fault.
+fn refuse_all(kind: i32, reason: String) -> Failure {
+    Failure::Nif { kind, argument: -1, reason }
+}
