@@ -288,7 +288,7 @@ def test_what_is_no_segment_is_refused(tmp_path: Path) -> None:
     with path.open("rb") as file, pytest.raises(SegmentError, match="no telemetry segment"):
         Segment(file.fileno())
     path.write_bytes(b"NIFLABTM" + (9).to_bytes(4, "little") + b"\0" * 4096)
-    with path.open("rb") as file, pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 1"):
+    with path.open("rb") as file, pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 2"):
         Segment(file.fileno())
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 __all__ = ["SUITES", "add_arguments", "run"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "memory": 20, "monitoring": 300, "wire": 20}
+SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "wire": 20}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of dispatch (100), memory and wire (20), quartets of monitoring (300)",
+        help="of dispatch (100), lane (30), memory and wire (20), quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure the cost of a call, of an array, of monitoring, and of a frame."""
+    """Measure the cost of a call, here and in another process, of an array, of monitoring, and of a frame."""
     from . import report
 
     seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
@@ -58,11 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
-    from . import dispatch, machine, memory, monitoring, wire
+    from . import dispatch, lane, machine, memory, monitoring, wire
 
     if suite == "dispatch":
         lab = Lab()
         result = dispatch.compare(lab, rounds, seed)
+    elif suite == "lane":
+        result = lane.compare(rounds, seed)
     elif suite == "memory":
         result = memory.compare(Lab([]).memory.empty, rounds, seed) | memory.overhead(seed)
     elif suite == "wire":
