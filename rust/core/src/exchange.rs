@@ -30,7 +30,7 @@ pub struct Exchange<'a> {
     /// Blocks that the function asked for.
     granted: Vec<HostTensor>,
     /// A string that the function returned; the outcome points to it.
-    string: CString,
+    string: Option<CString>,
     pub error: ErrorRecord,
     pub tensor: Option<Box<HostTensor>>,
     /// The worker isn't to be asked again.
@@ -43,9 +43,9 @@ impl<'a> Exchange<'a> {
             nif,
             frame,
             limits,
-            parcels: Parcels::default(),
+            parcels: Parcels::new(),
             granted: Vec::new(),
-            string: CString::default(),
+            string: None,
             error: ErrorRecord::default(),
             tensor: None,
             is_spoilt: false,
@@ -276,8 +276,8 @@ impl<'a> Exchange<'a> {
                     }
                     None => line.room(head.length),
                 };
-                self.string = CString::new(bytes).unwrap_or_default();
-                outcome.result.v.p = self.string.as_ptr().cast_mut().cast();
+                let string = self.string.insert(CString::new(bytes).unwrap_or_default());
+                outcome.result.v.p = string.as_ptr().cast_mut().cast();
             }
             _ => {}
         }

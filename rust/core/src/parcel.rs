@@ -52,7 +52,6 @@ struct Return {
 }
 
 /// The arrays of one call.
-#[derive(Default)]
 pub struct Parcels {
     pub places: [Place; MAX_ARGUMENTS],
     blocks: Vec<Block>,
@@ -92,6 +91,10 @@ fn bytes(tensor: &Tensor) -> usize {
 }
 
 impl Parcels {
+    pub fn new() -> Self {
+        Self { places: [Place::default(); MAX_ARGUMENTS], blocks: Vec::new(), returns: Vec::new() }
+    }
+
     /// Find or copy every array; `mutable` has a bit for each argument.
     ///
     /// # Safety

@@ -30,6 +30,8 @@ pub struct Crew {
 #[derive(Default)]
 struct Turn {
     taken: bool,
+    /// Who waits for it; a wake-up costs more than the rest of a turn.
+    waiting: usize,
     line: Option<Line>,
 }
 
@@ -105,9 +107,14 @@ impl Crew {
     #[must_use]
     pub fn turn(&self, wait: Duration) -> Option<Holding<'_>> {
         let mut turn = lock(&self.turn);
+        if turn.taken && wait.is_zero() {
+            return None;
+        }
         if turn.taken {
+            turn.waiting += 1;
             let free = self.free.wait_timeout_while(turn, wait, |it| it.taken);
             turn = free.unwrap_or_else(PoisonError::into_inner).0;
+            turn.waiting -= 1;
             if turn.taken {
                 return None;
             }
@@ -185,8 +192,11 @@ impl Drop for Holding<'_> {
         let mut turn = lock(&self.crew.turn);
         turn.taken = false;
         turn.line = self.line.take();
+        let is_awaited = turn.waiting > 0;
         drop(turn);
-        self.crew.free.notify_one();
+        if is_awaited {
+            self.crew.free.notify_one();
+        }
     }
 }
 

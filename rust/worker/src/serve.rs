@@ -58,6 +58,10 @@ pub struct Server {
     seen: u32,
     rung: u32,
     patience: Patience,
+    /// The arguments of the running call, and what they point to.
+    values: [Any; MAX_ARGUMENTS],
+    tensors: [Option<Tensor>; MAX_ARGUMENTS],
+    bytes: [Option<Bytes>; MAX_ARGUMENTS],
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     granted: Vec<Box<Granted>>,
@@ -73,6 +77,9 @@ impl Server {
             seen: 0,
             rung: 0,
             patience: Patience::new(SPIN),
+            values: [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS],
+            tensors: [const { None }; MAX_ARGUMENTS],
+            bytes: [const { None }; MAX_ARGUMENTS],
             granted: Vec::new(),
         }
     }
@@ -177,12 +184,10 @@ impl Server {
             self.garble(asked.garble);
             return Ok(());
         }
-        let mut values = [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS];
-        let mut extra = Extra::default();
         let count = asked.count as usize;
         for (i, argument) in asked.arguments[..count].iter().enumerate() {
-            let v = self.value(asked, argument, &mut extra, i).ok_or_else(|| io::Error::other("a wrong argument"))?;
-            values[i] = Any { type_index: argument.kind, zero: 0, v };
+            let v = self.value(asked, argument, i).ok_or_else(|| io::Error::other("a wrong argument"))?;
+            self.values[i] = Any { type_index: argument.kind, zero: 0, v };
         }
         self.segments.open_wanted()?;
         let call = *self.calls.get(asked.function as usize).ok_or_else(|| io::Error::other("no such function"))?;
@@ -198,7 +203,7 @@ impl Server {
         self.channel.begun.store(self.seen, Ordering::Relaxed);
         let start = if asked.timed != 0 { clock::now() } else { 0 };
         // SAFETY: a function of a library that is never closed; what the values point to lives through the call.
-        let status = unsafe { call((&raw mut env).cast(), values.as_ptr(), count as i32, &raw mut result) };
+        let status = unsafe { call((&raw mut env).cast(), self.values.as_ptr(), count as i32, &raw mut result) };
         let ticks = if asked.timed != 0 { clock::now().wrapping_sub(start) } else { 0 };
         let mut head = ReplyHead {
             what: reply::DONE,
@@ -259,7 +264,7 @@ impl Server {
         Some((length, self.granted.len() as u64))
     }
 
-    fn value(&mut self, asked: &Request, it: &Argument, extra: &mut Extra, i: usize) -> Option<AnyValue> {
+    fn value(&mut self, asked: &Request, it: &Argument, i: usize) -> Option<AnyValue> {
         let room = asked.room.as_ptr().cast::<u8>();
         let numbers = |at: u32| -> *mut i64 {
             if at == NOWHERE { null_mut() } else { asked.room.as_ptr().wrapping_add(at as usize).cast_mut().cast() }
@@ -275,7 +280,7 @@ impl Server {
                     let low = self.segments.find(it.segment, it.low, bytes)?;
                     self.segments.want(low, usize::try_from(bytes).ok()?);
                 }
-                let tensor = &mut extra.tensors[i];
+                let tensor = &mut self.tensors[i];
                 *tensor = Some(Tensor {
                     data: data.as_ptr().cast(),
                     device: Device { r#type: DEVICE_CPU, id: 0 },
@@ -295,7 +300,7 @@ impl Server {
                 if it.kind == type_index::STR {
                     return Some(AnyValue { p: data.as_ptr().cast() });
                 }
-                let bytes = &mut extra.bytes[i];
+                let bytes = &mut self.bytes[i];
                 *bytes = Some(Bytes { data: data.as_ptr().cast(), size: usize::try_from(it.value).ok()? });
                 AnyValue { p: std::ptr::from_mut(bytes.as_mut()?).cast() }
             }
@@ -380,13 +385,6 @@ impl Server {
         }
         self.answer();
     }
-}
-
-/// What arguments point to.
-#[derive(Default)]
-struct Extra {
-    tensors: [Option<Tensor>; MAX_ARGUMENTS],
-    bytes: [Option<Bytes>; MAX_ARGUMENTS],
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {

@@ -166,7 +166,7 @@ where
 fn messages_make_the_round_trip() {
     let random = &mut Random::new("messages_make_the_round_trip");
     let map = SharedMap::new(c"nif_lab test", 4096).unwrap();
-    for _ in 0..100 {
+    for _ in 0..30 {
         let (segment, size) = (random.word(), random.next());
         let [library, bindir, image, code] = std::array::from_fn(|_| random.text(2_000));
         let julia = Source::Julia { library, bindir, image, code };
@@ -182,15 +182,14 @@ fn messages_make_the_round_trip() {
             assert_eq!(through::<ToWorker>(&sent, None), (format!("{sent:?}"), false));
             assert_eq!(through::<ToWorker>(&sent, Some(&map)), (format!("{sent:?}"), true));
         }
-        let functions = (0..random.below(40)).map(|_| Function {
+        let functions = (0..random.below(10)).map(|_| Function {
             name: random.text(30),
             signature: random.text(100),
-            doc: random.text(100_000),
+            doc: random.text(20_000),
             flags: random.word(),
         });
         let functions = functions.collect();
-        let table =
-            Table { language: random.text(9), compiler: random.text(9), version: random.text(9), functions };
+        let table = Table { language: random.text(9), compiler: random.text(9), version: random.text(9), functions };
         for sent in [FromWorker::Opened(table), FromWorker::Refused(random.text(999), random.text(999))] {
             assert_eq!(through::<FromWorker>(&sent, None), (format!("{sent:?}"), false));
         }

@@ -1,0 +1,280 @@
+//! A host survives its worker, whatever that answers, and however it ends.
+
+use std::mem::MaybeUninit;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nif_memory::{Arena, Config};
+use nif_worker::channel::{Argument, Channel, ROOM, Reply, ReplyHead, Request, reply, request};
+use nif_worker::crew::Crew;
+use nif_worker::line::{Line, State};
+use nif_worker::message::Source;
+use nif_worker::process::{Exit, Recipe, Worker};
+
+mod random;
+use random::Random;
+
+/// Longer than anything here takes, unless it hangs.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A worker whose end is seen to; the crew does that elsewhere.
+struct Kept(Arc<Worker>);
+
+impl Kept {
+    /// The real program, with no library to open.
+    fn real() -> Self {
+        Self::start(env!("CARGO_BIN_EXE_nif_worker"), "none")
+    }
+
+    /// A process that never looks at the channel: the test answers in its place.
+    fn mute() -> Self {
+        Self::start("/bin/sleep", "1000")
+    }
+
+    fn start(program: &str, name: &str) -> Self {
+        let recipe = Recipe { program: program.into(), name: name.into(), sources: Vec::new(), spares: 0 };
+        Self(Arc::new(Worker::start(&recipe).unwrap().0))
+    }
+
+    fn line(&self) -> Line {
+        Line::new(Arc::clone(&self.0))
+    }
+
+    fn channel(&self) -> &Channel {
+        self.0.channel()
+    }
+
+    /// Wait until it ends by itself.
+    fn end(&self) -> &Exit {
+        self.0.reap();
+        self.0.wait()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.kill();
+        self.0.reap();
+    }
+}
+
+/// Wait for anything but silence.
+fn answer(line: &mut Line) -> State {
+    let start = Instant::now();
+    let mut state = line.look();
+    while state == State::Waiting {
+        assert!(start.elapsed() < LONG, "no answer");
+        state = line.sleep(LONG);
+    }
+    state
+}
+
+/// Fill a reply with bytes of any kind, its head mostly with what could be meant.
+fn nonsense(channel: &Channel, random: &mut Random) -> ReplyHead {
+    let words = channel.reply().cast::<u64>();
+    for i in 0..size_of::<Reply>() / 8 {
+        if i * 8 < size_of::<ReplyHead>() || random.below(64) == 0 {
+            // SAFETY: inside the channel, and the test has the turn of the worker.
+            unsafe { words.add(i).write(random.next()) };
+        }
+    }
+    // SAFETY: as above; every bit pattern is a value.
+    let head = unsafe { &mut (*channel.reply()).head };
+    if random.below(4) > 0 {
+        head.what = [reply::DONE, reply::ALLOCATE, 0, 3][random.below(4)];
+        let room = u32::try_from(ROOM).unwrap();
+        head.length = [0, 1, 8, room, room + 1, u32::MAX][random.below(6)];
+        head.ndim = [0, 1, head.length / 8, 1 << 29, u32::MAX][random.below(5)];
+    }
+    *head
+}
+
+#[test]
+fn any_reply_is_read_or_refused() {
+    let random = &mut Random::new("any_reply_is_read_or_refused");
+    let worker = Kept::mute();
+    let (mut refused, mut read) = (0, 0);
+    for _ in 0..300 {
+        let mut line = worker.line();
+        let mut number = worker.channel().reply_bell.look();
+        // A line counts from 0: the bell of the one before is put back.
+        worker.channel().reply_bell.ring(0);
+        for _ in 0..random.below(20) {
+            assert_eq!(line.look(), State::Waiting);
+            let written = nonsense(worker.channel(), random);
+            number = worker.channel().reply_bell.look().wrapping_add(1);
+            worker.channel().reply_bell.ring(number);
+            assert_eq!(answer(&mut line), State::Replied);
+            match line.head() {
+                Some(head) => {
+                    assert!(head.what == reply::DONE || head.what == reply::ALLOCATE);
+                    assert!(head.length as usize <= ROOM);
+                    assert!(head.what == reply::DONE || u64::from(head.length) == u64::from(head.ndim) * 8);
+                    assert_eq!((head.value, head.status), (written.value, written.status));
+                    assert_eq!(line.room(head.length).len(), head.length as usize);
+                    read += 1;
+                }
+                None => refused += 1,
+            }
+            assert!(line.room(random.word()).len() <= ROOM);
+        }
+        worker.channel().reply_bell.ring(number.wrapping_add(2).wrapping_add(random.word() & 0xffff));
+        assert_eq!(answer(&mut line), State::Garbage, "it answered out of turn");
+    }
+    assert!(refused > 500 && read > 100, "{refused} refused, {read} read");
+}
+
+#[test]
+fn a_reply_that_changes_while_it_is_read_is_one_of_both() {
+    let random = &mut Random::new("a_reply_that_changes_while_it_is_read_is_one_of_both");
+    let worker = Kept::mute();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                nonsense(worker.channel(), random);
+            }
+        });
+        let start = Instant::now();
+        let mut line = worker.line();
+        while start.elapsed() < Duration::from_millis(200) {
+            if let Some(head) = line.head() {
+                assert!(head.length as usize <= ROOM);
+                assert_eq!(line.room(head.length).len(), head.length as usize);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_end_of_a_worker_wakes_who_waits_for_it() {
+    for signal in [libc::SIGKILL, libc::SIGTERM] {
+        let worker = Kept::mute();
+        // What it claims counts only where it fits its end.
+        worker.channel().last_words.signal.store(libc::SIGSEGV.cast_unsigned(), Ordering::Relaxed);
+        worker.channel().last_words.address.store(0x1234, Ordering::Relaxed);
+        let mut line = worker.line();
+        assert_eq!(line.look(), State::Waiting);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                // SAFETY: our own child, not reaped yet.
+                unsafe { libc::kill(worker.0.pid.cast_signed(), signal) };
+                worker.end();
+            });
+            assert_eq!(answer(&mut line), State::Dead);
+        });
+        let exit = worker.0.exit().unwrap();
+        assert_eq!((exit.signal, exit.code, exit.address), (Some(signal), None, None));
+        assert!(exit.to_string().starts_with("SIG"), "{exit}");
+    }
+}
+
+#[test]
+fn a_real_worker_may_answer_nonsense_for_ever() {
+    let random = &mut Random::new("a_real_worker_may_answer_nonsense_for_ever");
+    let worker = Kept::real();
+    let mut line = worker.line();
+    let arena = Arena::new(Config::default());
+    for i in 0..2_000 {
+        // SAFETY: the request is the host's until it rings.
+        unsafe {
+            let request = line.request();
+            (*request).what = request::CALL;
+            (*request).mail = line.show(&arena).unwrap();
+            (*request).garble = random.word().max(1);
+        }
+        line.ring();
+        assert_eq!(answer(&mut line), State::Replied);
+        assert!(!line.has_begun(), "no function was entered");
+        let head = line.head();
+        assert!(head.is_none_or(|it| it.length as usize <= ROOM));
+        if i % 100 == 0 {
+            arena.allocate(1 << 27, false).unwrap(); // a segment of its own, never seen again
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_is_asked_nonsense_says_so_and_ends() {
+    let random = &mut Random::new("a_worker_that_is_asked_nonsense_says_so_and_ends");
+    for round in 0..20 {
+        let worker = Kept::real();
+        let mut line = worker.line();
+        // SAFETY: numbers, for which zero is a value.
+        let mut asked: Argument = unsafe { MaybeUninit::zeroed().assume_init() };
+        (asked.kind, asked.segment, asked.mutable) = ([7, 8, 9][random.below(3)], 1 + random.word() / 2, random.word());
+        (asked.offset, asked.low, asked.high) = (random.next(), random.next(), random.next());
+        // SAFETY: the request is the host's until it rings.
+        unsafe {
+            let request: *mut Request = line.request();
+            (*request).what = request::CALL;
+            (*request).function = random.word();
+            (*request).count = if round % 2 == 0 { 0 } else { 1 + random.word() % 16 };
+            (&raw mut (*request).arguments).cast::<Argument>().write(asked);
+        }
+        line.ring();
+        let exit = worker.end();
+        assert_eq!((exit.code, exit.signal), (Some(1), None));
+        assert_eq!(answer(&mut line), State::Dead);
+        assert!(!line.has_begun());
+    }
+}
+
+fn crew(program: &str, sources: Vec<Source>) -> Crew {
+    Crew::new(Recipe { program: program.into(), name: "test".into(), sources, spares: 1 }).unwrap()
+}
+
+#[test]
+fn one_has_the_turn_at_a_time() {
+    let crew = crew("/nowhere", Vec::new());
+    let (inside, turns) = (AtomicU32::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let holding = crew.turn(LONG).expect("nobody keeps it");
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(holding);
+                }
+            });
+        }
+    });
+    assert_eq!(turns.load(Ordering::Relaxed), 8_000);
+    let _held = crew.turn(Duration::ZERO).unwrap();
+    assert!(crew.turn(Duration::from_millis(5)).is_none(), "it is taken");
+}
+
+#[test]
+fn what_does_not_start_is_refused_with_a_cure() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let text = folder.join("libtext.so");
+    std::fs::write(&text, "not a library").unwrap();
+    let file = |path: &str| vec![Source::File(path.into())];
+    let real = env!("CARGO_BIN_EXE_nif_worker");
+    let julia = ["/no/libjulia.so", "/no", "/no", "1"].map(String::from);
+    let [library, bindir, image, code] = julia;
+    for (program, sources, says, cure) in [
+        ("/nowhere/nif_worker", file("/lib.so"), "doesn't start", "nif-lab build"),
+        (text.to_str().unwrap(), file("/lib.so"), "doesn't start", "nif-lab build"),
+        ("/bin/true", file("/lib.so"), "ended while it opened its library, by exit with code 0", "nif-lab doctor"),
+        (real, file("/no/such.so"), "No such file", "nif-lab build"),
+        (real, file(text.to_str().unwrap()), "not a whole shared library", "nif-lab build"),
+        (real, vec![Source::Julia { library, bindir, image, code }], "Julia doesn't start", "nif-lab doctor"),
+    ] {
+        let crew = crew(program, sources);
+        for _ in 0..2 {
+            let start = Instant::now();
+            let Err((reason, mends)) = crew.take(LONG) else { panic!("{program} started, or nothing was said") };
+            assert!(reason.contains(says), "{reason}");
+            assert!(mends.contains(cure), "{mends}");
+            assert!(start.elapsed() < LONG);
+        }
+    }
+}
