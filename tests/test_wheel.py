@@ -26,6 +26,7 @@ print(json.dumps({
     "home": nif_lab.__file__,
     "compilers": [p for p in ("cc", "cargo", "zig", "nim") if shutil.which(p)],
     "dot": {name: b.dot(x, x) for name, b in lab.backends.items() if b.loaded},
+    "isolated": {name: lab.isolated[name].dot(x, x) for name, b in lab.backends.items() if b.loaded},
     "missing": {name: [b.reason, b.cure] for name, b in lab.backends.items() if not b.loaded},
     "header": open(nif_lab.get_include() + "/nif_lab.h").read(3),
 }))
@@ -44,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_every_library(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for expected in ("libnif_rust.so", "libnif_zig.so", "libnif_nim.so", "julia/Project.toml", "julia/src/NifLab.jl"):
+    for expected in ("libnif_rust.so", "libnif_zig.so", "libnif_nim.so", "nif_worker", "julia/Project.toml", "julia/src/NifLab.jl"):
         assert f"nif_lab/_native/{expected}" in names
     assert "nif_lab/include/nif_lab.h" in names
     assert any(name.startswith("nif_lab/_core.") for name in names)
@@ -60,7 +61,7 @@ def test_it_works_in_an_empty_environment_without_compilers(wheel: Path, tmp_pat
     answer = json.loads(done.stdout)
     assert answer["home"].startswith(str(tmp_path))
     assert answer["compilers"] == []
-    assert answer["dot"] == dict.fromkeys(("rust", "zig", "nim"), 328350.0)
+    assert answer["dot"] == answer["isolated"] == dict.fromkeys(("rust", "zig", "nim"), 328350.0)
     reason, cure = answer["missing"]["julia"]
     assert reason == "no Julia on this machine"
     assert "NIF_LAB_JULIA" in cure

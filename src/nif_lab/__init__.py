@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .lab import Lab as Lab
     from .telemetry import FunctionStats as FunctionStats
+    from .recovery import RecoveryPolicy as RecoveryPolicy
     from .telemetry import Snapshot as Snapshot
     from .transfer import Transfer as Transfer
     from .transfer import TransferMatrix as TransferMatrix
 
 __version__: Final = "0.1.0"
-__all__ = ["FunctionStats", "Lab", "Snapshot", "Transfer", "TransferMatrix", "get_include"]
+__all__ = ["FunctionStats", "Lab", "RecoveryPolicy", "Snapshot", "Transfer", "TransferMatrix", "get_include"]
 
 _HOME: Final = {
     "FunctionStats": ".telemetry",
     "Lab": ".lab",
+    "RecoveryPolicy": ".recovery",
     "Snapshot": ".telemetry",
     "Transfer": ".transfer",
     "TransferMatrix": ".transfer",
