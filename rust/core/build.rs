@@ -13,7 +13,17 @@ fn main() {
     println!("cargo::rustc-link-arg=-Wl,-z,max-page-size=0x200000");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let out = PathBuf::from(env::var("OUT_DIR").unwrap()).join("_native");
-    for watched in ["rust/nif", "rust/nif-macros", "rust/kernels", "rust/memory", "rust/worker", "zig", "nim", "julia/src", "julia/Project.toml"] {
+    for watched in [
+        "rust/nif",
+        "rust/nif-macros",
+        "rust/kernels",
+        "rust/memory",
+        "rust/worker",
+        "zig",
+        "nim",
+        "julia/src",
+        "julia/Project.toml",
+    ] {
         println!("cargo:rerun-if-changed={}", root.join(watched).display());
     }
     for watched in ["src/nif_lab/build.py", "src/nif_lab/backends", "src/nif_lab/errors.py"] {

@@ -84,7 +84,8 @@ impl<'a> Exchange<'a> {
             refuse_all(error_kind::MEMORY_ERROR, format!("no shared memory for the arguments: {error}"))
         };
         // SAFETY: the frame's arrays are alive.
-        unsafe { self.parcels.pack(&tensors(self.frame), self.nif.mutable, common) }.map_err(no_memory)?;
+        unsafe { self.parcels.pack(&tensors(self.frame), self.nif.mutable, common, &self.nif.place) }
+            .map_err(no_memory)?;
         let request = line.request();
         let mut used = 0; // words of the room
         for index in 0..self.frame.count {
@@ -132,7 +133,7 @@ impl<'a> Exchange<'a> {
                             room.add(used).cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len());
                             used += words;
                         } else {
-                            self.parcels.text(index, text, common).map_err(no_memory)?;
+                            self.parcels.text(index, text, common, &self.nif.place).map_err(no_memory)?;
                             let place = self.parcels.places[index];
                             (argument.segment, argument.offset) = (place.segment, place.offset);
                         }
@@ -253,9 +254,10 @@ impl<'a> Exchange<'a> {
             self.is_spoilt = head.kind & error_kind::TAINTED != 0;
             return outcome;
         }
-        let (frame, parcels, common) = (self.frame, &self.parcels, &self.nif.origin.memory.get().common);
+        let (frame, parcels, place) = (self.frame, &self.parcels, &self.nif.place);
+        let common = &self.nif.origin.memory.get().common;
         // SAFETY: the frame's arrays are alive.
-        let unpack = || unsafe { parcels.unpack(&tensors(frame), common) };
+        let unpack = || unsafe { parcels.unpack(&tensors(frame), common, place) };
         if self.frame.bytes_total >= RELEASE_BYTES {
             py.detach(unpack);
         } else {

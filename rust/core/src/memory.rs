@@ -398,8 +398,25 @@ impl Memory {
         Ok(all.unbind())
     }
 
-    /// The copies that calls had to make: (reason, copies, bytes) each.
-    fn copies(&self) -> Vec<(&'static str, u64, u64)> {
+    /// Note a copy that Python code made: bytes, where, why.
+    fn note_copy(&self, bytes: usize, place: &str, reason: &str) {
+        lock(&self.common.ledger).note(bytes, place, reason);
+    }
+
+    /// How many copies there were.
+    #[getter]
+    fn copy_count(&self) -> u64 {
+        lock(&self.common.ledger).count()
+    }
+
+    /// The copies after that number, the last 1,000 at most; of this thread only, if asked: (bytes, place, reason) each.
+    fn copies_since(&self, number: u64, mine: bool) -> Vec<(u64, String, String)> {
+        let entries = lock(&self.common.ledger).since(number, mine);
+        entries.into_iter().map(|it| (it.bytes, it.place, it.reason)).collect()
+    }
+
+    /// All copies by reason: (reason, copies, bytes) each.
+    fn copies(&self) -> Vec<(String, u64, u64)> {
         lock(&self.common.ledger).sums()
     }
 

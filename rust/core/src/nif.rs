@@ -40,6 +40,8 @@ const ISOLATED: u16 = 1;
 pub struct Nif {
     pub signature: Signature,
     signature_text: String,
+    /// `zig.dot`, for the ledger.
+    pub place: String,
     doc: String,
     flags: u32,
     pub unsigned: bool,
@@ -107,6 +109,7 @@ impl Nif {
             unsigned: signature.result == "u64",
             outputs,
             mutable: signature.params.iter().enumerate().fold(0, |bits, (i, p)| bits | u32::from(p.mutable) << i),
+            place: format!("{}.{}", origin.backend, signature.name),
             signature,
             signature_text: signature_text.into(),
             doc: doc.into(),

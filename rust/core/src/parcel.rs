@@ -5,9 +5,10 @@
 
 use nif::abi::Tensor;
 use nif_memory::AllocError;
+use nif_memory::copy::{Element, Layouts, copy};
 use nif_worker::channel::MAX_ARGUMENTS;
 
-use crate::ledger::Reason;
+use crate::ledger;
 use crate::memory::{Block, Common, lock};
 
 /// Where an argument's elements are for the worker.
@@ -40,8 +41,6 @@ enum Manner {
     Span,
     /// Its elements alone, row-major.
     Packed,
-    /// Not at all: the callee refuses its strides.
-    Refused,
 }
 
 /// Copies that the function may write to: they come back when it has succeeded.
@@ -95,7 +94,7 @@ impl Parcels {
         Self { places: [Place::default(); MAX_ARGUMENTS], blocks: Vec::new(), returns: Vec::new() }
     }
 
-    /// Find or copy every array; `mutable` has a bit for each argument.
+    /// Find or copy every array; `mutable` has a bit for each argument, `place` is for the ledger.
     ///
     /// # Safety
     /// The tensors are the frame's, and their elements are alive.
@@ -104,10 +103,13 @@ impl Parcels {
         tensors: &[Option<&Tensor>],
         mutable: u32,
         common: &Common,
+        place: &str,
     ) -> Result<(), AllocError> {
         let mut outside = Vec::new();
         for (index, tensor) in tensors.iter().enumerate() {
             let Some(tensor) = tensor else { continue };
+            // Where nobody looks at the elements there is still their alignment.
+            self.places[index].offset = (tensor.data.addr() % nif_memory::ALIGNMENT) as u64;
             let Some((low, high)) = span(tensor) else { continue };
             if let Some((handle, inside)) = common.arena.find(low, high - low) {
                 let at = handle.offset + inside as u64;
@@ -120,12 +122,14 @@ impl Parcels {
                 };
                 continue;
             }
-            let manner = if tensor.strides.is_null() || high - low <= (2 * bytes(tensor)).max(4096) {
+            let manner = if tensor.strides.is_null() {
                 Manner::Span
-            } else if tensor.ndim == 2 {
-                Manner::Packed
+            } else if tensor.ndim != 2 {
+                continue; // the callee refuses such strides, and looks at nothing else
+            } else if high - low <= (2 * bytes(tensor)).max(4096) {
+                Manner::Span
             } else {
-                Manner::Refused
+                Manner::Packed
             };
             outside.push(Outside { index, low, high, manner });
         }
@@ -133,7 +137,7 @@ impl Parcels {
             return Ok(());
         }
         // SAFETY: passed on.
-        unsafe { self.copy(&mut outside, tensors, mutable, common) }
+        unsafe { self.copy(&mut outside, tensors, mutable, common, place) }
     }
 
     unsafe fn copy(
@@ -142,6 +146,7 @@ impl Parcels {
         tensors: &[Option<&Tensor>],
         mutable: u32,
         common: &Common,
+        place: &str,
     ) -> Result<(), AllocError> {
         outside.sort_by_key(|it| it.low);
         let mut first = 0;
@@ -157,10 +162,6 @@ impl Parcels {
             }
             let group = &outside[first..end];
             first = end;
-            if group[0].manner == Manner::Refused {
-                self.places[group[0].index].is_packed = false;
-                continue;
-            }
             let packed = group[0].manner == Manner::Packed;
             let tensor = tensors[group[0].index].expect("only arrays are outside");
             let skew = if packed { 0 } else { low % nif_memory::ALIGNMENT };
@@ -175,7 +176,7 @@ impl Parcels {
                     to.copy_from_nonoverlapping(std::ptr::with_exposed_provenance(low), size);
                 }
             }
-            lock(&common.ledger).note(size, Reason::NotInPool);
+            lock(&common.ledger).note(size, place, ledger::NOT_IN_POOL);
             let base = block.handle().offset + skew as u64;
             for it in group {
                 let tensor = tensors[it.index].expect("only arrays are outside");
@@ -203,23 +204,23 @@ impl Parcels {
     ///
     /// # Safety
     /// The tensors are those of `pack`, still alive.
-    pub unsafe fn unpack(&self, tensors: &[Option<&Tensor>], common: &Common) {
+    pub unsafe fn unpack(&self, tensors: &[Option<&Tensor>], common: &Common, place: &str) {
         for it in &self.returns {
             let Some(tensor) = tensors[it.index] else { continue };
             let from = std::ptr::with_exposed_provenance_mut::<u8>(it.address);
             let direction = if it.manner == Manner::Packed { Direction::Unpack } else { Direction::Return };
             // SAFETY: the caller's promise, and the blocks of `pack` are still ours.
             unsafe { copy_elements(tensor, from, direction) };
-            lock(&common.ledger).note(bytes(tensor), Reason::Written);
+            lock(&common.ledger).note(bytes(tensor), place, ledger::WRITTEN);
         }
     }
 
     /// Memory for a text that is too long for the request.
-    pub fn text(&mut self, index: usize, text: &[u8], common: &Common) -> Result<(), AllocError> {
+    pub fn text(&mut self, index: usize, text: &[u8], common: &Common, place: &str) -> Result<(), AllocError> {
         let block = common.allocate(text.len(), false)?;
         // SAFETY: the block is new and that large.
         unsafe { block.address().as_ptr().copy_from_nonoverlapping(text.as_ptr(), text.len()) };
-        lock(&common.ledger).note(text.len(), Reason::Text);
+        lock(&common.ledger).note(text.len(), place, ledger::TEXT);
         let at = block.handle().offset;
         let segment = block.handle().segment;
         self.places[index] = Place { segment, offset: at, low: at, high: at + text.len() as u64, is_packed: true };
@@ -240,49 +241,26 @@ enum Direction {
 /// `other` has room for the elements in its layout.
 unsafe fn copy_elements(tensor: &Tensor, other: *mut u8, direction: Direction) {
     let axes = tensor.ndim as usize;
-    let item = usize::from(tensor.dtype.bits / 8);
-    if tensor.strides.is_null() {
-        // SAFETY: both are row-major.
-        return unsafe {
-            let data = tensor.data.cast::<u8>();
-            if direction == Direction::Pack {
-                other.copy_from_nonoverlapping(data, bytes(tensor));
-            } else {
-                data.copy_from_nonoverlapping(other, bytes(tensor));
-            }
-        };
-    }
-    let mut index = vec![0i64; axes];
-    let mut packed = 0;
-    loop {
-        // SAFETY: every index is inside the shape.
-        unsafe {
-            let strided: i64 = (0..axes).map(|axis| index[axis] * *tensor.strides.add(axis)).sum();
-            let strided = strided as isize * item as isize;
-            let mine = tensor.data.cast::<u8>().wrapping_offset(strided);
-            let theirs = if direction == Direction::Return {
-                other.wrapping_offset(strided)
-            } else {
-                other.wrapping_add(packed)
-            };
-            if direction == Direction::Pack {
-                theirs.copy_from_nonoverlapping(mine, item);
-            } else {
-                mine.copy_from_nonoverlapping(theirs, item);
-            }
-            packed += item;
-            let mut axis = axes;
-            loop {
-                if axis == 0 {
-                    return;
-                }
-                axis -= 1;
-                index[axis] += 1;
-                if index[axis] < *tensor.shape.add(axis) {
-                    break;
-                }
-                index[axis] = 0;
-            }
+    let item = isize::from(tensor.dtype.bits / 8);
+    // SAFETY: the frame wrote the tensor; shape and strides have `ndim` numbers.
+    let shape: Vec<usize> = (0..axes).map(|axis| unsafe { *tensor.shape.add(axis) as usize }).collect();
+    let packed: Vec<isize> =
+        (0..axes).map(|axis| item * shape[axis + 1..].iter().product::<usize>() as isize).collect();
+    let strides: Vec<isize> = if tensor.strides.is_null() {
+        packed.clone()
+    } else {
+        // SAFETY: as above.
+        (0..axes).map(|axis| unsafe { *tensor.strides.add(axis) } as isize * item).collect()
+    };
+    let theirs = if direction == Direction::Return { &strides } else { &packed };
+    let element = Element::Bytes(item as usize);
+    let data = tensor.data.cast::<u8>();
+    // SAFETY: the caller's promise; the two are different memory.
+    unsafe {
+        if direction == Direction::Pack {
+            copy(&Layouts { element, shape: &shape, target: theirs, source: &strides }, other, data);
+        } else {
+            copy(&Layouts { element, shape: &shape, target: &strides, source: theirs }, data, other);
         }
     }
 }

@@ -13,6 +13,8 @@ use nif::abi::{
     ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, error_kind, type_index,
 };
 
+use nif_memory::ALIGNMENT;
+
 use crate::channel::{
     Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, reply, request,
 };
@@ -272,7 +274,7 @@ impl Server {
         Some(match it.kind {
             type_index::TENSOR => {
                 let data = match it.segment {
-                    0 => NonNull::new(room.cast_mut())?, // nothing will be read there
+                    0 => NonNull::new(room.wrapping_add(it.offset as usize % ALIGNMENT).cast_mut())?, // nobody looks there
                     segment => self.segments.find(segment, it.offset, 0)?,
                 };
                 if it.mutable != 0 && it.segment != 0 {
