@@ -21,6 +21,7 @@ LAYERS = {
     "segment": 0,
     "text": 0,
     "exporters": 1,
+    "ledger": 1,
     "memory": 1,
     "telemetry": 1,
     "bench": 4,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .lab import Lab as Lab
-    from .telemetry import FunctionStats as FunctionStats
     from .recovery import RecoveryPolicy as RecoveryPolicy
+    from .telemetry import FunctionStats as FunctionStats
     from .telemetry import Snapshot as Snapshot
     from .transfer import Transfer as Transfer
     from .transfer import TransferMatrix as TransferMatrix

@@ -50,7 +50,7 @@ class Wire:
         dialect: str = "rust",
         version: int = 2,
         *,
-        by: str = "auto",
+        by: str | LoadedBackend = "auto",
         alignment: int = 8,
         checksum: bool = True,
         endianness: str = "little",
@@ -66,7 +66,7 @@ class Wire:
         version
             1 or 2.
         by
-            Whose codec: ``"python"`` or a backend's name. ``"auto"``: Python's for small values, else that of the
+            Whose codec: ``"python"``, a backend or its name. ``"auto"``: Python's for small values, else that of the
             dialect, else of any backend.
         alignment
             Of arrays in version 1's zig dialect.
@@ -108,7 +108,7 @@ class Wire:
         dialect: str = "rust",
         version: int | None = None,
         *,
-        by: str = "auto",
+        by: str | LoadedBackend = "auto",
         live: Sequence[Sequence[int]] = (),
     ) -> Any:
         """Return a frame's value; arrays are views of the frame, which is checked completely before.
@@ -212,8 +212,10 @@ class Wire:
         }
         return getattr(self._backends[by], descriptor.name)(**given)
 
-    def _codec(self, by: str, dialect: str, size: int) -> LoadedBackend | None:
+    def _codec(self, by: str | LoadedBackend, dialect: str, size: int) -> LoadedBackend | None:
         """Return the backend whose codec it is; None for Python's own."""
+        if not isinstance(by, str):
+            return by
         if by == "python" or (by == "auto" and size < SMALL):
             return None
         if by == "auto":

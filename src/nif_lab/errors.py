@@ -15,6 +15,7 @@
     │   ├── HandleError                a handle of a freed block, of another pool, or damaged
     │   ├── AccessError                read from what is write-only, or the reverse
     │   └── MappingError (OSError)     a file can't be mapped
+    ├── CopyRequired                 a strict transfer would have to copy
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
@@ -43,6 +44,7 @@ __all__ = [
     "BuildError",
     "CallTimeout",
     "CircuitOpen",
+    "CopyRequired",
     "HandleError",
     "MappingError",
     "NifCancelled",
@@ -143,6 +145,20 @@ class MappingError(SharedMemoryError, OSError):
         self.path = path
         self.reason = reason
         self.cure = cure
+
+
+class CopyRequired(NifLabError):
+    """A strict transfer would have to copy; nothing was copied.
+
+    Attributes
+    ----------
+    reason : str
+        Why: as the ledger would have it.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NifError(NifLabError):

@@ -19,15 +19,15 @@ from . import transfer as transfers
 from .codecs import Wire
 from .errors import BackendError, BackendNotLoaded
 from .faults import Faults
+from .ledger import Ledger
 from .memory import POOLS, MemoryManager, Pool
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .segment import LANES
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
     from typing_extensions import Self
 
     from ._core import Library, Nif, Workers
@@ -192,6 +192,8 @@ class Lab:
         The backends in either lane: ``lab.isolated.zig.dot(x, y)``.
     recovery : Recovery
         Policies of failed calls.
+    ledger : Ledger
+        Every copy that a call or transfer made, and the shares of what wasn't copied.
     faults : Faults
         Deliberate failures: ``lab.faults.inject("zig", "null_store")``.
     memory : MemoryManager
@@ -229,6 +231,8 @@ class Lab:
         for backend in made.values():
             self._keep(backend)
         self.wire = Wire(self.backends, self.memory)
+        self.ledger = Ledger(self.memory.core)
+        self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
@@ -247,8 +251,7 @@ class Lab:
 
     def _in_lane(self, name: str, lane: str) -> LoadedBackend:
         """Return a backend of this Lab in a lane; it is opened there if it wasn't."""
-        if name not in self.backends:
-            raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join(self.backends)}")
+        self._named(name)
         if (name, lane) not in self._opened:
             self._keep(LoadedBackend(languages.find(name), self.telemetry, self.memory, lane))
         return self._opened[name, lane]
@@ -282,9 +285,7 @@ class Lab:
         NifError
             What the function refused or failed with, with all that was tried.
         """
-        if backend not in self.backends:
-            raise BackendNotLoaded(f"no backend '{backend}'", f"use one of {', '.join(self.backends)}")
-        loaded = self.backends[backend] if lane is None else self._in_lane(backend, lane)
+        loaded = self._named(backend) if lane is None else self._in_lane(backend, lane)
         if timeout is None and retries is None and failover is None:
             return getattr(loaded, function)(*args, **kwargs)
         if timeout is not None and loaded.lane == "direct":
@@ -308,25 +309,67 @@ class Lab:
         """
         return self.telemetry.subscribe(topic, callback)
 
-    def transfer(self, source: str, target: str, array: ArrayLike) -> transfers.Transfer:
-        """Hand an array from one language to another through shared memory.
-
-        The source language writes it into shared memory (unless it lies there already), the target language reads it
-        where it lies, and both return their own checksum.
+    def transfer(
+        self,
+        source: str,
+        target: str,
+        value: Any,
+        mode: str = "auto",
+        *,
+        strict: bool = False,
+        lane: str | None = None,
+        dialect: str = "rust",
+        version: int = 2,
+    ) -> transfers.Transfer:
+        """Hand a value from one language to another, and prove what happened on the way.
 
         Parameters
         ----------
         source, target
             Names of two backends.
-        array
-            Any shape; contiguous, of one of the element types of the ABI.
-        """
-        return transfers.transfer(self.backends[source], self.backends[target], array)
+        value
+            A number, an array of any shape, order and strides, a shared buffer, a mapped file, or a record of
+            `nif_lab.wire` (networks, tensor operations, kernel descriptors).
+        mode
+            ``"shared"``: the target reads an array where it lies in shared memory. ``"wire"``: the source's codec
+            encodes, the target's decodes. ``"mmap"``: through a mapped file. ``"auto"``: shared for arrays, wire for
+            all else.
+        strict
+            Raise `CopyRequired` instead of copying.
+        lane
+            Of both; each backend's own unless given.
+        dialect, version
+            Of the frame.
 
-    def transfer_matrix(self, array: ArrayLike) -> transfers.TransferMatrix:
-        """Transfer an array between all pairs of different languages that are loaded."""
-        loaded = [it for it in self.backends.values() if it.loaded]
-        return transfers.transfer_matrix(loaded, array)
+        Returns
+        -------
+        Transfer
+            What arrived, times, both languages' checksums, and every copy with its reason.
+        """
+        sender, receiver = (self._in_lane(it, lane) if lane else self._named(it) for it in (source, target))
+        return self._transfers.transfer(sender, receiver, value, mode, strict=strict, dialect=dialect, version=version)
+
+    def transfer_matrix(
+        self,
+        value: Any,
+        modes: Sequence[str] = ("auto",),
+        *,
+        selves: bool = False,
+        strict: bool = False,
+        lane: str | None = None,
+    ) -> transfers.TransferMatrix:
+        """Transfer a value between all pairs of languages that are loaded, in each of the modes.
+
+        ``selves``: also from each language to itself. The rest is as for `transfer`.
+        """
+        all_of_them = (self._in_lane(name, lane) if lane else it for name, it in self.backends.items())
+        loaded = [it for it in all_of_them if it.loaded]
+        return self._transfers.matrix(loaded, value, modes, selves=selves, strict=strict)
+
+    def _named(self, name: str) -> LoadedBackend:
+        if name not in self.backends:
+            raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join(self.backends)}")
+        return self.backends[name]
 
     def dashboard(self) -> Dashboard:
         """Return the panels of this Lab as one widget."""

@@ -1,25 +1,36 @@
-"""Handing an array from one language to another, and proving what happened on the way."""
+"""Handing a value from one language to another, and proving what happened on the way.
+
+``shared``: an array in shared memory, which the target reads where it lies. ``wire``: a frame that the source's codec
+writes and the target's reads. ``mmap``: the array, or the frame, in a mapped file. Each side computes its own checksum,
+and every copy is in the ledger.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import permutations
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from . import _core
+from .errors import CopyRequired
 from .text import format_ns, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import ArrayLike
-
+    from .codecs import Wire
     from .lab import LoadedBackend
+    from .ledger import Copy, Ledger
+    from .memory import MemoryManager
 
-__all__ = ["Transfer", "TransferMatrix", "transfer", "transfer_matrix"]
+__all__ = ["MODES", "Transfer", "TransferMatrix", "Transfers"]
+
+MODES: Final = ("shared", "wire", "mmap")
+NOT_IN_POOL: Final = "value not in a pool"
+CURE: Final = "make it by lab.memory (empty, zeros, from_array), or as the result of a call"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,35 +41,49 @@ class Transfer:
     ----------
     source, target : str
         The two backends.
-    array : numpy.ndarray
-        The value where it lies now: in shared memory.
-    written : bool
-        Whether the source language had to write it there first.
+    value : object
+        What arrived: an array in shared memory or in a file, or what the target's codec read.
+    mode : str
+        ``"shared"``, ``"wire"`` or ``"mmap"``.
+    lanes : tuple of str
+        Of the source and of the target.
+    bytes : int
+        Size of the array or of the frame.
     write_ns : float
-        Time of that writing, in nanoseconds; 0 when the value lay there already.
+        Time in which the source wrote or encoded it, in nanoseconds; 0 when it lay in shared memory already.
+    hand_over_ns : float
+        Time in which the target was told where it is, in nanoseconds.
     ns : float
-        Time of the transfer itself: the target language finds the value and reads all of it, in nanoseconds. Julia
-        compiles with its first value of a new element type and number of axes, and that counts too.
-    copied : bool
-        Whether the target language saw it at another address than the source language left it at.
+        Time of the transfer itself: the target is told of the value and reads all of it, in nanoseconds. Julia compiles
+        with its first value of a new element type and number of axes, and that counts too.
+    copies : tuple of Copy
+        What was copied, where and why.
     source_checksum, target_checksum : int
         XXH3-64 of the bytes, each computed by its own language.
     """
 
     source: str
     target: str
-    array: np.ndarray
-    written: bool
+    value: Any
+    mode: str
+    lanes: tuple[str, str]
+    bytes: int
     write_ns: float
+    hand_over_ns: float
     ns: float
-    copied: bool
+    copies: tuple[Copy, ...]
     source_checksum: int
     target_checksum: int
 
     @property
-    def bytes(self) -> int:
-        """Size of the value in bytes."""
-        return self.array.nbytes
+    def array(self) -> np.ndarray:
+        """The value as an array."""
+        return np.asarray(self.value)
+
+    @property
+    def copied(self) -> bool:
+        """Whether anything was copied."""
+        return bool(self.copies)
 
     @property
     def gb_per_s(self) -> float:
@@ -71,17 +96,19 @@ class Transfer:
         return self.source_checksum == self.target_checksum
 
     def __repr__(self) -> str:
-        how = "copied" if self.copied else "without a copy"
+        count = len(self.copies)
+        how = f"{count} {'copy' if count == 1 else 'copies'}" if count else "without a copy"
         check = "verified" if self.verified else "NOT VERIFIED"
-        return (
-            f"{self.source} -> {self.target}: {self.bytes:,} bytes in {format_ns(self.ns)} "
+        head = (
+            f"{self.source} -> {self.target}, {self.mode}: {self.bytes:,} bytes in {format_ns(self.ns)} "
             f"({self.gb_per_s:.1f} GB/s), {how}, {check} (XXH3 {self.target_checksum:016x})"
         )
+        return "\n".join((head, *(f"  copied {it}" for it in self.copies)))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TransferMatrix:
-    """The transfers between all pairs of different languages, in order of source and target."""
+    """The transfers between all pairs of languages, in order of mode, source and target."""
 
     transfers: tuple[Transfer, ...]
 
@@ -91,11 +118,12 @@ class TransferMatrix:
     def __len__(self) -> int:
         return len(self.transfers)
 
-    def __getitem__(self, pair: tuple[str, str]) -> Transfer:
+    def __getitem__(self, key: tuple[str, ...]) -> Transfer:
+        """Return the transfer of (source, target), or of (source, target, mode)."""
         for it in self.transfers:
-            if (it.source, it.target) == pair:
+            if (it.source, it.target, it.mode)[: len(key)] == key:
                 return it
-        raise KeyError(pair)
+        raise KeyError(key)
 
     @property
     def zero_copy(self) -> float:
@@ -107,23 +135,31 @@ class TransferMatrix:
         """The languages that take part."""
         return tuple(dict.fromkeys(it.source for it in self.transfers))
 
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that were used."""
+        return tuple(dict.fromkeys(it.mode for it in self.transfers))
+
     def __repr__(self) -> str:
         return "\n".join(str(it) for it in self.transfers) or "no two backends are loaded"
 
     def _repr_html_(self) -> str:
-        rows = []
-        for source in self.languages:
-            cells = [f"<b>{source}</b>"]
-            for target in self.languages:
-                cells.append("–" if source == target else self._cell(self[source, target]))
-            rows.append(cells)
-        return table_html(
-            ["from \\ to", *self.languages], rows, caption="time, throughput, copies, both checksums equal"
-        )
+        return "".join(self._table(mode) for mode in self.modes) or "no two backends are loaded"
+
+    def _table(self, mode: str) -> str:
+        by_pair = {(it.source, it.target): it for it in self.transfers if it.mode == mode}
+        rows = [
+            [f"<b>{source}</b>"]
+            + [self._cell(by_pair[source, target]) if (source, target) in by_pair else "–" for target in self.languages]
+            for source in self.languages
+        ]
+        caption = f"{mode}: time, throughput, copies, whether both checksums are equal"
+        return table_html(["from \\ to", *self.languages], rows, caption=caption)
 
     @staticmethod
     def _cell(it: Transfer) -> str:
-        how = "copied" if it.copied else "0 copies"
+        count = len(it.copies)
+        how = f"{count} {'copy' if count == 1 else 'copies'}"
         return f"{format_ns(it.ns)}, {it.gb_per_s:.1f} GB/s<br>{how} {'✓' if it.verified else '✗ differs'}"
 
 
@@ -131,31 +167,188 @@ def _address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def transfer(source: LoadedBackend, target: LoadedBackend, array: ArrayLike) -> Transfer:
-    """Transfer an array from one backend to another; `Lab.transfer` says how."""
-    value = np.asarray(array)
-    start = time.perf_counter_ns()
-    shared = value.flags.c_contiguous and _core.in_shared_memory(_address(value), value.nbytes)
-    block = value if shared else source.write(value if value.flags.c_contiguous else value.copy())
-    written = time.perf_counter_ns()
-    source_checksum = source.checksum(block)
-    handed_over = time.perf_counter_ns()
-    seen_at = target.address(block)
-    target_checksum = target.checksum(block)
-    done = time.perf_counter_ns()
-    return Transfer(
-        source=source.name,
-        target=target.name,
-        array=block,
-        written=not shared,
-        write_ns=0.0 if shared else float(written - start),
-        ns=float(done - handed_over),
-        copied=seen_at != _address(block),
-        source_checksum=source_checksum,
-        target_checksum=target_checksum,
-    )
+def _is_shared(array: np.ndarray) -> bool:
+    return _core.in_shared_memory(_address(array), array.nbytes)
 
 
-def transfer_matrix(backends: Sequence[LoadedBackend], array: ArrayLike) -> TransferMatrix:
-    """Transfer an array between every ordered pair of different backends."""
-    return TransferMatrix(tuple(transfer(source, target, array) for source, target in permutations(backends, 2)))
+class Transfers:
+    """Makes the transfers of a Lab; `Lab.transfer` says how."""
+
+    def __init__(self, memory: MemoryManager, wire: Wire, ledger: Ledger) -> None:
+        self._memory, self._wire, self._ledger = memory, wire, ledger
+
+    def transfer(
+        self,
+        source: LoadedBackend,
+        target: LoadedBackend,
+        value: Any,
+        mode: str = "auto",
+        *,
+        strict: bool = False,
+        dialect: str = "rust",
+        version: int = 2,
+    ) -> Transfer:
+        """Transfer a value from one backend to another."""
+        if mode == "auto":
+            mode = "shared" if isinstance(value, (np.ndarray, _core.SharedBuffer, _core.MappedFile)) else "wire"
+        if mode not in MODES:
+            raise ValueError(f"no mode '{mode}'; there are auto, {', '.join(MODES)}")
+        way = _Way(self._memory, self._wire, self._ledger, source, target, strict)
+        if mode == "wire":
+            done = way.wire(value, dialect, version)
+        else:
+            done = way.shared(value) if mode == "shared" else way.mapped(value)
+        self._ledger.add_transfer(done.bytes, done.copied)
+        return done
+
+    def matrix(
+        self,
+        backends: Sequence[LoadedBackend],
+        value: Any,
+        modes: Sequence[str] = ("auto",),
+        *,
+        selves: bool = False,
+        strict: bool = False,
+    ) -> TransferMatrix:
+        """Transfer a value between every ordered pair of backends, in every mode."""
+        pairs = [(a, b) for a, b in product(backends, repeat=2) if selves or a is not b]
+        done = (self.transfer(a, b, value, mode, strict=strict) for mode in modes for a, b in pairs)
+        return TransferMatrix(tuple(done))
+
+
+class _Way:
+    """One transfer on its way."""
+
+    def __init__(
+        self,
+        memory: MemoryManager,
+        wire: Wire,
+        ledger: Ledger,
+        source: LoadedBackend,
+        target: LoadedBackend,
+        strict: bool,
+    ) -> None:
+        self._memory, self._codec, self._ledger = memory, wire, ledger
+        self._source, self._target, self._strict = source, target, strict
+        self._mark = ledger.mark()
+
+    def _copies(self, size: int, place: str, reason: str, cure: str) -> None:
+        """Enter a copy that is about to be made, or refuse to make it."""
+        if self._strict:
+            raise CopyRequired(f"{size:,} bytes would be copied in {place}: {reason}\nTo mend it: {cure}", reason)
+        self._ledger.note(size, place, reason)
+
+    def shared(self, value: Any) -> Transfer:
+        """Hand over an array where it lies; one that isn't in shared memory is written there by the source."""
+        is_file = isinstance(value, _core.MappedFile)
+        array, is_column_major = self._contiguous(np.asarray(value))
+        start = time.perf_counter_ns()
+        write_ns = 0.0
+        if not _is_shared(array):
+            self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
+            array = self._source.write(array)
+            write_ns = float(time.perf_counter_ns() - start)
+        source_checksum = self._source.checksum(array)
+        told = time.perf_counter_ns()
+        seen_at = self._target.address(array)
+        heard = time.perf_counter_ns()
+        target_checksum = self._target.checksum(array)
+        done = time.perf_counter_ns()
+        # A worker sees all memory at addresses of its own; there the ledger knows.
+        if self._target.lane == "direct" and seen_at != _address(array):
+            self._ledger.note(array.nbytes, self._target.name, "the target sees another address")
+        arrived = array.T if is_column_major else array
+        times = write_ns, float(heard - told), float(done - told)
+        return self._done(
+            value if is_file else arrived, "shared", array.nbytes, times, (source_checksum, target_checksum)
+        )
+
+    def _contiguous(self, array: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return a row-major array of native elements, in the same memory if it can be, and if it is the transpose."""
+        if not array.dtype.isnative:
+            self._copies(array.nbytes, "transfer", "byte order", "array.astype(array.dtype.newbyteorder('='))")
+            array = array.astype(array.dtype.newbyteorder("="))
+        if array.flags.c_contiguous:
+            return array, False
+        if array.flags.f_contiguous:
+            return array.T, True
+        self._copies(array.nbytes, "transfer", "strided view: a target reads contiguous memory", "transfer all of it")
+        packed = self._memory.empty(array.shape, array.dtype)
+        _core.copy_array(array, packed)
+        return packed, False
+
+    def wire(self, value: Any, dialect: str = "rust", version: int = 2) -> Transfer:
+        """Encode by the source's codec, decode by the target's."""
+        start = time.perf_counter_ns()
+        frame = self._encode(value, dialect, version)
+        encoded = time.perf_counter_ns()
+        source_checksum = self._source.checksum(frame)
+        told = time.perf_counter_ns()
+        self._target.address(frame)
+        heard = time.perf_counter_ns()
+        arrived = self._codec.decode(frame, dialect, version, by=self._target)
+        target_checksum = self._target.checksum(frame)
+        done = time.perf_counter_ns()
+        was, now = getattr(value, "dtype", None), getattr(arrived, "dtype", None)
+        if was is not None and now is not None and was.newbyteorder("=") != now:
+            why = f"dtype {was} -> {now} asked by the {dialect} dialect"
+            self._ledger.note(arrived.nbytes, f"{self._source.name}.encode", why)
+        times = float(encoded - start), float(heard - told), float(done - told)
+        return self._done(arrived, "wire", frame.nbytes, times, (source_checksum, target_checksum))
+
+    def _encode(self, value: Any, dialect: str, version: int) -> np.ndarray:
+        if isinstance(value, (_core.SharedBuffer, _core.MappedFile)):
+            value = np.asarray(value)
+        if self._strict:
+            raise CopyRequired(
+                "encoding copies the value into a frame\nTo mend it: mode='shared', for an array in a pool", "encoded"
+            )
+        frame = self._codec.encode(value, dialect, version, by=self._source)
+        self._ledger.note(frame.nbytes, f"{self._source.name}.encode", "encoded into a frame")
+        return frame
+
+    def mapped(self, value: Any) -> Transfer:
+        """Put the array, or the frame of any other value, into a mapped file that the target reads."""
+        is_array = isinstance(value, (np.ndarray, _core.SharedBuffer, _core.MappedFile))
+        start = time.perf_counter_ns()
+        content = self._contiguous(np.asarray(value)) if is_array else (self._encode(value, "rust", 2), False)
+        array, is_column_major = content
+        self._copies(array.nbytes, "transfer", "into a mapped file", "mode='shared'")
+        if not _is_shared(array):
+            self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
+            array = self._source.write(array)
+        file = self._memory.map_file(size=array.nbytes, dtype=array.dtype, shape=array.shape)
+        in_file = np.asarray(file)
+        _core.copy_array(array, in_file)
+        written = time.perf_counter_ns()
+        source_checksum = self._source.checksum(array)
+        told = time.perf_counter_ns()
+        self._target.address(in_file)
+        heard = time.perf_counter_ns()
+        arrived: Any = in_file.T if is_column_major else in_file
+        if not is_array:
+            arrived = self._codec.decode(in_file, by=self._target)
+        target_checksum = self._target.checksum(in_file)
+        done = time.perf_counter_ns()
+        times = float(written - start), float(heard - told), float(done - told)
+        return self._done(arrived, "mmap", array.nbytes, times, (source_checksum, target_checksum))
+
+    def _done(
+        self, value: Any, mode: str, size: int, times: tuple[float, float, float], checksums: tuple[int, int]
+    ) -> Transfer:
+        write_ns, hand_over_ns, ns = times
+        lanes = self._source.lane, self._target.lane
+        copies = self._ledger.since(self._mark)
+        return Transfer(
+            self._source.name,
+            self._target.name,
+            value,
+            mode,
+            lanes,
+            size,
+            write_ns,
+            hand_over_ns,
+            ns,
+            copies,
+            *checksums,
+        )

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use nif_memory::file::{Access, Advice, FileError, MappedFile as Mapping};
+use nif_memory::files;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,22 +12,21 @@ use pyo3::types::PyTuple;
 
 use crate::arrays::Layout;
 use crate::errors::{buffer_error, file_error};
-use crate::memory::{lock, note_file};
+use crate::memory::lock;
 
 /// A mapping that is noted among the process's shared memory while it lives.
 struct Noted(Mapping);
 
 impl Noted {
-    fn new(mapping: Mapping) -> Self {
-        let start = mapping.address().as_ptr() as usize;
-        note_file(start, Some(start + mapping.size()));
-        Self(mapping)
+    fn new(mapping: Mapping) -> std::io::Result<Self> {
+        files::enter(mapping.address().as_ptr() as usize, mapping.size(), mapping.file())?;
+        Ok(Self(mapping))
     }
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        note_file(self.0.address().as_ptr() as usize, None);
+        files::leave(self.0.address().as_ptr() as usize);
     }
 }
 
@@ -114,7 +114,7 @@ impl MappedFile {
         });
         let mapping = mapped.map_err(|error| raise(py, &error))?;
         let (nbytes, address) = (mapping.size(), mapping.address());
-        let mapping = Arc::new(Noted::new(mapping));
+        let mapping = Arc::new(Noted::new(mapping)?);
         let keeper = Py::new(py, FileKeeper { _mapping: Arc::clone(&mapping) })?.into_any();
         let mut layout = Layout::float64();
         // SAFETY: both are alive.

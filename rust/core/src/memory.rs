@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use nif_memory::{AllocError, Arena, Config, Handle, PoolConfig};
+use nif_memory::{AllocError, Arena, Config, Handle, PoolConfig, files};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -21,27 +21,16 @@ use crate::telemetry::Telemetry;
 
 /// All arenas of the process, so that an address can be looked up.
 static ARENAS: Mutex<Vec<Weak<Arena>>> = Mutex::new(Vec::new());
-/// Start -> end of every mapped file.
-static FILES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Note where a file is mapped, or that it no longer is.
-pub fn note_file(start: usize, end: Option<usize>) {
-    match end {
-        Some(end) => lock(&FILES).insert(start, end),
-        None => lock(&FILES).remove(&start),
-    };
 }
 
 /// Does the range lie in one live block, or in one mapped file?
 #[pyfunction]
 pub fn in_shared_memory(address: usize, size: usize) -> bool {
     let in_block = lock(&ARENAS).iter().filter_map(Weak::upgrade).any(|it| it.find(address, size).is_some());
-    let end = address.saturating_add(size);
-    in_block || lock(&FILES).range(..=address).next_back().is_some_and(|(_, last)| address < *last && end <= *last)
+    in_block || files::find(address, size).is_some()
 }
 
 /// One block of an arena; dropped, it goes back.

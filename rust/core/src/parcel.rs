@@ -4,8 +4,8 @@
 //! lane for what it is refused in the direct one.
 
 use nif::abi::Tensor;
-use nif_memory::AllocError;
 use nif_memory::copy::{Element, Layouts, copy};
+use nif_memory::{AllocError, files};
 use nif_worker::channel::MAX_ARGUMENTS;
 
 use crate::ledger;
@@ -111,10 +111,11 @@ impl Parcels {
             // Where nobody looks at the elements there is still their alignment.
             self.places[index].offset = (tensor.data.addr() % nif_memory::ALIGNMENT) as u64;
             let Some((low, high)) = span(tensor) else { continue };
-            if let Some((handle, inside)) = common.arena.find(low, high - low) {
-                let at = handle.offset + inside as u64;
+            let block = common.arena.find(low, high - low);
+            let place = block.map(|(handle, inside)| (handle.segment, handle.offset + inside as u64));
+            if let Some((segment, at)) = place.or_else(|| files::find(low, high - low)) {
                 self.places[index] = Place {
-                    segment: handle.segment,
+                    segment,
                     offset: at + (tensor.data.addr() - low) as u64,
                     low: at,
                     high: at + (high - low) as u64,

@@ -70,14 +70,14 @@ pub unsafe fn copy(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) {
     // SAFETY: the caller's promise, and the unit is what the plan's axes count in.
     unsafe {
         match layouts.element {
-            Element::F32ToF64 | Element::C64ToC128 => run::<f32, f64>(&plan),
-            Element::F64ToF32 | Element::C128ToC64 => run::<f64, f32>(&plan),
+            Element::F32ToF64 | Element::C64ToC128 => run::<f32, f64>(plan, layouts.bytes()),
+            Element::F64ToF32 | Element::C128ToC64 => run::<f64, f32>(plan, layouts.bytes()),
             Element::Bytes(size) => match plan::unit(size) {
-                1 => run::<u8, u8>(&plan),
-                2 => run::<u16, u16>(&plan),
-                4 => run::<u32, u32>(&plan),
-                8 => run::<u64, u64>(&plan),
-                _ => run::<u128, u128>(&plan),
+                1 => run::<u8, u8>(plan, layouts.bytes()),
+                2 => run::<u16, u16>(plan, layouts.bytes()),
+                4 => run::<u32, u32>(plan, layouts.bytes()),
+                8 => run::<u64, u64>(plan, layouts.bytes()),
+                _ => run::<u128, u128>(plan, layouts.bytes()),
             },
         }
     }
@@ -130,33 +130,43 @@ casts! {
     f64 => f32, false, |it| it as f32;
 }
 
-/// The bytes of a target that no longer stays in the caches until it is read: it is written past them. Measured
-/// (docs/memory.md): from here on that is quicker, even with a reader right behind.
+/// The bytes of a target that no longer stays in the caches until it is read: it is written past them. From here on that
+/// is quicker, even with a reader right behind.
 const STREAMED: usize = 16 << 20;
 
-/// A tile's stores would fetch each line before they fill it, so for them it pays sooner.
+/// The stores of a tile would fetch each line before they fill it, so with tiles it pays sooner.
 const TILES_STREAMED: usize = 4 << 20;
 
 /// Axes shorter than this are neither lines nor sides of tiles.
 const SHORT: usize = 8;
 
-/// Elements of a line that is walked again for each place along a short axis.
-const BLOCK: usize = 2048;
+/// Elements of a line that is walked again for each place along a short axis, and stays in the cache meanwhile.
+const BLOCK: usize = 1024;
 
 /// # Safety
 ///
 /// As [`copy`]; the plan's strides count elements of these types.
-unsafe fn run<S: Cast<D>, D: Copy>(plan: &Plan) {
-    let contiguous = |it: isize, size: usize| it.unsigned_abs() == size;
-    let (mut outer, line) = plan.split();
-    // The axis along which the source lies closer than along the line: across it.
-    let across = outer.closest_in_source(line.source.unsigned_abs());
-    match across {
-        Some(across) if line.length >= SHORT && across.length >= SHORT && contiguous(line.target, size_of::<D>()) => {
-            let stream = plan.bytes >= TILES_STREAMED;
-            // SAFETY: passed on.
-            unsafe { outer.each(plan.to, plan.from, &mut |to, from| tiles::copy::<S, D>(to, from, line, across, stream)) }
-        }
-        _ => todo!(),
+unsafe fn run<S: Cast<D>, D: Copy>(mut plan: Plan, bytes: usize) {
+    let (line, across) = plan.take_inner();
+    let across = across.unwrap_or(Axis::ONE);
+    if line.length >= SHORT && across.length >= SHORT && line.target == size_of::<D>().cast_signed() {
+        let stream = bytes >= TILES_STREAMED;
+        // SAFETY: passed on.
+        plan.each(&mut |to, from| unsafe { tiles::copy::<S, D>(to, from, line, across, stream) });
+    } else {
+        let stream = bytes >= STREAMED;
+        let block = if across.length == 1 { line.length } else { BLOCK };
+        plan.each(&mut |to, from| {
+            for start in (0..line.length).step_by(block) {
+                let (to, from) = line.at(start, to, from);
+                let line = Axis { length: block.min(line.length - start), ..line };
+                for index in 0..across.length {
+                    let (to, from) = across.at(index, to, from);
+                    // SAFETY: passed on.
+                    unsafe { lines::copy::<S, D>(to, from, line, stream) };
+                }
+            }
+        });
     }
+    stream::fence();
 }

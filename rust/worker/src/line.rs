@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nif_memory::Arena;
+use nif_memory::{Arena, files};
 
 use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply};
 use crate::message::{self, ToWorker};
@@ -32,15 +32,15 @@ pub struct Line {
     rung: u32,
     seen: u32,
     patience: Patience,
-    /// The segments that the worker has mapped, as of that version of the arena.
+    /// The segments and files that the worker has mapped, as of these versions.
     known: Vec<u32>,
-    version: u64,
+    version: (u64, u64),
 }
 
 impl Line {
     #[must_use]
     pub fn new(worker: Arc<Worker>) -> Self {
-        Self { worker, rung: 0, seen: 0, patience: Patience::new(SPIN), known: Vec::new(), version: 0 }
+        Self { worker, rung: 0, seen: 0, patience: Patience::new(SPIN), known: Vec::new(), version: (0, 0) }
     }
 
     fn channel(&self) -> &Channel {
@@ -53,20 +53,21 @@ impl Line {
         self.channel().request()
     }
 
-    /// Let the worker see the arena's segments as they are now: how many messages it has to read.
+    /// Let the worker see the arena's segments, and mapped files, as they are now: how many messages it has to read.
     ///
     /// # Errors
     ///
     /// The socket's: the worker is gone.
     #[inline]
     pub fn show(&mut self, arena: &Arena) -> io::Result<u32> {
-        if arena.version() == self.version { Ok(0) } else { self.show_changes(arena) }
+        if (arena.version(), files::version()) == self.version { Ok(0) } else { self.show_changes(arena) }
     }
 
     #[cold]
     fn show_changes(&mut self, arena: &Arena) -> io::Result<u32> {
-        let version = arena.version();
-        let segments = arena.segments()?;
+        let version = (arena.version(), files::version());
+        let mut segments = arena.segments()?;
+        segments.extend(files::all()?);
         self.version = version;
         let mut mail = 0;
         for gone in self.known.extract_if(.., |known| segments.iter().all(|it| it.id != *known)) {

@@ -32,7 +32,7 @@ class Dashboard(Panel):
         self.panels: tuple[Panel, ...] = (
             BackendsPanel(lab.backends),
             performance,
-            TransferPanel(lab.backends, lab.transfer, lab.transfer_matrix, performance.refresh),
+            TransferPanel(lab.backends, lab.transfer, lab.transfer_matrix, lab.memory.empty, performance.refresh),
         )
         self.refresh_button = widgets.Button(description="Refresh", tooltip="Read the counters again")
         self.refresh_button.on_click(lambda _: self.refresh())

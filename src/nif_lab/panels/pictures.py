@@ -148,7 +148,7 @@ def _cell(canvas: Canvas, x: float, y: float, width: float, height: float, it: T
     red, green, blue, _ = colormaps["viridis"](0.18 + 0.57 * speed)
     ink = "#000000" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18 else "#ffffff"
     canvas.box(x, y, width, height, to_hex((red, green, blue)), radius=4)
-    copies = "copied" if it.copied else "0 copies"
+    copies = f"{len(it.copies)} copies"
     canvas.text(x + width / 2, y + 24, f"{it.gb_per_s:.1f} GB/s", size=13, bold=True, colour=ink, align="center")
     check = "✓ verified" if it.verified else "✗ differs"
     canvas.text(x + width / 2, y + 38, format_ns(it.ns), size=10, colour=ink, align="center")

@@ -38,6 +38,8 @@ class TransferPanel(Panel):
         ``lab.backends``; a language that isn't loaded has its buttons disabled.
     transfer, transfer_matrix
         ``lab.transfer`` and ``lab.transfer_matrix``.
+    empty
+        Makes the arrays: ``lab.memory.empty``, for values that needn't be copied.
     on_transfer
         Called after each transfer, if given.
     """
@@ -47,10 +49,12 @@ class TransferPanel(Panel):
         backends: Mapping[str, LoadedBackend],
         transfer: Callable[[str, str, np.ndarray], Transfer],
         transfer_matrix: Callable[[np.ndarray], TransferMatrix],
+        empty: Callable[[int], np.ndarray] = np.empty,
         on_transfer: Callable[[], None] | None = None,
     ) -> None:
         self.backends = backends
         self._transfer, self._transfer_matrix, self._on_transfer = transfer, transfer_matrix, on_transfer
+        self._empty = empty
         self.results: dict[tuple[str, str], Transfer] = {}
         self.size = widgets.Dropdown(
             options=SIZES, value=SIZES["1 MB"], description="Size", tooltip="How large the transferred array is"
@@ -113,7 +117,9 @@ class TransferPanel(Panel):
 
     def _value(self) -> np.ndarray:
         size: int = self.size.value
-        return np.random.default_rng(0).random(size // 8)
+        value = self._empty(size // 8)
+        np.random.default_rng(0).random(out=value)
+        return value
 
     def _run(self, source: str, target: str) -> None:
         self.result.value = _status(f"{source} → {target} …")
@@ -123,7 +129,7 @@ class TransferPanel(Panel):
             self.result.value = _status(f"✗ {source} → {target} failed")
             raise
         self._record(done)
-        self.result.value = _status(f"{'✓' if done.verified and not done.copied else '✗'} {done}")
+        self.result.value = _status(f"{'✓' if done.verified and not done.copied else '✗'} {str(done).splitlines()[0]}")
         if self._on_transfer:
             self._on_transfer()
 
@@ -162,7 +168,7 @@ class TransferPanel(Panel):
 
 
 def _cell(it: Transfer) -> str:
-    copies = "copied" if it.copied else "0 copies"
+    copies = f"{len(it.copies)} copies"
     return f"{format_ns(it.ns)} · {it.gb_per_s:.1f} GB/s<br>{copies} · {'✓ verified' if it.verified else '✗ differs'}"
 
 
