@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, backends
 from .bench import add_arguments as benchmark_arguments
+from .bench import add_fault_arguments as fault_arguments
 from .errors import NifLabError, ToolchainMissing
 from .wire.schema import DIALECTS
 
@@ -103,6 +104,13 @@ def bench(arguments: argparse.Namespace) -> int:
     return benchmarks.run(arguments)
 
 
+def faults(arguments: argparse.Namespace) -> int:
+    """Make calls fail in every way there is, and see what becomes of them."""
+    from . import bench as benchmarks
+
+    return benchmarks.run_faults(arguments)
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """Show every byte of a frame of the wire protocol: which field it is, what it means, what is wrong."""
     from . import wire
@@ -130,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
     top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run in (doctor, build, demo, monitor, bench, inspect):
+    for run in (doctor, build, demo, monitor, bench, faults, inspect):
         summary = (run.__doc__ or "").splitlines()[0]
         command = commands.add_parser(run.__name__, help=summary, description=summary)
         command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
@@ -145,6 +153,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)")
         if run is bench:
             benchmark_arguments(command)
+        if run is faults:
+            fault_arguments(command)
         if run is inspect:
             command.add_argument("file", type=Path, metavar="FILE", help="holds one frame and nothing else")
             command.add_argument(

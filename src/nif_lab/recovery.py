@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._core import Nif
     from .lab import LoadedBackend
 
-__all__ = ["FailoverWarning", "Recovery", "RecoveryPolicy", "Step"]
+__all__ = ["Circuit", "FailoverWarning", "Recovery", "RecoveryPolicy", "Step"]
 
 #: ``NIF_FLAG_IDEMPOTENT`` and ``NIF_FLAG_PURE`` of nif_lab.h.
 IDEMPOTENT: Final = 2

@@ -110,10 +110,10 @@ def test_the_tour_runs_and_a_button_hands_an_array_over(jupyter: str, page: Page
     assert page.locator(".jp-RenderedImage img").count() == 2  # four mountains in a row, and four in one
     button.scroll_into_view_if_needed()
     button.click()
-    result = page.get_by_text(re.compile(r"zig -> julia: 1,000,000 bytes in .* without a copy, verified"))
+    result = page.get_by_text(re.compile(r"zig -> julia, shared: 1,000,000 bytes in .* without a copy, verified"))
     expect(result.first).to_be_visible()
     page.get_by_role("button", name="All 12", exact=False).click()
-    page.get_by_role("img", name=re.compile("rust -> zig: 1,000,000 bytes")).first.wait_for()
+    page.get_by_role("img", name=re.compile("rust -> zig, shared: 1,000,000 bytes")).first.wait_for()
     page.screenshot(path=str(tmp_path / "dashboard.png"))
     outside = [url for url in asked if not re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", url)]
     assert outside == []

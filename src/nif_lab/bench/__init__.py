@@ -1,4 +1,4 @@
-"""``nif-lab bench``: how fast, compared with what, on which machine.
+"""``nif-lab bench``: how fast, compared with what, on which machine; and ``nif-lab faults``.
 
 Every comparison is made within one run, its contenders interleaved; a figure is a median over rounds and stands beside
 its spread.
@@ -10,13 +10,20 @@ import argparse
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["SUITES", "add_arguments", "run"]
+from .. import backends as languages
+
+__all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "wire": 20}
+SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "wire": 20}
+
+
+#: Where ``nif-lab faults`` makes calls fail.
+LANES: Final = ("isolated", "direct")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of dispatch (100), lane (30), memory and wire (20), quartets of monitoring (300)",
+        help="of dispatch (100), lane (30), memory and wire (20), recovery (1), quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -35,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure the cost of a call, here and in another process, of an array, of monitoring, and of a frame."""
+    """Measure calls, here and in another process, arrays, monitoring, recovery and frames."""
     from . import report
 
     seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
@@ -58,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
-    from . import dispatch, lane, machine, memory, monitoring, wire
+    from . import dispatch, lane, machine, memory, monitoring, recovery, wire
+    from .progress import Progress
 
     if suite == "dispatch":
         lab = Lab()
@@ -67,6 +75,9 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         result = lane.compare(rounds, seed)
     elif suite == "memory":
         result = memory.compare(Lab([]).memory.empty, rounds, seed) | memory.overhead(seed)
+    elif suite == "recovery":
+        with Progress() as show:
+            result = recovery.compare(rounds, seed, show)
     elif suite == "wire":
         result = wire.compare(Lab(), rounds, seed)
     else:
@@ -75,6 +86,56 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         result = monitoring.measure(lab.rust.sum, lab.telemetry, rounds, seed)
         result |= monitoring.records(lab.telemetry.recorder("event"), rounds, seed)
     return {**result, "machine": machine.describe(), "rounds": rounds, "seed": seed}
+
+
+def add_fault_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nif-lab faults``, all but ``--json``."""
+    parser.add_argument("-n", type=_positive, default=1, metavar="N", help="how often each fault is made (1)")
+    parser.add_argument("--seed", type=int, metavar="N", help="as of bench")
+    parser.add_argument("--backends", type=_languages, metavar="A,B", help="all unless given")
+    parser.add_argument("--kinds", type=_kinds, metavar="A,B", help="all unless given")
+    parser.add_argument(
+        "--lane",
+        choices=(*LANES, "both"),
+        default="isolated",
+        help="direct takes a process for each fault that ends it (isolated)",
+    )
+
+
+def run_faults(arguments: argparse.Namespace) -> int:
+    """Run the campaign of faults; show what became of every call."""
+    from ..faults import KINDS
+    from . import campaign, machine, report, verdict
+    from .progress import Progress
+
+    seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
+    names = arguments.backends or languages.names()
+    if not arguments.json:
+        print(f"faults: {arguments.n} times each, seed {seed}", file=sys.stderr, flush=True)
+    lanes = LANES if arguments.lane == "both" else [arguments.lane]
+    with Progress() as show:
+        result = campaign.run(names, arguments.n, seed, lanes=lanes, kinds=arguments.kinds or KINDS, show=show)
+    ok = verdict.is_as_promised(result)
+    result = {"ok": ok, **result, "machine": machine.describe(), "rounds": arguments.n, "seed": seed}
+    print(json.dumps(result) if arguments.json else report.as_text("faults", result))
+    return 0 if ok else 1
+
+
+def _languages(text: str) -> list[str]:
+    return _some(text, languages.names())
+
+
+def _kinds(text: str) -> list[str]:
+    from ..faults import KINDS
+
+    return _some(text, KINDS)
+
+
+def _some(text: str, known: Sequence[str]) -> list[str]:
+    names = text.split(",")
+    if unknown := [it for it in names if it not in known]:
+        raise argparse.ArgumentTypeError(f"no '{unknown[0]}'; there are {', '.join(known)}")
+    return names
 
 
 def _positive(text: str) -> int:

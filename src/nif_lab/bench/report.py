@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import lane, memory, wire
+from . import lane, memory, recovery, verdict, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -74,6 +74,21 @@ record of a duration costs that Python code measured itself, `lab.telemetry.reco
 
 <!-- monitoring -->
 <!-- /monitoring -->
+
+## What becomes of failures: `nif-lab bench recovery`
+
+The campaign of [faults.md](faults.md) in the isolated lane, every language failing in every way while another thread
+calls it without a pause; times are from the call to the right answer, with a spare worker ready unless said otherwise.
+The goals of time are missed on a busy machine; the others never may be.
+
+Then one task ends its process by a write through a null pointer, once, with four others beside it. Executors don't try
+again: their pool is broken, and all tasks in it are lost; *with a retry by hand* their user makes a new one, and the
+time goes on until that has answered. Ray retries by itself. Each pool is measured in a process of its own, in an order
+drawn anew in each round; its workers have worked before, but a new pool has to start its own. In nif_lab each of the
+four is a thread that calls the same language every millisecond, and the time includes the call itself.
+
+<!-- recovery -->
+<!-- /recovery -->
 
 ## What a frame costs: `nif-lab bench wire`
 
@@ -197,7 +212,15 @@ def _spread(row: dict[str, float], key: str, show: Callable[[float], str]) -> st
     return f"{show(row[key])} ({' – '.join(show(row[it]) for it in ends)})"
 
 
-_TABLES: Final = {"dispatch": _dispatch, "lane": _lane, "memory": _memory, "monitoring": _monitoring, "wire": _wire}
+_TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]] = {
+    "dispatch": _dispatch,
+    "faults": verdict.tables,
+    "lane": _lane,
+    "memory": _memory,
+    "monitoring": _monitoring,
+    "recovery": recovery.tables,
+    "wire": _wire,
+}
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
