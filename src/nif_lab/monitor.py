@@ -87,10 +87,11 @@ def _report(pid: int, command: str, before: _Look, now: _Look) -> dict[str, Any]
     labs = []
     for key, (segment, snapshot) in now.labs.items():
         last = before.labs[key][1] if key in before.labs else Snapshot(())
-        calls = {(it.backend, it.function): it.calls for it in (*last.functions, *last.backends)}
-        rows = [_counters(it, calls.get((it.backend, ""), 0), seconds) for it in snapshot.backends]
+        calls = {(it.backend, it.function, it.lane): it.calls for it in (*last.functions, *last.backends)}
+        rows = [_counters(it, calls.get((it.backend, "", ""), 0), seconds) for it in snapshot.backends]
         busy = [
-            {"function": it.function, "lane": it.lane} | _counters(it, calls.get((it.backend, it.function), 0), seconds)
+            {"function": it.function, "lane": it.lane}
+            | _counters(it, calls.get((it.backend, it.function, it.lane), 0), seconds)
             for it in snapshot
             if it.calls
         ]

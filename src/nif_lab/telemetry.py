@@ -131,9 +131,9 @@ class Snapshot:
         called = [it for it in self.functions if it.calls]
         if not called:
             return "no calls yet"
-        lines = [f"{'function':<24}{'calls':>9}{'mean':>11}{'p99':>11}{'min':>11}{'max':>11}{'errors':>8}"]
+        lines = [f"{'function':<24}{'lane':<9}{'calls':>9}{'mean':>11}{'p99':>11}{'min':>11}{'max':>11}{'errors':>8}"]
         lines += [
-            f"{f'{it.backend}.{it.function}':<24}{it.calls:>9}{format_ns(it.mean_ns):>11}{format_ns(it.p99_ns):>11}"
+            f"{f'{it.backend}.{it.function}':<24}{it.lane:<9}{it.calls:>9}{format_ns(it.mean_ns):>11}{format_ns(it.p99_ns):>11}"
             f"{format_ns(it.min_ns):>11}{format_ns(it.max_ns):>11}{it.errors:>8}"
             for it in called
         ]

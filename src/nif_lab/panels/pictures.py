@@ -56,7 +56,8 @@ def performance_grid(snapshot: Snapshot, theme: Theme) -> Canvas:
     if not languages:
         canvas.text(1, 24, "no language is loaded", colour=theme.muted)
         return canvas
-    by_name = {(it.backend, it.function): it for it in snapshot}
+    # Of a function that ran in both lanes, the one that ran more.
+    by_name = {(it.backend, it.function): it for it in sorted(snapshot, key=lambda it: it.calls)}
     share = _log_scale([it.mean_ns for it in snapshot if it.function in functions])
     for i, language in enumerate(languages):
         left = 1 + i * (CARD_WIDTH + CARD_GAP)
