@@ -220,6 +220,8 @@ pub struct Channel {
     pub reply_bell: Doorbell,
     /// Becomes 1 when the running call should stop.
     pub cancel: AtomicI32,
+    /// The processor on which the host went to sleep last.
+    pub host_cpu: AtomicI32,
     /// The last request whose function was entered: a later one can be made again elsewhere, whatever it does.
     pub begun: AtomicU32,
     pub last_words: LastWords,

@@ -26,5 +26,6 @@ pub mod library;
 pub mod line;
 pub mod message;
 pub mod process;
+mod processor;
 mod segments;
 pub mod serve;

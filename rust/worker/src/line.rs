@@ -11,6 +11,7 @@ use nif_memory::{Arena, files};
 use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply};
 use crate::message::{self, ToWorker};
 use crate::process::Worker;
+use crate::processor::processor;
 
 /// How long a host looks for the answer before it sleeps; the GIL is held meanwhile.
 const SPIN: Duration = Duration::from_micros(20);
@@ -102,6 +103,7 @@ impl Line {
     /// Sleep until the reply is there, or for so long.
     pub fn sleep(&self, limit: Duration) -> State {
         if self.state() == State::Waiting {
+            self.channel().host_cpu.store(processor(), Ordering::Relaxed);
             self.channel().reply_bell.sleep(self.seen, Some(limit));
         }
         self.state()

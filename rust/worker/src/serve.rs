@@ -20,6 +20,7 @@ use crate::channel::{
 };
 use crate::library::{self, Refusal, functions, text};
 use crate::message::{self, FromWorker, Source, Table, ToWorker};
+use crate::processor::Aside;
 use crate::segments::Segments;
 use crate::{clock, julia};
 
@@ -60,6 +61,7 @@ pub struct Server {
     seen: u32,
     rung: u32,
     patience: Patience,
+    aside: Aside,
     /// The arguments of the running call, and what they point to.
     values: [Any; MAX_ARGUMENTS],
     tensors: [Option<Tensor>; MAX_ARGUMENTS],
@@ -79,6 +81,7 @@ impl Server {
             seen: 0,
             rung: 0,
             patience: Patience::new(SPIN),
+            aside: Aside::default(),
             values: [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS],
             tensors: [const { None }; MAX_ARGUMENTS],
             bytes: [const { None }; MAX_ARGUMENTS],
@@ -107,11 +110,13 @@ impl Server {
 
     fn wait(&mut self) {
         let bell = &self.channel.request_bell;
-        while !self.patience.look(bell, self.seen) {
-            bell.sleep(self.seen, None);
-            if bell.look() != self.seen {
-                break;
+        if self.patience.look(bell, self.seen) {
+            self.aside.apart();
+        } else {
+            while bell.look() == self.seen {
+                bell.sleep(self.seen, None);
             }
+            self.aside.met(self.channel.host_cpu.load(Ordering::Relaxed));
         }
         self.seen = bell.look();
     }
