@@ -35,6 +35,8 @@ pub struct Exchange<'a> {
     pub tensor: Option<Box<HostTensor>>,
     /// The worker isn't to be asked again.
     pub is_spoilt: bool,
+    /// The worker was asked: before that it can't have begun.
+    pub is_asked: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -49,6 +51,7 @@ impl<'a> Exchange<'a> {
             error: ErrorRecord::default(),
             tensor: None,
             is_spoilt: false,
+            is_asked: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl<'a> Exchange<'a> {
         let is_large = self.frame.bytes_total >= RELEASE_BYTES;
         if is_large { py.detach(|| self.write(line)) } else { self.write(line) }?;
         let deadline = self.limits.timeout.map(|it| Instant::now() + it);
+        self.is_asked = true;
         line.ring();
         loop {
             let state = self.wait(py, line, deadline, is_large || self.nif.is_long())?;
@@ -72,6 +76,8 @@ impl<'a> Exchange<'a> {
             if head.what == reply::DONE {
                 return Ok(self.conclude(py, line, &head));
             }
+            // A function that asks for memory without end never makes its host wait.
+            self.check(py, line, deadline)?;
             self.grant(line, &head)?;
             line.ring();
         }
@@ -84,8 +90,10 @@ impl<'a> Exchange<'a> {
             refuse_all(error_kind::MEMORY_ERROR, format!("no shared memory for the arguments: {error}"))
         };
         // SAFETY: the frame's arrays are alive.
-        unsafe { self.parcels.pack(&tensors(self.frame), self.nif.mutable, common, &self.nif.place) }
-            .map_err(no_memory)?;
+        unsafe {
+            self.parcels.pack(&tensors(self.frame), (self.nif.mutable, self.nif.matrices), common, &self.nif.place)
+        }
+        .map_err(no_memory)?;
         let request = line.request();
         let mut used = 0; // words of the room
         for index in 0..self.frame.count {
@@ -171,16 +179,22 @@ impl<'a> Exchange<'a> {
             if state != State::Waiting {
                 break;
             }
-            if let Err(interrupt) = py.check_signals() {
-                self.stop(py, line);
-                return Err(interrupt.into());
-            }
-            if deadline.is_some_and(|it| it <= Instant::now()) {
-                self.stop(py, line);
-                return Err(LaneFailure::TimedOut(self.limits.timeout.unwrap_or_default().as_secs_f64()).into());
-            }
+            self.check(py, line, deadline)?;
         }
         Ok(state)
+    }
+
+    /// Stop the running call if the user or its deadline wants it.
+    fn check(&mut self, py: Python<'_>, line: &mut Line, deadline: Option<Instant>) -> Result<(), Failure> {
+        if let Err(interrupt) = py.check_signals() {
+            self.stop(py, line);
+            return Err(interrupt.into());
+        }
+        if deadline.is_some_and(|it| it <= Instant::now()) {
+            self.stop(py, line);
+            return Err(LaneFailure::TimedOut(self.limits.timeout.unwrap_or_default().as_secs_f64()).into());
+        }
+        Ok(())
     }
 
     /// End the running call: by its flag if the function looks at that, else with its worker.
@@ -249,9 +263,12 @@ impl<'a> Exchange<'a> {
         outcome.status = head.status;
         outcome.time = (head.ticks != 0 || head.start != 0).then_some((head.start, head.ticks));
         if head.status != 0 {
-            let message = String::from_utf8_lossy(&line.room(head.length)).into_owned();
-            self.error = ErrorRecord { kind: head.kind, argument: head.argument, message };
-            self.is_spoilt = head.kind & error_kind::TAINTED != 0;
+            let message = String::from_utf8_lossy(&self.text(line, head)).into_owned();
+            // Only kinds of the ABI are a function's to claim.
+            let known = (0..=error_kind::CANCELLED).contains(&(head.kind & !error_kind::TAINTED));
+            let kind = if known { head.kind } else { error_kind::ERROR };
+            self.error = ErrorRecord { kind, argument: head.argument, message };
+            self.is_spoilt = kind & error_kind::TAINTED != 0;
             return outcome;
         }
         let (frame, parcels, place) = (self.frame, &self.parcels, &self.nif.place);
@@ -270,20 +287,23 @@ impl<'a> Exchange<'a> {
                 self.tensor = index.map(|it| Box::new(self.granted.swap_remove(it)));
             }
             type_index::STR => {
-                let block = usize::try_from(head.value).ok().and_then(|it| self.granted.get(it.checked_sub(1)?));
-                let bytes = match block {
-                    // SAFETY: the block has that many bytes, as the worker's request for it said.
-                    Some(it) => {
-                        unsafe { std::slice::from_raw_parts(it.block.address().as_ptr(), it.block.size()) }.to_vec()
-                    }
-                    None => line.room(head.length),
-                };
+                let bytes = self.text(line, head);
                 let string = self.string.insert(CString::new(bytes).unwrap_or_default());
                 outcome.result.v.p = string.as_ptr().cast_mut().cast();
             }
             _ => {}
         }
         outcome
+    }
+
+    /// A text of the reply: in its room, or in a block that the worker got for it.
+    fn text(&self, line: &Line, head: &ReplyHead) -> Vec<u8> {
+        let block = usize::try_from(head.value).ok().and_then(|it| self.granted.get(it.checked_sub(1)?));
+        match block {
+            // SAFETY: the block has that many bytes, as the worker's request for it said.
+            Some(it) => unsafe { std::slice::from_raw_parts(it.block.address().as_ptr(), it.block.size()) }.to_vec(),
+            None => line.room(head.length),
+        }
     }
 }
 

@@ -175,7 +175,9 @@ impl Nif {
             if exchange.is_spoilt || line.worker.exit().is_some() {
                 py.detach(|| line.worker.wait());
                 // One that ended before it came to the function hasn't failed the call.
-                if matches!(answered, Err(Failure::Lane(LaneFailure::Crashed(_)))) && !line.has_begun() {
+                if matches!(answered, Err(Failure::Lane(LaneFailure::Crashed(_))))
+                    && !(exchange.is_asked && line.has_begun())
+                {
                     continue;
                 }
             } else {

@@ -48,6 +48,8 @@ pub struct Nif {
     outputs: usize,
     /// Bit n: the function writes to its nth argument.
     pub mutable: u32,
+    /// Bit n: the nth is a matrix, which may have any strides.
+    pub matrices: u32,
     pub slot: Slot,
     pub origin: Arc<Origin>,
     pub target: Arc<Target>,
@@ -108,7 +110,8 @@ impl Nif {
         Ok(Self {
             unsigned: signature.result == "u64",
             outputs,
-            mutable: signature.params.iter().enumerate().fold(0, |bits, (i, p)| bits | u32::from(p.mutable) << i),
+            mutable: signature.bits(|it| it.mutable),
+            matrices: signature.bits(|it| it.spelled.matches(',').count() == 1),
             place: format!("{}.{}", origin.backend, signature.name),
             signature,
             signature_text: signature_text.into(),

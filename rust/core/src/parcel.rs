@@ -94,14 +94,15 @@ impl Parcels {
         Self { places: [Place::default(); MAX_ARGUMENTS], blocks: Vec::new(), returns: Vec::new() }
     }
 
-    /// Find or copy every array; `mutable` has a bit for each argument, `place` is for the ledger.
+    /// Find or copy every array. `mutable` has a bit for each argument that may be written, `matrices` one for each that may have
+    /// any strides; `place` is for the ledger.
     ///
     /// # Safety
     /// The tensors are the frame's, and their elements are alive.
     pub unsafe fn pack(
         &mut self,
         tensors: &[Option<&Tensor>],
-        mutable: u32,
+        (mutable, matrices): (u32, u32),
         common: &Common,
         place: &str,
     ) -> Result<(), AllocError> {
@@ -125,7 +126,7 @@ impl Parcels {
             }
             let manner = if tensor.strides.is_null() {
                 Manner::Span
-            } else if tensor.ndim != 2 {
+            } else if matrices >> index & 1 == 0 {
                 continue; // the callee refuses such strides, and looks at nothing else
             } else if high - low <= (2 * bytes(tensor)).max(4096) {
                 Manner::Span

@@ -41,6 +41,11 @@ fn is_output(param: &Param) -> bool {
 }
 
 impl Signature {
+    /// A bit for each parameter of which it is true.
+    pub fn bits(&self, is: impl Fn(&Param) -> bool) -> u32 {
+        self.params.iter().enumerate().fold(0, |bits, (i, it)| bits | u32::from(is(it)) << i)
+    }
+
     /// Read a signature; the error says what doesn't fit.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| format!("signature '{text}': {what}");

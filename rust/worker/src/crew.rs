@@ -17,6 +17,9 @@ use crate::process::{Recipe, Worker};
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
 const HOLD: Duration = Duration::from_millis(200);
 
+/// So many starts are tried if somebody kills the worker meanwhile.
+const START_TRIES: u32 = 10;
+
 /// The workers of one backend. Dropped, all of them end.
 pub struct Crew {
     shared: Arc<Shared>,
@@ -51,6 +54,10 @@ struct Bench {
     starting: usize,
     /// Why the last one that was started isn't ready.
     refused: Option<Refusal>,
+    /// How many in a row were ended by somebody while they started.
+    ended: u32,
+    /// Whether one was ever taken.
+    has_served: bool,
     closed: bool,
     started: u64,
     /// Of the workers that live.
@@ -130,10 +137,14 @@ impl Crew {
     /// Why the last that was started isn't ready.
     pub fn take(&self, wait: Duration) -> Result<Option<Arc<Worker>>, Refusal> {
         let mut bench = lock(&self.shared.bench);
+        if bench.has_served {
+            bench.refused = None; // that of a spare, perhaps long ago: the next one may be ready
+        }
         loop {
             while let Some(worker) = bench.ready.pop_front() {
                 if worker.exit().is_none() {
                     bench.wanted = self.shared.recipe.spares;
+                    bench.has_served = true;
                     drop(bench);
                     self.shared.wake();
                     return Ok(Some(worker));
@@ -284,18 +295,14 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
     listen(it);
     if has_ended {
         it.worker.keep(&it.held);
-        it.worker.reap();
-        if it.tables.is_some() {
-            let exit = it.worker.exit().cloned().unwrap_or_default();
-            let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
-            refuse(
-                shared,
-                (format!("the worker ended while it opened its library, by {exit}{said}"), "nif-lab doctor".into()),
-            );
-        }
         let mut bench = lock(&shared.bench);
         bench.ready.retain(|ready| !Arc::ptr_eq(ready, &it.worker));
         bench.pids.retain(|pid| *pid != it.worker.pid);
+        drop(bench);
+        it.worker.reap();
+        if it.tables.is_some() {
+            give_up_start(shared, &it.worker);
+        }
         return false;
     }
     if !it.held.is_empty() && it.heard.elapsed() >= HOLD {
@@ -339,6 +346,7 @@ fn hear(shared: &Shared, it: &mut Watched) {
             let _ = it.worker.tables.set(tables);
             let mut bench = lock(&shared.bench);
             bench.starting -= 1;
+            bench.ended = 0;
             bench.ready.push_back(Arc::clone(&it.worker));
             drop(bench);
             shared.changed.notify_all();
@@ -352,11 +360,27 @@ fn hear(shared: &Shared, it: &mut Watched) {
     }
 }
 
+/// A worker ended while it was starting. If somebody killed it, another is started.
+fn give_up_start(shared: &Shared, worker: &Worker) {
+    let exit = worker.exit().cloned().unwrap_or_default();
+    let mut bench = lock(&shared.bench);
+    bench.ended += 1;
+    if exit.signal == Some(libc::SIGKILL) && bench.ended < START_TRIES {
+        bench.starting -= 1;
+        return; // the thread sees that one is wanted
+    }
+    drop(bench);
+    let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
+    let reason = format!("the worker ended while it opened its library, by {exit}{said}");
+    refuse(shared, (reason, "nif-lab doctor".into()));
+}
+
 /// A worker that was starting won't be ready.
 fn refuse(shared: &Shared, why: Refusal) {
     let mut bench = lock(&shared.bench);
     bench.starting -= 1;
     bench.wanted = 0;
+    bench.ended = 0;
     bench.refused = Some(why);
     drop(bench);
     shared.changed.notify_all();

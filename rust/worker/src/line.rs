@@ -129,9 +129,8 @@ impl Line {
         self.seen = self.seen.wrapping_add(1);
         // SAFETY: inside the channel; every bit pattern is a value. Read once: the worker could write again.
         let head = unsafe { (&raw const (*self.channel().reply()).head).read_volatile() };
-        let known =
-            head.what == reply::DONE || head.what == reply::ALLOCATE && head.length == head.ndim.wrapping_mul(8);
-        (known && head.length as usize <= ROOM).then_some(head)
+        let shape = head.ndim.checked_mul(8).is_some_and(|bytes| bytes == head.length && bytes as usize <= ROOM);
+        (head.what == reply::DONE || head.what == reply::ALLOCATE && shape).then_some(head)
     }
 
     /// Bytes of the reply's room, at most as many as there are.

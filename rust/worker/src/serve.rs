@@ -9,9 +9,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nif::abi::{
-    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, error_kind, type_index,
-};
+use nif::abi::{ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, type_index};
 
 use nif_memory::ALIGNMENT;
 
@@ -226,7 +224,7 @@ impl Server {
             ndim: 0,
         };
         if status != 0 {
-            head.length = self.write_room(&error.message[..error.message.len().min(ROOM)]);
+            (head.length, head.value) = self.put_text(&error.message);
         } else {
             self.put_result(&mut head, &result);
         }
@@ -248,18 +246,17 @@ impl Server {
                 }
                 type_index::STR if !result.v.p.is_null() => {
                     let bytes = CStr::from_ptr(result.v.p.cast_const().cast()).to_bytes();
-                    if bytes.len() <= ROOM {
-                        head.length = self.write_room(bytes);
-                    } else if let Some(block) = self.bytes_of_host(bytes) {
-                        (head.length, head.value) = block;
-                    } else {
-                        (head.status, head.kind, head.argument) = (-1, error_kind::MEMORY_ERROR, -1);
-                        head.length = self.write_room(b"no shared memory for the string that it returned");
-                    }
+                    (head.length, head.value) = self.put_text(bytes);
                 }
                 _ => head.value = result.v.i.cast_unsigned(),
             }
         }
+    }
+
+    /// Put a text into the reply's room, or into a block of the host's; cut it if there is none.
+    fn put_text(&mut self, bytes: &[u8]) -> (u32, u64) {
+        let block = if bytes.len() > ROOM { self.bytes_of_host(bytes) } else { None };
+        block.unwrap_or_else(|| (self.write_room(bytes), 0))
     }
 
     /// A string too long for the room, in a block of the host's: its length, and the block's number plus one.

@@ -1,0 +1,78 @@
+"""A worker that answers what it likes: rust/worker/src/channel.rs and message.rs from the other side.
+
+``fake_worker.py SEED PARENT``, started as a worker is. It has a function ``any() -> i64``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import random
+import signal
+import socket
+import struct
+import sys
+import time
+
+REPLY_BELL, REQUEST, HEAD = 64, 256, struct.Struct("<IiiiiIQQQBBHI")
+REPLY = REQUEST + 24 + 16 * 64 + (64 << 10)
+ROOM = REPLY + HEAD.size
+DONE, ALLOCATE = 1, 2
+PR_SET_PDEATHSIG, SYS_FUTEX, FUTEX_WAKE = 1, {"x86_64": 202, "aarch64": 98}, 1
+
+
+def text(words: str) -> bytes:
+    return bytes([len(words)]) + words.encode()
+
+
+def table() -> bytes:
+    """Return the message that tells what there is to call."""
+    function = b"".join(map(text, ("any", "any() -> i64", ""))) + b"\0"
+    return b"\0" + b"".join(map(text, ("Fake", "", ""))) + b"\1" + function
+
+
+def reply(rng: random.Random, channel: mmap.mmap) -> None:
+    """Write what could be meant, and what couldn't."""
+    what, length, ndim = DONE, rng.choice([0, 1, 8, 100, 65536]), rng.randrange(1 << 32)
+    channel[ROOM : ROOM + 1000] = rng.randbytes(1000)
+    if rng.random() < 0.4:
+        what, ndim = ALLOCATE, rng.choice([0, 1, 1, 2, 2, 3, 64, 65, 8192])
+        length = 8 * ndim
+        shape = [rng.choice([0, 1, 1, 1, 3, 1000, 1 << 31, 1 << 62, -1, -(1 << 63)]) for _ in range(ndim)]
+        struct.pack_into(f"<{ndim}q", channel, ROOM, *shape)
+    if rng.random() < 0.02:
+        what, length = rng.choice([(0, 0), (3, 0), (DONE, 65537), (ALLOCATE, 9), (DONE, (1 << 32) - 1)])
+    number = [0, 1, 2, 3, 6, 7, 8, 9, 10, 128, (1 << 31) - 1, -1, -(1 << 31)]
+    status, kind, argument = rng.choice([0, 0, rng.choice(number)]), rng.choice(number), rng.choice(number)
+    type_index = rng.choice([0, 1, 2, 3, 5, 6, 7, 7, 8, 8, 9, 11, 65, 70, -1])
+    value = rng.choice([0, 1, 2, 3, 1 << 63, (1 << 64) - 1])
+    dtype = rng.choice([0, 1, 2, 4, 5, 6, 17, 255]), rng.choice([1, 8, 16, 32, 64, 128, 255]), rng.choice([0, 1, 1, 2])
+    HEAD.pack_into(channel, REPLY, what, status, kind, argument, type_index, length, value, 0, 0, *dtype, ndim)
+
+
+def main(seed: str, _parent: str) -> None:
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    host = socket.socket(fileno=0)
+    _, files, _, _ = socket.recv_fds(host, 4, 1)
+    message = table()
+    host.sendall(struct.pack("<I", len(message)) + message)
+    channel = mmap.mmap(files[0], 0)
+    asked, answered = (ctypes.c_uint32.from_buffer(channel, at) for at in (0, REPLY_BELL))
+    rng, seen = random.Random(seed), 0
+    wake = SYS_FUTEX[platform.machine()]
+    while True:
+        while asked.value == seen:
+            time.sleep(0)
+        seen = asked.value
+        if seed == "greedy":
+            HEAD.pack_into(channel, REPLY, ALLOCATE, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64, 1, 0)
+        else:
+            reply(rng, channel)
+        answered.value += 1
+        libc.syscall(wake, ctypes.byref(answered), FUTEX_WAKE, 1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
