@@ -317,7 +317,7 @@ class _Way:
         if not _is_shared(array):
             self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
             array = self._source.write(array)
-        file = self._memory.map_file(size=array.nbytes, dtype=array.dtype, shape=array.shape)
+        file = self._memory.map_file(size=max(array.nbytes, 1), dtype=array.dtype, shape=array.shape)
         in_file = np.asarray(file)
         _core.copy_array(array, in_file)
         written = time.perf_counter_ns()

@@ -14,6 +14,7 @@
 mod arrays;
 mod buffer;
 mod calls;
+mod copies;
 mod dtype;
 mod errors;
 mod exchange;
@@ -64,6 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(library::host_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(copies::copy_array, module)?)?;
     module.add_function(wrap_pyfunction!(frames::view_frame, module)?)?;
     module.add_function(wrap_pyfunction!(julia::start_julia, module)?)?;
     Ok(())

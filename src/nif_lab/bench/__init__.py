@@ -19,7 +19,7 @@ from .. import backends as languages
 __all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "wire": 20}
+SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "transfer": 5, "wire": 20}
 
 
 #: Where ``nif-lab faults`` makes calls fail.
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of dispatch (100), lane (30), memory and wire (20), recovery (1), quartets of monitoring (300)",
+        help="of dispatch (100), lane (30), memory and wire (20), transfer (5), recovery (1), "
+        "quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
-    from . import dispatch, lane, machine, memory, monitoring, recovery, wire
+    from . import dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
     from .progress import Progress
 
     if suite == "dispatch":
@@ -78,6 +79,9 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     elif suite == "recovery":
         with Progress() as show:
             result = recovery.compare(rounds, seed, show)
+    elif suite == "transfer":
+        with Progress() as show:
+            result = transfer.compare(rounds, seed, show)
     elif suite == "wire":
         result = wire.compare(Lab(), rounds, seed)
     else:

@@ -34,6 +34,7 @@ from .measure import Loop, interleave, quartiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 __all__ = ["CONTENDERS", "SIZES", "Trace", "compare", "lognormal", "overhead", "record", "recorded", "replay"]
 
@@ -393,10 +394,11 @@ def record(notebooks: Path, target: Path = RECORDED) -> None:
     recorder = _Recorder()
 
     class Watched(lab.LoadedBackend):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def load(self) -> Self:
+            super().load()
             for name, nif in self.functions.items():
                 setattr(self, name, recorder.watch(nif.function))
+            return self
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import lane, memory, recovery, verdict, wire
+from . import lane, memory, recovery, transfer, verdict, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -89,6 +89,24 @@ four is a thread that calls the same language every millisecond, and the time in
 
 <!-- recovery -->
 <!-- /recovery -->
+
+## What a transfer costs: `nif-lab bench transfer`
+
+`lab.transfer` between any two languages, of float64 in a pool: *in a transfer* is the time in which the target is told
+where an array lies that the source has just read (which sweeps the caches), *again* that of the same call when it is
+repeated. GB/s are of the array's bytes, from the beginning until the target has read and checked all of them; a frame
+without a checksum is encoded, decoded and not read. What was copied is the ledger's word. Times are wall time.
+
+A copy goes between two arrays of a pool, all pages of which are warm, and is framed by turns of `np.copyto` of the same
+bytes; that and `memmove` are the controls. A conversion is compared with `np.copyto` of three quarters of what it
+writes, which makes the same traffic, since it reads half as much as it writes. Times are the thread's processor time.
+
+Then an array gets into another process, which adds it up; what it answers travels back. All but nif_lab's and Ray's
+receivers are a Python process that is told through a `multiprocessing.Pipe`; nif_lab's is Rust. *Any array* lies in no
+pool and is copied there on the way. GB/s include the adding up.
+
+<!-- transfer -->
+<!-- /transfer -->
 
 ## What a frame costs: `nif-lab bench wire`
 
@@ -219,6 +237,7 @@ _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]
     "memory": _memory,
     "monitoring": _monitoring,
     "recovery": recovery.tables,
+    "transfer": transfer.tables,
     "wire": _wire,
 }
 
