@@ -2,9 +2,15 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::channel::LastWords;
+
+/// Below this no memory is ever mapped: whoever goes there followed a null pointer.
+const NULL_PAGES: u64 = 65_536;
+
+/// The handlers of a runtime, for SIGSEGV and SIGBUS; 0 for none.
+static NEXT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 static WORDS: AtomicPtr<LastWords> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -19,6 +25,42 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_voi
         // repeated by itself.
         if (*info).si_code <= 0 {
             libc::raise(signal);
+        }
+    }
+}
+
+fn next(signal: c_int) -> &'static AtomicUsize {
+    &NEXT[usize::from(signal == libc::SIGBUS)]
+}
+
+/// Through a null pointer: nothing that a runtime could mend, or would have to trace for a tenth of a second.
+extern "C" fn on_null(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: as in `on_signal`; the next handler is one that the runtime installed for this signal.
+    unsafe {
+        if ((*info).si_addr().addr() as u64) < NULL_PAGES && (*info).si_code > 0 {
+            libc::signal(signal, libc::SIG_DFL);
+            on_signal(signal, info, context);
+            return;
+        }
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+            std::mem::transmute(next(signal).load(Ordering::Relaxed));
+        handler(signal, info, context);
+    }
+}
+
+/// A runtime was started and may have put its handlers in place of ours: null pointers come here first, all else goes there.
+pub fn come_first() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: zeroed is a valid value; the call fills it. What isn't ours and takes the information is kept as the next.
+        unsafe {
+            let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            let read = libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0;
+            let ours = action.sa_sigaction == on_signal as *const () as usize;
+            if read && !ours && action.sa_flags & libc::SA_SIGINFO != 0 {
+                next(signal).store(action.sa_sigaction, Ordering::Relaxed);
+                action.sa_sigaction = on_null as *const () as usize;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::library::{self, Refusal, functions, text};
 use crate::message::{self, FromWorker, Source, Table, ToWorker};
 use crate::processor::Aside;
 use crate::segments::Segments;
-use crate::{clock, julia};
+use crate::{clock, crash, julia};
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -164,6 +164,7 @@ impl Server {
                 let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
                 // SAFETY: this is the only thread that calls anything.
                 let answer = unsafe { julia::start(library, bindir, image, &code) };
+                crash::come_first();
                 let answer = answer.map_err(|why| (format!("Julia doesn't start: {why}"), "nif-lab doctor".into()))?;
                 let Ok(address) = answer.parse::<usize>() else {
                     return Err((format!("Julia can't load the NifLab package: {answer}"), "please report it".into()));
