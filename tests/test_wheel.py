@@ -45,7 +45,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_every_library(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for expected in ("libnif_rust.so", "libnif_zig.so", "libnif_nim.so", "nif_worker", "julia/Project.toml", "julia/src/NifLab.jl"):
+    for expected in (
+        "libnif_rust.so",
+        "libnif_zig.so",
+        "libnif_nim.so",
+        "nif_worker",
+        "julia/Project.toml",
+        "julia/src/NifLab.jl",
+    ):
         assert f"nif_lab/_native/{expected}" in names
     assert "nif_lab/include/nif_lab.h" in names
     assert any(name.startswith("nif_lab/_core.") for name in names)

@@ -2,14 +2,17 @@
 //!
 //! A copy is first brought to its simplest form (`plan`): as few axes as possible, the target walked in the order of its
 //! memory. Then it goes line by line where that order suits the source too (`lines`), and by square tiles where the
-//! source lies across (`tiles`). Copies that the caches can't keep write past them (`stream`). `sum` copies and computes
-//! the checksum of the same bytes on the way.
+//! source lies across (`tiles`). Copies that the caches can't keep write past them (`vectors`). `sum` copies and
+//! computes the checksum of the same bytes on the way.
 
 mod lines;
 mod plan;
-mod stream;
+mod stripes;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod tiles;
+mod vectors;
 
 pub use plan::AXES_MAX;
 use plan::{Axis, Plan};
@@ -53,6 +56,12 @@ impl Layouts<'_> {
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.element.target_size()
     }
+
+    fn check(&self) {
+        let axes = self.shape.len();
+        assert!(axes <= AXES_MAX, "at most {AXES_MAX} axes, got {axes}");
+        assert!(self.target.len() == axes && self.source.len() == axes, "a stride for each axis of both sides");
+    }
 }
 
 /// Copies an array. Conversions round to the nearest and keep the payload of a NaN, as the machine does.
@@ -66,18 +75,23 @@ impl Layouts<'_> {
 /// `to` and `from` are the addresses of the first elements. All elements of the source may be read and all of the target
 /// written; no byte belongs to both. Nothing needs to be aligned.
 pub unsafe fn copy(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) {
-    let Some(plan) = Plan::new(layouts, to, from) else { return };
+    layouts.check();
+    let bytes = layouts.bytes();
+    if bytes == 0 {
+        return;
+    }
+    let plan = &mut Plan::new(layouts, to, from);
     // SAFETY: the caller's promise, and the unit is what the plan's axes count in.
     unsafe {
         match layouts.element {
-            Element::F32ToF64 | Element::C64ToC128 => run::<f32, f64>(plan, layouts.bytes()),
-            Element::F64ToF32 | Element::C128ToC64 => run::<f64, f32>(plan, layouts.bytes()),
+            Element::F32ToF64 | Element::C64ToC128 => run::<f32, f64>(plan, bytes),
+            Element::F64ToF32 | Element::C128ToC64 => run::<f64, f32>(plan, bytes),
             Element::Bytes(size) => match plan::unit(size) {
-                1 => run::<u8, u8>(plan, layouts.bytes()),
-                2 => run::<u16, u16>(plan, layouts.bytes()),
-                4 => run::<u32, u32>(plan, layouts.bytes()),
-                8 => run::<u64, u64>(plan, layouts.bytes()),
-                _ => run::<u128, u128>(plan, layouts.bytes()),
+                1 => run::<u8, u8>(plan, bytes),
+                2 => run::<u16, u16>(plan, bytes),
+                4 => run::<u32, u32>(plan, bytes),
+                8 => run::<u64, u64>(plan, bytes),
+                _ => run::<u128, u128>(plan, bytes),
             },
         }
     }
@@ -94,6 +108,7 @@ pub unsafe fn copy(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) {
 ///
 /// As [`copy`].
 pub unsafe fn copy_summed(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -> u64 {
+    layouts.check();
     // SAFETY: passed on.
     unsafe { sum::copy_summed(layouts, to, from) }
 }
@@ -106,36 +121,40 @@ trait Cast<D>: Copy {
     fn cast(self) -> D;
 }
 
-macro_rules! casts {
-    ($($from:ty => $to:ty, $same:expr, |$it:ident| $cast:expr;)*) => {$(
-        impl Cast<$to> for $from {
-            const SAME: bool = $same;
+impl<T: Copy> Cast<T> for T {
+    const SAME: bool = true;
 
-            #[inline]
-            fn cast(self) -> $to {
-                let $it = self;
-                $cast
-            }
-        }
-    )*};
+    #[inline]
+    fn cast(self) -> T {
+        self
+    }
 }
 
-casts! {
-    u8 => u8, true, |it| it;
-    u16 => u16, true, |it| it;
-    u32 => u32, true, |it| it;
-    u64 => u64, true, |it| it;
-    u128 => u128, true, |it| it;
-    f32 => f64, false, |it| f64::from(it);
-    f64 => f32, false, |it| it as f32;
+impl Cast<f64> for f32 {
+    const SAME: bool = false;
+
+    #[inline]
+    fn cast(self) -> f64 {
+        self.into()
+    }
+}
+
+impl Cast<f32> for f64 {
+    const SAME: bool = false;
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it rounds to the nearest")]
+    fn cast(self) -> f32 {
+        self as f32
+    }
 }
 
 /// The bytes of a target that no longer stays in the caches until it is read: it is written past them. From here on that
 /// is quicker, even with a reader right behind.
-const STREAMED: usize = 16 << 20;
+const STREAMED: usize = if cfg!(test) { 16 << 10 } else { 16 << 20 };
 
 /// The stores of a tile would fetch each line before they fill it, so with tiles it pays sooner.
-const TILES_STREAMED: usize = 4 << 20;
+const TILES_STREAMED: usize = STREAMED / 4;
 
 /// Axes shorter than this are neither lines nor sides of tiles.
 const SHORT: usize = 8;
@@ -146,15 +165,14 @@ const BLOCK: usize = 1024;
 /// # Safety
 ///
 /// As [`copy`]; the plan's strides count elements of these types.
-unsafe fn run<S: Cast<D>, D: Copy>(mut plan: Plan, bytes: usize) {
+unsafe fn run<S: Cast<D>, D: Copy>(plan: &mut Plan, bytes: usize) {
     let (line, across) = plan.take_inner();
-    let across = across.unwrap_or(Axis::ONE);
-    if line.length >= SHORT && across.length >= SHORT && line.target == size_of::<D>().cast_signed() {
-        let stream = bytes >= TILES_STREAMED;
+    let is_tiled = line.length.min(across.length) >= SHORT && line.target == size_of::<D>().cast_signed();
+    let stream = bytes >= if is_tiled { TILES_STREAMED } else { STREAMED };
+    if is_tiled {
         // SAFETY: passed on.
         plan.each(&mut |to, from| unsafe { tiles::copy::<S, D>(to, from, line, across, stream) });
     } else {
-        let stream = bytes >= STREAMED;
         let block = if across.length == 1 { line.length } else { BLOCK };
         plan.each(&mut |to, from| {
             for start in (0..line.length).step_by(block) {
@@ -168,5 +186,7 @@ unsafe fn run<S: Cast<D>, D: Copy>(mut plan: Plan, bytes: usize) {
             }
         });
     }
-    stream::fence();
+    if stream {
+        vectors::fence();
+    }
 }

@@ -93,9 +93,10 @@ four is a thread that calls the same language every millisecond, and the time in
 ## What a transfer costs: `nif-lab bench transfer`
 
 `lab.transfer` between any two languages, of float64 in a pool: *in a transfer* is the time in which the target is told
-where an array lies that the source has just read (which sweeps the caches), *again* that of the same call when it is
-repeated. GB/s are of the array's bytes, from the beginning until the target has read and checked all of them; a frame
-without a checksum is encoded, decoded and not read. What was copied is the ledger's word. Times are wall time.
+where an array lies that the source has just read. In the direct lane that has swept the caches; the control is Python's
+`id(x)`, timed in the same place. *Again* is the time of the same call when it is repeated. GB/s are of the array's
+bytes and of the time in which the source writes or encodes them and the target is told of them and reads them all; a
+frame without a checksum is decoded, but not read. What was copied is the ledger's word. Times are wall time.
 
 A copy goes between two arrays of a pool, all pages of which are warm, and is framed by turns of `np.copyto` of the same
 bytes; that and `memmove` are the controls. A conversion is compared with `np.copyto` of three quarters of what it
@@ -103,7 +104,7 @@ writes, which makes the same traffic, since it reads half as much as it writes. 
 
 Then an array gets into another process, which adds it up; what it answers travels back. All but nif_lab's and Ray's
 receivers are a Python process that is told through a `multiprocessing.Pipe`; nif_lab's is Rust. *Any array* lies in no
-pool and is copied there on the way. GB/s include the adding up.
+pool and is copied there on the way. GB/s include the adding up. Ray's servers take some 5 % of a core meanwhile.
 
 <!-- transfer -->
 <!-- /transfer -->

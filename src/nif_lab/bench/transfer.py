@@ -245,10 +245,10 @@ class Trip:
     value : array
         What arrived.
     ns : float
-        From the beginning until the target has read it, in nanoseconds; of a frame without a checksum until it has a
-        view of it.
+        In which the source writes or encodes it, and the target is told of it and reads all of it, in nanoseconds; of
+        a frame without a checksum until the target has a view.
     told_ns : float
-        Of it, until the target was told where it is.
+        Of it, in which the target is told where it is.
     copied : bool
         Whether the ledger has a copy of it; a frame always is one.
     """
@@ -280,8 +280,8 @@ def pairs(lab: Lab, rounds: int, seed: int, sizes: Mapping[str, int]) -> dict[st
     -------
     dict
         For each size, way and pair: ``gb_per_s``, with ``q1_`` and ``q3_``, and ``zero_copy``, the share of transfers
-        that copied nothing. Where it is handed over as it lies also ``told_ns``, the time of that in a transfer, and
-        ``again_ns``, of the same call when it is repeated.
+        that copied nothing. Where it is handed over as it lies also ``told_ns``, the time of that in a transfer;
+        ``id_ns``, of Python's ``id`` in its place; and ``again_ns``, of the hand-over when it is repeated.
     """
     order, numbers = _chance(seed)
     loaded = [it.name for it in lab.backends.values() if it.loaded]
@@ -302,28 +302,33 @@ def pairs(lab: Lab, rounds: int, seed: int, sizes: Mapping[str, int]) -> dict[st
         for (way, source, target), values in seen.items():
             ns, zero_copy, *told = np.array(values).T
             row = _spread("gb_per_s", x.nbytes / ns) | {"zero_copy": float(zero_copy.mean())}
-            for key, it in zip(("told_ns", "again_ns"), told, strict=False):
+            for key, it in zip(("told_ns", "id_ns", "again_ns"), told, strict=False):
                 row |= _spread(key, it)
             result[size][way][f"{source} -> {target}"] = row
     return result
 
 
 def _turn(lab: Lab, way: str, source: str, target: str, x: NDArray[np.float64]) -> list[float]:
-    """Transfer an array some times: median time, share without a copy; and if it is handed over, both times of that."""
+    """Return the time of a transfer, the share of those without a copy, and if it is handed over what that takes."""
     trips = [Trip.of(lab, way, source, target, x) for _ in range(max(1, TURN_BYTES // x.nbytes))]
     figures = [float(np.median([it.ns for it in trips])), float(np.mean([not it.copied for it in trips]))]
     if way in HANDED:
-        again = Loop(getattr(lab, WAYS[way][0])[target].address, x, clock=time.perf_counter_ns)
-        again.total_ns()  # the transfer has swept the caches
+        lane, clock = getattr(lab, WAYS[way][0]), time.perf_counter_ns
+        lane[source].checksum(x)  # sweeps the caches, as it does in a transfer
+        start = clock()
+        id(x)
+        control = clock() - start
+        again = Loop(lane[target].address, x, clock=clock)
+        again.total_ns()
         again.count = TOLD
-        figures += [float(np.median([it.told_ns for it in trips])), again.each_ns()]
+        figures += [float(np.median([it.told_ns for it in trips])), control, again.each_ns()]
     return figures
 
 
 def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
     """Return the result as tables of text."""
     return [
-        ("an array of a pool is handed over, us: the first time, and again", _told(result["pairs"])),
+        ("an array of a pool is handed over, us", _told(result["pairs"])),
         ("from language to language, GB/s", _pairs(result["pairs"])),
         ("a copy in a pool, x np.copyto", _copies(result["copies"])),
         ("into another process, and read there", _moves(result["moves"], result["titles"])),
@@ -333,10 +338,18 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
 def _told(found: dict[str, Any]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [("", *(f"{size}, {which}" for size in found for which in ("in a transfer", "again")))]
     for way in HANDED:
+        lane, _ = WAYS[way]
+        controls = (_cell(_middle(it[way]), "id_ns", _us) for it in found.values())
+        rows.append((f"{lane}, id(x) in its place", *(cell for it in controls for cell in (it, "–"))))
         for pair in next(iter(found.values()))[way]:
             cells = (_cell(it[way][pair], key, _us) for it in found.values() for key in ("told_ns", "again_ns"))
-            rows.append((f"{WAYS[way][0]}, {pair}", *cells))
+            rows.append((f"{lane}, {pair}", *cells))
     return rows
+
+
+def _middle(pairs: dict[str, Row]) -> Row:
+    """Return the medians of all pairs' figures."""
+    return {key: float(np.median([it[key] for it in pairs.values()])) for key in next(iter(pairs.values()))}
 
 
 def _pairs(found: dict[str, Any]) -> list[Sequence[str]]:

@@ -39,51 +39,51 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// None if there is nothing to copy.
-    pub fn new(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -> Option<Self> {
+    /// Of arrays that aren't empty.
+    pub fn new(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -> Self {
         let &Layouts { element, shape, target, source } = layouts;
-        assert!(shape.len() <= AXES_MAX, "at most {AXES_MAX} axes, got {}", shape.len());
-        assert!(shape.len() == target.len() && shape.len() == source.len(), "a stride for each axis");
-        if layouts.bytes() == 0 {
-            return None;
-        }
         let mut plan = Self { to, from, axes: [Axis::ONE; ROOM], count: 0 };
         for ((length, target), source) in shape.iter().zip(target).zip(source) {
             plan.add(Axis { length: *length, target: *target, source: *source });
         }
         plan.add(parts(element));
         plan.merge();
-        Some(plan)
+        plan
     }
 
     fn axes(&self) -> &[Axis] {
         &self.axes[..self.count]
     }
 
-    /// Takes out the two axes that are copied together: the one to go along, and, where there is one, the one that lies
-    /// closer in the source (or, if that of the target's order is too short to go along it, that one).
-    pub fn take_inner(&mut self) -> (Axis, Option<Axis>) {
-        let Some(last) = self.count.checked_sub(1) else { return (Axis::ONE, None) };
-        let inner = self.axes[last];
-        let other = if inner.length < SHORT {
-            (0..last).max_by_key(|it| self.axes[*it].length).filter(|it| self.axes[*it].length > inner.length)
+    /// Takes out the axis to go along, and the one to go across it.
+    ///
+    /// The first is the last axis of the target, and the second one that lies closer in the source, if there is such a one. But
+    /// where the last axis is short, the way goes along the longest one and across the last.
+    pub fn take_inner(&mut self) -> (Axis, Axis) {
+        let Some(last) = self.count.checked_sub(1) else { return (Axis::ONE, Axis::ONE) };
+        let distance = |it: &usize| self.axes[*it].source.unsigned_abs();
+        let length = |it: &usize| self.axes[*it].length;
+        let is_short = length(&last) < SHORT;
+        let other = if is_short {
+            (0..last).filter(|it| length(it) > length(&last)).max_by_key(length)
         } else {
-            let distance = |it: usize| self.axes[it].source.unsigned_abs();
-            (0..last).filter(|it| (1..distance(last)).contains(&distance(*it))).min_by_key(|it| distance(*it))
+            (0..last).filter(|it| (1..distance(&last)).contains(&distance(it))).min_by_key(distance)
         };
-        let inner = self.take(last);
-        let other = other.map(|it| self.take(it));
-        match other {
-            Some(other) if inner.length < SHORT => (other, Some(inner)),
-            _ => (inner, other),
+        let last = self.take(last);
+        match other.map(|it| self.take(it)) {
+            Some(other) if is_short => (other, last),
+            other => (last, other.unwrap_or(Axis::ONE)),
         }
     }
 
     /// Takes an axis out.
     fn take(&mut self, index: usize) -> Axis {
-        self.axes[index..self.count].rotate_left(1);
+        let axis = self.axes[index];
         self.count -= 1;
-        self.axes[self.count]
+        for index in index..self.count {
+            self.axes[index] = self.axes[index + 1];
+        }
+        axis
     }
 
     /// Calls `line` with the addresses of all elements, in the order of the target.
@@ -99,10 +99,13 @@ impl Plan {
             (self.to, self.from) = axis.at(axis.length - 1, self.to, self.from);
             (axis.target, axis.source) = (-axis.target, -axis.source);
         }
-        let index = self.axes().iter().take_while(|it| it.target >= axis.target).count();
-        self.axes[self.count] = axis;
+        let mut index = self.count;
+        while index > 0 && self.axes[index - 1].target < axis.target {
+            self.axes[index] = self.axes[index - 1];
+            index -= 1;
+        }
+        self.axes[index] = axis;
         self.count += 1;
-        self.axes[index..self.count].rotate_right(1);
     }
 
     /// Makes one axis of two wherever both sides allow it.
@@ -131,13 +134,13 @@ fn each(axes: &[Axis], to: *mut u8, from: *const u8, line: &mut impl FnMut(*mut 
 
 /// The largest number of bytes, up to 16, that moves as one and divides an element.
 pub fn unit(size: usize) -> usize {
-    (1 << size.trailing_zeros()).min(16)
+    1 << size.trailing_zeros().min(4)
 }
 
 /// An element as an axis: a complex number is two numbers, and a large element many units.
 fn parts(element: Element) -> Axis {
     let (length, target, source) = match element {
-        Element::Bytes(size) => (size / unit(size), unit(size), unit(size)),
+        Element::Bytes(size) => (size >> unit(size).ilog2(), unit(size), unit(size)),
         Element::F32ToF64 => (1, 8, 4),
         Element::F64ToF32 => (1, 4, 8),
         Element::C64ToC128 => (2, 8, 4),
