@@ -289,7 +289,7 @@ def main() -> int:
     seconds = float(os.environ.get("FUZZ_SECONDS", "60"))
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     if given.worker:
-        backend = Lab(given.languages).backends[given.languages[0]]
+        backend = Lab(given.languages, lane="direct").backends[given.languages[0]]
         work(backend.decode, State(given.worker), seconds, seed)
     failed = 0
     for language in given.languages or backends.names():

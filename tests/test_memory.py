@@ -315,7 +315,7 @@ def test_exit_with_live_views_is_clean() -> None:
     out = in_a_process(
         """
 import nif_lab, numpy as np
-lab = nif_lab.Lab(["rust", "julia"])
+lab = nif_lab.Lab(["rust", "julia"], lane="direct")
 kept = [lab.memory.empty(5), np.asarray(lab.memory.allocate(5)), np.asarray(lab.memory.map_file(size=80)),
         lab.rust.write(np.ones(3)), lab.julia.write(np.ones(3)), memoryview(lab.memory.allocate(3))]
 print("done")

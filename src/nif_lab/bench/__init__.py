@@ -70,7 +70,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     from .progress import Progress
 
     if suite == "dispatch":
-        lab = Lab()
+        lab = Lab(lane="direct")
         result = dispatch.compare(lab, rounds, seed)
     elif suite == "lane":
         result = lane.compare(rounds, seed)
@@ -83,7 +83,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         with Progress() as show:
             result = transfer.compare(rounds, seed, show)
     elif suite == "wire":
-        result = wire.compare(Lab(), rounds, seed)
+        result = wire.compare(Lab(lane="direct"), rounds, seed)
     else:
         lab = Lab(["rust"])
         # `sum` reads one vector, so its time can be set to anything by the length.
