@@ -5,6 +5,7 @@ That process is this file, run as a program: ``test_fault_room.py zig null_store
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import resource
@@ -53,8 +54,10 @@ class Row:
 
 
 def documented() -> Iterator[Row]:
-    lines = (DOCS / "faults.md").read_text("utf-8").splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    lines = iter((DOCS / "faults.md").read_text("utf-8").splitlines())
+    first = next(line for line in lines if line.startswith("| kind |"))
+    rows = [first, *itertools.takewhile(lambda line: line.startswith("|"), lines)]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
     heads, _, *body = table
     for kind, number, _, *outcomes in body:
         base, _, power = (number or "0").partition("^")

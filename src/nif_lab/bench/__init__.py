@@ -19,7 +19,7 @@ from .. import backends as languages
 __all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "transfer": 5, "wire": 20}
+SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "transfer": 4, "wire": 20}
 
 
 #: Where ``nif-lab faults`` makes calls fail.
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of dispatch (100), lane (30), memory and wire (20), transfer (5), recovery (1), "
+        help="of dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
         "quartets of monitoring (300)",
     )
     parser.add_argument(
