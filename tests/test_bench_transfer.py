@@ -186,12 +186,12 @@ def test_all_processes_end_with_a_benchmark_that_is_killed() -> None:
     script = (
         "from nif_lab.bench import transfer\nif __name__ == '__main__': transfer.compare(10**6, 1, sizes={'one': 1000})"
     )
-    benchmark = subprocess.Popen(
-        [sys.executable, "-c", script], env={**os.environ, TOKEN: token}, stderr=subprocess.DEVNULL
-    )
-    try:
-        assert in_time(lambda: any("_Reader" in it for it in marked(token))), marked(token)
-    finally:
-        benchmark.send_signal(signal.SIGKILL)
-        benchmark.wait()
-    assert in_time(lambda: not marked(token), 5.0), marked(token)
+    with TemporaryDirectory() as folder:  # for Ray's files, which nobody is left to remove
+        surroundings = {**os.environ, TOKEN: token, "TMPDIR": folder}
+        benchmark = subprocess.Popen([sys.executable, "-c", script], env=surroundings, stderr=subprocess.DEVNULL)
+        try:
+            assert in_time(lambda: any("_Reader" in it for it in marked(token))), marked(token)
+        finally:
+            benchmark.send_signal(signal.SIGKILL)
+            benchmark.wait()
+        assert in_time(lambda: not marked(token), 5.0), marked(token)

@@ -248,17 +248,19 @@ class _Way:
             self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
             array = self._source.write(array)
             write_ns = float(time.perf_counter_ns() - start)
-        source_checksum = self._source.checksum(array)
+        # Told first: the source's own proof would have swept the caches.
         told = time.perf_counter_ns()
         seen_at = self._target.address(array)
         heard = time.perf_counter_ns()
+        source_checksum = self._source.checksum(array)
+        proved = time.perf_counter_ns()
         target_checksum = self._target.checksum(array)
         done = time.perf_counter_ns()
         # A worker sees all memory at addresses of its own; there the ledger knows.
         if self._target.lane == "direct" and seen_at != _address(array):
             self._ledger.note(array.nbytes, self._target.name, "the target sees another address")
         arrived = array.T if is_column_major else array
-        times = write_ns, float(heard - told), float(done - told)
+        times = write_ns, float(heard - told), float(heard - told + done - proved)
         return self._done(
             value if is_file else arrived, "shared", array.nbytes, times, (source_checksum, target_checksum)
         )
@@ -282,10 +284,11 @@ class _Way:
         start = time.perf_counter_ns()
         frame = self._encode(value, dialect, version)
         encoded = time.perf_counter_ns()
-        source_checksum = self._source.checksum(frame)
         told = time.perf_counter_ns()
         self._target.address(frame)
         heard = time.perf_counter_ns()
+        source_checksum = self._source.checksum(frame)
+        proved = time.perf_counter_ns()
         arrived = self._codec.decode(frame, dialect, version, by=self._target)
         target_checksum = self._target.checksum(frame)
         done = time.perf_counter_ns()
@@ -293,7 +296,7 @@ class _Way:
         if was is not None and now is not None and was.newbyteorder("=") != now:
             why = f"dtype {was} -> {now} asked by the {dialect} dialect"
             self._ledger.note(arrived.nbytes, f"{self._source.name}.encode", why)
-        times = float(encoded - start), float(heard - told), float(done - told)
+        times = float(encoded - start), float(heard - told), float(heard - told + done - proved)
         return self._done(arrived, "wire", frame.nbytes, times, (source_checksum, target_checksum))
 
     def _encode(self, value: Any, dialect: str, version: int) -> np.ndarray:
@@ -321,16 +324,17 @@ class _Way:
         in_file = np.asarray(file)
         _core.copy_array(array, in_file)
         written = time.perf_counter_ns()
-        source_checksum = self._source.checksum(array)
         told = time.perf_counter_ns()
         self._target.address(in_file)
         heard = time.perf_counter_ns()
+        source_checksum = self._source.checksum(array)
+        proved = time.perf_counter_ns()
         arrived: Any = in_file.T if is_column_major else in_file
         if not is_array:
             arrived = self._codec.decode(in_file, by=self._target)
         target_checksum = self._target.checksum(in_file)
         done = time.perf_counter_ns()
-        times = float(written - start), float(heard - told), float(done - told)
+        times = float(written - start), float(heard - told), float(heard - told + done - proved)
         return self._done(arrived, "mmap", array.nbytes, times, (source_checksum, target_checksum))
 
     def _done(
