@@ -112,6 +112,13 @@ def test_numbers_and_records_arrive(lab: Lab, value: Any, mode: str) -> None:
         assert "encoded into a frame" in {it.reason for it in done.copies}
 
 
+def test_many_axes_arrive(lab: Lab) -> None:
+    value = np.arange(2.0**10).reshape((2,) * 10)
+    for view in (value, value[::-1], value.transpose(3, 1, 2, 0, *range(4, 10))):
+        for mode in ("shared", "mmap"):
+            assert lab.transfer("rust", "nim", view, mode).array.tobytes() == view.tobytes()
+
+
 def test_every_dialect_carries_a_matrix(lab: Lab) -> None:
     value = in_pool(lab, np.arange(12.0).reshape(3, 4))
     for (source, target), dialect in product(PAIRS, backends.names()):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["MODES", "Transfer", "TransferMatrix", "Transfers"]
 
 MODES: Final = ("shared", "wire", "mmap")
+#: The most axes that the core's copier takes.
+AXES_MAX: Final = 8
 NOT_IN_POOL: Final = "value not in a pool"
 CURE: Final = "make it by lab.memory (empty, zeros, from_array), or as the result of a call"
 
@@ -171,6 +173,13 @@ def _is_shared(array: np.ndarray) -> bool:
     return _core.in_shared_memory(_address(array), array.nbytes)
 
 
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    if source.ndim > AXES_MAX:
+        np.copyto(target, source)
+    else:
+        _core.copy_array(source, target)
+
+
 class Transfers:
     """Makes the transfers of a Lab; `Lab.transfer` says how."""
 
@@ -276,7 +285,7 @@ class _Way:
             return array.T, True
         self._copies(array.nbytes, "transfer", "strided view: a target reads contiguous memory", "transfer all of it")
         packed = self._memory.empty(array.shape, array.dtype)
-        _core.copy_array(array, packed)
+        _copy(array, packed)
         return packed, False
 
     def wire(self, value: Any, dialect: str = "rust", version: int = 2) -> Transfer:
@@ -322,7 +331,7 @@ class _Way:
             array = self._source.write(array)
         file = self._memory.map_file(size=max(array.nbytes, 1), dtype=array.dtype, shape=array.shape)
         in_file = np.asarray(file)
-        _core.copy_array(array, in_file)
+        _copy(array.reshape(-1), in_file.reshape(-1))
         written = time.perf_counter_ns()
         told = time.perf_counter_ns()
         self._target.address(in_file)
