@@ -111,10 +111,10 @@ fn any_reply_is_read_or_refused() {
             match line.head() {
                 Some(head) => {
                     assert!(head.what == reply::DONE || head.what == reply::ALLOCATE);
-                    assert!(head.length as usize <= ROOM);
+                    assert!(head.length as usize <= ROOM || head.what == reply::DONE);
                     assert!(head.what == reply::DONE || u64::from(head.length) == u64::from(head.ndim) * 8);
                     assert_eq!((head.value, head.status), (written.value, written.status));
-                    assert_eq!(line.room(head.length).len(), head.length as usize);
+                    assert_eq!(line.room(head.length).len(), (head.length as usize).min(ROOM));
                     read += 1;
                 }
                 None => refused += 1,
@@ -143,7 +143,7 @@ fn a_reply_that_changes_while_it_is_read_is_one_of_both() {
         while start.elapsed() < Duration::from_millis(200) {
             if let Some(head) = line.head() {
                 assert!(head.length as usize <= ROOM);
-                assert_eq!(line.room(head.length).len(), head.length as usize);
+                assert_eq!(line.room(head.length).len(), (head.length as usize).min(ROOM));
             }
         }
         done.store(true, Ordering::Relaxed);
