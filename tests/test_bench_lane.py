@@ -8,41 +8,17 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from processes import TOKEN, in_time, marked
 
 from nif_lab.bench import lane, machine, report, routes
 from nif_lab.bench.contender import Contender, WrongAnswer, operands
 from nif_lab.bench.routes import KERNELS, ROUTES, Route
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-TOKEN = "NIF_LAB_TEST_TOKEN"
-
-
-def marked(token: str) -> list[str]:
-    """Every process but this one that was born with the token; multiprocessing's tracker lives as long as we do."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{TOKEN}={token}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue  # it ended meanwhile
-    return [it for it in found if "resource_tracker" not in it]
-
-
-def in_time(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not (met := condition()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return met
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,19 @@ def test_the_first_of_several_mistakes_is_told(backend: LoadedBackend, function:
     assert outcome(backend, function, arguments) == expected(function, arguments)
 
 
+def test_a_negative_length_waits_for_its_turn(backend: LoadedBackend) -> None:
+    """An output that is left out can't be made; the callee still tells the first mistake."""
+    for name, arguments in {
+        "mandelbrot": [-(2**63), 3, None, 1.0, -1.0, 1.0, 10],
+        "histogram": [np.zeros(3), -(2**63), None, 1.0],
+    }.items():
+        function = FUNCTIONS[name]
+        assert outcome(backend, function, arguments) == refusal(function, [*arguments, np.zeros(0)])
+        right = [1.0 if it is None else it for it in arguments]
+        with pytest.raises(NifValueError, match="expected 0 or more, got -9223372036854775808"):
+            getattr(backend, name)(*right)
+
+
 def test_a_refused_call_writes_nothing(backend: LoadedBackend) -> None:
     z = np.ones((4, 5))
     for name, arguments in {

@@ -377,27 +377,20 @@ impl Frame {
         Ok(address)
     }
 
-    /// The length of an output's axis, from the arguments pushed so far; None when the callee will refuse one of them.
-    pub fn extent(&self, extent: Extent) -> Result<Option<i64>, Failure> {
+    /// The length of an output's axis, from the arguments pushed so far; None when the callee will refuse one of them. So it
+    /// will a negative length (check 8 of docs/abi.md), in its turn: another argument may be refused before it.
+    pub fn extent(&self, extent: Extent) -> Option<i64> {
         match extent {
             Extent::Scalar(index) => {
-                let value = self.value(index).filter(|it| matches!(it.type_index, type_index::INT | type_index::BOOL));
+                let value =
+                    self.value(index).filter(|it| matches!(it.type_index, type_index::INT | type_index::BOOL))?;
                 // SAFETY: the type index says which field counts.
-                let Some(length) = value.map(|it| unsafe { it.v.i }) else { return Ok(None) };
-                if length < 0 {
-                    return Err(refuse(VALUE, index, format!("expected 0 or more, got {length}")));
-                }
-                Ok(Some(length))
+                Some(unsafe { value.v.i }.max(0))
             }
             Extent::Axis(index, axis) => {
-                let value = self.value(index).filter(|it| it.type_index == type_index::TENSOR);
-                Ok(value.and_then(|it| {
-                    // SAFETY: this frame wrote the tensor, whose shape has `ndim` numbers.
-                    unsafe {
-                        let tensor = &*it.v.p.cast::<Tensor>();
-                        (axis < tensor.ndim as usize).then(|| *tensor.shape.add(axis))
-                    }
-                }))
+                let tensor = self.tensor(index).filter(|it| axis < it.ndim as usize)?;
+                // SAFETY: this frame wrote the tensor, whose shape has `ndim` numbers.
+                Some(unsafe { *tensor.shape.add(axis) })
             }
         }
     }

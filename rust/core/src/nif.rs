@@ -239,9 +239,8 @@ impl Nif {
                 let left_out = object.is_null() || object == ffi::Py_None();
                 match &param.output {
                     Some((element, axes)) if left_out => {
-                        let lengths: Result<Option<Vec<i64>>, Failure> =
-                            axes.iter().map(|axis| frame.extent(*axis)).collect();
-                        let Some(shape) = lengths? else {
+                        let lengths: Option<Vec<i64>> = axes.iter().map(|axis| frame.extent(*axis)).collect();
+                        let Some(shape) = lengths else {
                             frame.push_none();
                             continue;
                         };

@@ -77,7 +77,7 @@ pub struct Request {
 }
 
 /// The fixed part of a reply.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ReplyHead {
     pub what: u32,

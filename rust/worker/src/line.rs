@@ -129,8 +129,14 @@ impl Line {
         self.seen = self.seen.wrapping_add(1);
         // SAFETY: inside the channel; every bit pattern is a value. Read once: the worker could write again.
         let head = unsafe { (&raw const (*self.channel().reply()).head).read_volatile() };
-        let shape = head.ndim.checked_mul(8).is_some_and(|bytes| bytes == head.length && bytes as usize <= ROOM);
-        (head.what == reply::DONE || head.what == reply::ALLOCATE && shape).then_some(head)
+        let fits = head.length as usize <= ROOM;
+        let sense = match head.what {
+            // A longer text lies in a block of the arena.
+            reply::DONE => fits || head.value != 0,
+            reply::ALLOCATE => fits && head.ndim.checked_mul(8) == Some(head.length),
+            _ => false,
+        };
+        sense.then_some(head)
     }
 
     /// Bytes of the reply's room, at most as many as there are.
