@@ -189,7 +189,11 @@ class Recovery:
 
     def circuit(self, backend: str) -> str:
         """Return ``"closed"``, ``"open"`` or ``"half-open"``."""
-        return self._circuits.setdefault(backend, Circuit()).state
+        return self.circuit_of(backend).state
+
+    def circuit_of(self, backend: str) -> Circuit:
+        """Return a backend's breaker; the first who asks makes it."""
+        return self._circuits.setdefault(backend, Circuit())
 
     def attach(self, loaded: LoadedBackend) -> None:
         """Look after the calls of an isolated backend."""
@@ -338,7 +342,7 @@ class _Call:
         step = Step(what, loaded.name, "failed" if error else "answered", seconds, error)
         self.steps.append(step)
         self._publish(nif, step)
-        circuit = self.recovery._circuits.setdefault(loaded.name, Circuit())
+        circuit = self.recovery.circuit_of(loaded.name)
         if isinstance(error, ENDED):
             if circuit.crashed(self.policy, time.monotonic()):
                 self._switch(loaded, nif, True)
@@ -346,7 +350,7 @@ class _Call:
             self._switch(loaded, nif, False)
 
     def _half_open(self) -> bool:
-        circuit = self.recovery._circuits.setdefault(self.loaded.name, Circuit())
+        circuit = self.recovery.circuit_of(self.loaded.name)
         if circuit.may_try(self.policy, time.monotonic()) and self.loaded.library is not None:
             self.loaded.library.circuit_open = False
             return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .errors import CopyRequired
 from .text import format_ns, table_html
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .codecs import Wire
     from .lab import LoadedBackend
@@ -225,6 +225,16 @@ class Transfers:
         return TransferMatrix(tuple(done))
 
 
+class _Told(NamedTuple):
+    """What came of telling the target: what it took, where it saw it, the times, both sides' checksums."""
+
+    value: Any
+    seen_at: int
+    hand_over_ns: float
+    ns: float
+    checksums: tuple[int, int]
+
+
 class _Way:
     """One transfer on its way."""
 
@@ -257,22 +267,12 @@ class _Way:
             self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
             array = self._source.write(array)
             write_ns = float(time.perf_counter_ns() - start)
-        # Told first: the source's own proof would have swept the caches.
-        told = time.perf_counter_ns()
-        seen_at = self._target.address(array)
-        heard = time.perf_counter_ns()
-        source_checksum = self._source.checksum(array)
-        proved = time.perf_counter_ns()
-        target_checksum = self._target.checksum(array)
-        done = time.perf_counter_ns()
+        told = self._tell(array)
         # A worker sees all memory at addresses of its own; there the ledger knows.
-        if self._target.lane == "direct" and seen_at != _address(array):
+        if self._target.lane == "direct" and told.seen_at != _address(array):
             self._ledger.note(array.nbytes, self._target.name, "the target sees another address")
         arrived = array.T if is_column_major else array
-        times = write_ns, float(heard - told), float(heard - told + done - proved)
-        return self._done(
-            value if is_file else arrived, "shared", array.nbytes, times, (source_checksum, target_checksum)
-        )
+        return self._done(value if is_file else arrived, "shared", array.nbytes, write_ns, told)
 
     def _contiguous(self, array: np.ndarray) -> tuple[np.ndarray, bool]:
         """Return a row-major array of native elements, in the same memory if it can be, and if it is the transpose."""
@@ -293,20 +293,12 @@ class _Way:
         start = time.perf_counter_ns()
         frame = self._encode(value, dialect, version)
         encoded = time.perf_counter_ns()
-        told = time.perf_counter_ns()
-        self._target.address(frame)
-        heard = time.perf_counter_ns()
-        source_checksum = self._source.checksum(frame)
-        proved = time.perf_counter_ns()
-        arrived = self._codec.decode(frame, dialect, version, by=self._target)
-        target_checksum = self._target.checksum(frame)
-        done = time.perf_counter_ns()
-        was, now = getattr(value, "dtype", None), getattr(arrived, "dtype", None)
+        told = self._tell(frame, receive=lambda: self._codec.decode(frame, dialect, version, by=self._target))
+        was, now = getattr(value, "dtype", None), getattr(told.value, "dtype", None)
         if was is not None and now is not None and was.newbyteorder("=") != now:
             why = f"dtype {was} -> {now} asked by the {dialect} dialect"
-            self._ledger.note(arrived.nbytes, f"{self._source.name}.encode", why)
-        times = float(encoded - start), float(heard - told), float(heard - told + done - proved)
-        return self._done(arrived, "wire", frame.nbytes, times, (source_checksum, target_checksum))
+            self._ledger.note(told.value.nbytes, f"{self._source.name}.encode", why)
+        return self._done(told.value, "wire", frame.nbytes, float(encoded - start), told)
 
     def _encode(self, value: Any, dialect: str, version: int) -> np.ndarray:
         if isinstance(value, (_core.SharedBuffer, _core.MappedFile)):
@@ -333,35 +325,42 @@ class _Way:
         in_file = np.asarray(file)
         _copy(array.reshape(-1), in_file.reshape(-1))
         written = time.perf_counter_ns()
-        told = time.perf_counter_ns()
-        self._target.address(in_file)
-        heard = time.perf_counter_ns()
-        source_checksum = self._source.checksum(array)
-        proved = time.perf_counter_ns()
-        arrived: Any = in_file.T if is_column_major else in_file
-        if not is_array:
-            arrived = self._codec.decode(in_file, by=self._target)
-        target_checksum = self._target.checksum(in_file)
-        done = time.perf_counter_ns()
-        times = float(written - start), float(heard - told), float(heard - told + done - proved)
-        return self._done(arrived, "mmap", array.nbytes, times, (source_checksum, target_checksum))
+        told = self._tell(
+            in_file, proof=array, receive=None if is_array else lambda: self._codec.decode(in_file, by=self._target)
+        )
+        arrived = in_file.T if is_column_major else told.value
+        return self._done(arrived, "mmap", array.nbytes, float(written - start), told)
 
-    def _done(
-        self, value: Any, mode: str, size: int, times: tuple[float, float, float], checksums: tuple[int, int]
-    ) -> Transfer:
-        write_ns, hand_over_ns, ns = times
-        lanes = self._source.lane, self._target.lane
-        copies = self._ledger.since(self._mark)
+    def _tell(
+        self, array: np.ndarray, *, proof: np.ndarray | None = None, receive: Callable[[], Any] | None = None
+    ) -> _Told:
+        """Tell the target of an array, let it take what it needs of it, and have both sides compute a checksum.
+
+        The source proves what it wrote: ``proof``, where that isn't the array itself. Its proof comes after the target
+        was told, whose time would otherwise be that of the caches which the proof has swept.
+        """
+        start = time.perf_counter_ns()
+        seen_at = self._target.address(array)
+        heard = time.perf_counter_ns()
+        source_checksum = self._source.checksum(array if proof is None else proof)
+        proved = time.perf_counter_ns()
+        value = receive() if receive else array
+        target_checksum = self._target.checksum(array)
+        done = time.perf_counter_ns()
+        hand_over = float(heard - start)
+        return _Told(value, seen_at, hand_over, hand_over + float(done - proved), (source_checksum, target_checksum))
+
+    def _done(self, value: Any, mode: str, size: int, write_ns: float, told: _Told) -> Transfer:
         return Transfer(
             self._source.name,
             self._target.name,
             value,
             mode,
-            lanes,
+            (self._source.lane, self._target.lane),
             size,
             write_ns,
-            hand_over_ns,
-            ns,
-            copies,
-            *checksums,
+            told.hand_over_ns,
+            told.ns,
+            self._ledger.since(self._mark),
+            *told.checksums,
         )
