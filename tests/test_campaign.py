@@ -17,7 +17,6 @@ import pytest
 
 from nif_lab import backends, cli
 from nif_lab.bench import campaign, recovery, report, rivals, verdict
-from nif_lab.bench.progress import Progress
 from nif_lab.bench.verdict import Trial
 from nif_lab.errors import WorkerCrashed
 from nif_lab.faults import CONTAINED_KINDS
@@ -236,15 +235,3 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["-n", "0"], ["--kinds", "sneeze"], ["--backends", "cobol"]):
         with pytest.raises(SystemExit):
             cli.main(["faults", *wrong])
-
-
-def test_progress_is_for_terminals_after_a_second(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Progress() as show:
-        show("a file")
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        show("too early")
-        show._start -= 2
-        show("now")
-    assert capsys.readouterr().err == "\r\x1b[Know\r\x1b[K"

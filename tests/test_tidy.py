@@ -22,6 +22,7 @@ LAYERS = {
     "text": 0,
     "exporters": 1,
     "ledger": 1,
+    "progress": 0,
     "memory": 1,
     "telemetry": 1,
     "bench": 4,

@@ -68,8 +68,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 def build(arguments: argparse.Namespace) -> int:
     """Build the native libraries of a checkout."""
     from .build import build as build_one
+    from .progress import tracked
 
-    done = [build_one(name) for name in arguments.languages or backends.names()]
+    done = [build_one(name) for name in tracked(arguments.languages or backends.names(), "build")]
     if arguments.json:
         print(json.dumps({"ok": all(it.built for it in done), "backends": {it.name: asdict(it) for it in done}}))
     else:

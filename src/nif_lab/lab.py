@@ -21,6 +21,7 @@ from .errors import BackendError, BackendNotLoaded
 from .faults import Faults
 from .ledger import Ledger
 from .memory import POOLS, MemoryManager, Pool
+from .progress import tracked
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .segment import LANES
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
@@ -228,7 +229,7 @@ class Lab:
         made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
         self.direct, self.isolated = (Lane(self, it) for it in LANES)
-        for backend in made.values():
+        for backend in tracked(made.values(), "backends"):
             self._keep(backend)
         self.wire = Wire(self.backends, self.memory)
         self.ledger = Ledger(self.memory.core)

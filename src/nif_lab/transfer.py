@@ -16,6 +16,7 @@ import numpy as np
 
 from . import _core
 from .errors import CopyRequired
+from .progress import tracked
 from .text import format_ns, table_html
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class Transfers:
     ) -> TransferMatrix:
         """Transfer a value between every ordered pair of backends, in every mode."""
         pairs = [(a, b) for a, b in product(backends, repeat=2) if selves or a is not b]
-        done = (self.transfer(a, b, value, mode, strict=strict) for mode in modes for a, b in pairs)
+        ways = [(*pair, mode) for mode in modes for pair in pairs]
+        done = (self.transfer(a, b, value, mode, strict=strict) for a, b, mode in tracked(ways, "transfers"))
         return TransferMatrix(tuple(done))
 
 

@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
+    from ..progress import Progress
     from . import dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
-    from .progress import Progress
 
     if suite == "dispatch":
         lab = Lab(lane="direct")
@@ -109,8 +109,8 @@ def add_fault_arguments(parser: argparse.ArgumentParser) -> None:
 def run_faults(arguments: argparse.Namespace) -> int:
     """Run the campaign of faults; show what became of every call."""
     from ..faults import KINDS
+    from ..progress import Progress
     from . import campaign, machine, report, verdict
-    from .progress import Progress
 
     seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
     names = arguments.backends or languages.names()

@@ -1,0 +1,64 @@
+"""What takes more than a second says how far it is: to a terminal or a notebook, and to nobody else."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+import tqdm.std
+
+from nif_lab import progress
+from nif_lab.progress import Progress, tracked
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(patch: pytest.MonkeyPatch) -> Terminal:
+    """To be called in the test itself: pytest sets standard error again after the fixtures."""
+    terminal = Terminal()
+    patch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
+    return now
+
+
+def test_the_step_is_named_after_a_second(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = on_terminal(monkeypatch)
+    with Progress() as show:
+        show("too early")
+        assert terminal.getvalue() == ""
+        clock[0] += progress.QUIET + 1
+        show("copies")
+        assert "copies [00:02]" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r"), "the line is wiped"
+
+
+def test_a_bar_counts_items_and_yields_them_all(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = on_terminal(monkeypatch)
+    seen = []
+    for item in tracked(range(4), "transfers"):
+        seen.append(item)
+        clock[0] += 0.8
+    assert seen == [0, 1, 2, 3]
+    shown = terminal.getvalue()
+    assert "transfers:  50%" in shown
+    assert "25%" not in shown, "nothing is shown in the first second"
+
+
+def test_neither_a_pipe_nor_a_file_is_told(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in tracked(range(3), "transfers"):
+        clock[0] += 5
+    with Progress() as show:
+        clock[0] += 5
+        show("copies")
+    assert capsys.readouterr().err == ""
