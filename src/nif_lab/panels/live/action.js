@@ -1,0 +1,40 @@
+// A button whose click is answered here at once: "queued" until the kernel has taken it, "running" until it is done.
+
+const WORDS = { idle: "", running: "running …", done: "", failed: "failed" };
+
+function render({ model, el }) {
+  el.classList.add("nif-action");
+  const button = document.createElement("button");
+  button.type = "button";
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
+  el.append(button, status);
+  let clicks = model.get("taken");
+
+  const draw = () => {
+    const isQueued = clicks > model.get("taken");
+    const state = isQueued ? "queued" : model.get("state");
+    el.dataset.state = state;
+    el.classList.toggle("nif-wide", model.get("wide"));
+    button.textContent = model.get("label");
+    button.title = model.get("tooltip");
+    button.disabled = model.get("disabled");
+    button.setAttribute("aria-busy", String(isQueued || state === "running"));
+    const [left, right] = model.get("accents");
+    button.style.borderLeft = left ? `5px solid ${left}` : "";
+    button.style.borderRight = right ? `5px solid ${right}` : "";
+    status.textContent = isQueued ? "queued" : WORDS[state];
+  };
+  button.onclick = () => {
+    if (button.getAttribute("aria-busy") === "true") return; // one is on its way
+    clicks += 1;
+    draw();
+    model.send({ click: clicks });
+  };
+  const events = "change:label change:tooltip change:accents change:wide change:disabled change:state change:taken";
+  model.on(events, draw);
+  draw();
+  return () => model.off(events, draw);
+}
+
+export default { render };
