@@ -49,7 +49,7 @@ def test_a_click_from_python_is_done_when_it_returns() -> None:
     log = Log()
     action = log.action(lambda: 7)
     action.click()
-    assert (log.shown, log.errors, action.state) == ([7], [], "done")
+    assert (log.shown, log.errors, action.phase) == ([7], [], "done")
     action.close()
 
 
@@ -57,12 +57,12 @@ def test_a_click_from_the_page_is_taken_at_once_and_done_on_a_thread() -> None:
     log, gate = Log(), threading.Event()
     action = log.action(lambda: gate.wait(LONG) and threading.current_thread().name)
     press(action, 1)
-    assert (action.taken, action.state, log.shown) == (1, "running", [])
+    assert (action.taken, action.phase, log.shown) == (1, "running", [])
     press(action, 2)  # while it runs: noted, not done again
     assert action.taken == 2
     gate.set()
     action.wait()
-    assert action.state == "done"
+    assert action.phase == "done"
     assert len(log.shown) == 1
     assert log.shown[0].startswith("nif_lab action")
     press(action, 3)
@@ -83,11 +83,11 @@ def test_what_the_work_raises_is_shown_and_the_button_works_on() -> None:
     action = log.action(work)
     press(action, 1)
     action.wait()
-    assert action.state == "failed"
+    assert action.phase == "failed"
     assert str(log.errors[0]) == "no"
     press(action, 2)
     action.wait()
-    assert (action.state, log.shown) == ("done", [5])
+    assert (action.phase, log.shown) == ("done", [5])
     action.close()
 
 
@@ -98,7 +98,7 @@ def test_nonsense_from_the_page_does_nothing() -> None:
         action._hear(action, content, [])
     action.disabled = True
     press(action, 1)
-    assert (log.shown, action.state) == ([], "idle")
+    assert (log.shown, action.phase) == ([], "idle")
     action.close()
 
 
@@ -224,7 +224,7 @@ def test_a_click_while_a_cell_runs(version: str, at_once: bool) -> None:
 
         def is_action(message: dict[str, Any]) -> bool:
             state = message["content"].get("data", {}).get("state", {})
-            if message["header"]["msg_type"] == "comm_open" and state.get("label") == "go":
+            if message["header"]["msg_type"] == "comm_open" and state.get("description") == "go":
                 opened.append(message["content"]["comm_id"])
             return message["content"].get("execution_state") == "idle" and bool(opened)
 
@@ -238,7 +238,7 @@ def test_a_click_while_a_cell_runs(version: str, at_once: bool) -> None:
         say(client, opened[0], {"method": "custom", "content": {"click": 1}}, shell)
 
         def is_done(message: dict[str, Any]) -> bool:
-            return bool(message["content"].get("data", {}).get("state", {}).get("state") == "done")
+            return bool(message["content"].get("data", {}).get("state", {}).get("phase") == "done")
 
         done = listen(client, is_done, LONG)
         assert done, "the click was never handled"

@@ -39,6 +39,10 @@ def get_include() -> str:
     return str(Path(__file__).parent / "include")
 
 
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "nif_lab.server"}]
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name], __name__), name)

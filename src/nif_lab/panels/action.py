@@ -33,7 +33,7 @@ class Action(anywidget.AnyWidget):
 
     Parameters
     ----------
-    label
+    description
         What is on the button, and its name for screen readers.
     work
         What a click does. From the browser: on a thread that does one thing at a time, so it must have a deadline of
@@ -49,7 +49,7 @@ class Action(anywidget.AnyWidget):
 
     Attributes
     ----------
-    state : str
+    phase : str
         ``"idle"``, ``"running"``, ``"done"`` or ``"failed"``.
     taken : int
         The last of the page's clicks that the kernel has heard of; the page shows the others as queued.
@@ -58,17 +58,17 @@ class Action(anywidget.AnyWidget):
     _esm = (_FOLDER / "action.js").read_text()
     _css = (_FOLDER / "action.css").read_text()
 
-    label = traitlets.Unicode().tag(sync=True)
+    description = traitlets.Unicode().tag(sync=True)
     tooltip = traitlets.Unicode().tag(sync=True)
     accents = traitlets.List(traitlets.Unicode()).tag(sync=True)
     wide = traitlets.Bool(False).tag(sync=True)
     disabled = traitlets.Bool(False).tag(sync=True)
-    state = traitlets.Enum(["idle", "running", "done", "failed"], "idle").tag(sync=True)
+    phase = traitlets.Enum(["idle", "running", "done", "failed"], "idle").tag(sync=True)
     taken = traitlets.Int().tag(sync=True)
 
     def __init__(
         self,
-        label: str,
+        description: str,
         work: Callable[[], Any],
         *,
         show: Callable[[Any], None],
@@ -78,7 +78,7 @@ class Action(anywidget.AnyWidget):
         self._work, self._show, self._fail = work, show, fail
         self._pending: Future[None] | None = None
         self._turn = threading.Lock()
-        super().__init__(label=label, **traits)
+        super().__init__(description=description, **traits)
         listen_while_busy(self.comm)
         self.on_msg(self._hear)
 
@@ -90,12 +90,12 @@ class Action(anywidget.AnyWidget):
             self.taken = number
             if self.disabled or (self._pending is not None and not self._pending.done()):
                 return
-            self.state = "running"
+            self.phase = "running"
             self._pending = _worker.submit(self._run)
 
     def click(self) -> None:
         """Do the work now, and return when it is done."""
-        self.state = "running"
+        self.phase = "running"
         self._run()
 
     def wait(self, seconds: float = 30.0) -> None:
@@ -108,10 +108,10 @@ class Action(anywidget.AnyWidget):
             result = self._work()
         except Exception as error:
             self._fail(error)
-            self.state = "failed"
+            self.phase = "failed"
         else:
             self._show(result)
-            self.state = "done"
+            self.phase = "done"
 
     def __repr__(self) -> str:
-        return f"Action({self.label!r})"
+        return f"Action({self.description!r})"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-__all__ = ["Panel"]
+from .live import LiveView
+
+if TYPE_CHECKING:
+    from ..segment import Segment
+
+__all__ = ["LivePanel", "Panel"]
 
 
 class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
@@ -43,14 +48,14 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         try:
             action()
         except Exception as error:
-            self.problem.value = (
-                '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
-                f'white-space:pre-wrap;line-height:1.4"><b>{type(error).__name__}</b>: {escape(str(error))}</div>'
-            )
-            self.problem.layout.display = None
+            self.complain(error)
         else:
-            self.problem.value = ""
-            self.problem.layout.display = "none"
+            self.complain(None)
+
+    def complain(self, error: Exception | None) -> None:
+        """Show an error, or that there is none any more."""
+        self.problem.layout.display = None if error else "none"
+        self.problem.value = error_html(error) if error else ""
 
     def close(self) -> None:
         """Close the panel and every widget in it."""
@@ -68,6 +73,70 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
             bundle["text/plain"] = self.text()
             bundle["text/html"] = self.html()
         return bundle
+
+
+def error_html(error: Exception) -> str:
+    """Return an error as HTML that screen readers announce."""
+    return (
+        '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
+        f'white-space:pre-wrap;line-height:1.4"><b>{type(error).__name__}</b>: {escape(str(error))}</div>'
+    )
+
+
+class LivePanel(Panel):
+    """A panel whose figures are renewed while cells run.
+
+    Parameters
+    ----------
+    title
+        Of the panel.
+    view
+        Which `LiveView` shows it.
+    segment
+        Where the figures are.
+    rate
+        Updates a second.
+    make_details
+        Makes the part that only the kernel can; shown below the figures.
+
+    What stands there until the first figures come is `still`, or `html` where a panel has nothing better.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        view: str,
+        segment: Segment,
+        rate: float,
+        make_details: Callable[[], str] | None = None,
+    ) -> None:
+        self._make_details = make_details
+        self.live = LiveView(segment, view, rate=rate, make_details=self._details if make_details else None)
+        super().__init__(title, [self.live])
+        self.refresh()
+
+    def _details(self) -> str:
+        """Return the details, or an empty text when they can't be made: the error is then in the panel."""
+        made = ""
+
+        def make() -> None:
+            nonlocal made
+            if self._make_details:
+                made = self._make_details()
+
+        self.attempt(make)
+        return made
+
+    def refresh(self) -> None:
+        self.attempt(self._refresh)
+
+    def _refresh(self) -> None:
+        self.live.still = self.still()
+        self.live.renew()
+
+    def still(self) -> str:
+        """Return HTML that looks like the live view."""
+        return self.html()
 
 
 def _tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:

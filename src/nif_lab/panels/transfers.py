@@ -101,7 +101,7 @@ class TransferPanel(Panel):
     def _show(self) -> None:
         """Enable what can be used, and say why the rest can't."""
         loaded = sum(it.loaded for it in self.backends.values())
-        self.all_pairs.label = f"all {loaded * (loaded - 1)}"
+        self.all_pairs.description = f"all {loaded * (loaded - 1)}"
         self.all_pairs.disabled = loaded < 2
         for (source, target), button in self.buttons.items():
             missing = [self.backends[name] for name in (source, target) if not self.backends[name].loaded]
@@ -165,6 +165,7 @@ class TransferPanel(Panel):
 
 
 def chooser(label: str, options: Any, value: Any, tooltip: str) -> widgets.Dropdown:
+    """Return a drop-down that is as wide as its words."""
     layout = widgets.Layout(width="max-content")
     style = {"description_width": "auto"}
     return widgets.Dropdown(
@@ -173,6 +174,7 @@ def chooser(label: str, options: Any, value: Any, tooltip: str) -> widgets.Dropd
 
 
 def sign(good: bool) -> str:
+    """Return a check mark or a cross: never colour alone."""
     return "✓" if good else "✗"
 
 
@@ -188,4 +190,5 @@ def _ledger(it: Transfer) -> str:
 
 
 def status(text: str) -> str:
+    """Return a line that screen readers tell when it changes."""
     return f'<div role="status" style="line-height:1.5;overflow-wrap:anywhere">{escape(text)}</div>'

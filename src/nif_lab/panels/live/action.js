@@ -13,10 +13,10 @@ function render({ model, el }) {
 
   const draw = () => {
     const isQueued = clicks > model.get("taken");
-    const state = isQueued ? "queued" : model.get("state");
+    const state = isQueued ? "queued" : model.get("phase");
     el.dataset.state = state;
     el.classList.toggle("nif-wide", model.get("wide"));
-    button.textContent = model.get("label");
+    button.textContent = model.get("description");
     button.title = model.get("tooltip");
     button.disabled = model.get("disabled");
     button.setAttribute("aria-busy", String(isQueued || state === "running"));
@@ -31,7 +31,7 @@ function render({ model, el }) {
     draw();
     model.send({ click: clicks });
   };
-  const events = "change:label change:tooltip change:accents change:wide change:disabled change:state change:taken";
+  const events = "change:description change:tooltip change:accents change:wide change:disabled change:phase change:taken";
   model.on(events, draw);
   draw();
   return () => model.off(events, draw);
