@@ -10,10 +10,12 @@ from .dashboard import Dashboard
 from .errors import ErrorsPanel
 from .faults import FaultPanel
 from .history import HistoryPanel
+from .inspector import InspectorPanel
 from .live import LiveView
 from .memory import MemoryPanel
 from .performance import PerformancePanel
 from .transfers import TransferPanel
+from .tryit import TryPanel
 
 __all__ = [
     "BackendsPanel",
@@ -21,8 +23,10 @@ __all__ = [
     "ErrorsPanel",
     "FaultPanel",
     "HistoryPanel",
+    "InspectorPanel",
     "LiveView",
     "MemoryPanel",
     "PerformancePanel",
     "TransferPanel",
+    "TryPanel",
 ]

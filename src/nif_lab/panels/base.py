@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from .live import LiveView
+from .live import LiveView, listen_while_busy
 
 if TYPE_CHECKING:
     from ..segment import Segment
 
-__all__ = ["LivePanel", "Panel"]
+__all__ = ["LivePanel", "Panel", "tree"]
 
 
 class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
@@ -30,6 +30,12 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         head = widgets.HBox([heading, *beside], layout=widgets.Layout(align_items="center", flex_flow="row wrap"))
         super().__init__([head, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
         self.problem.layout.display = "none"
+        self.listen()
+
+    def listen(self) -> None:
+        """Have what is typed and chosen in the panel taken while a cell runs, where ipykernel can."""
+        for widget in tree(self):
+            listen_while_busy(widget.comm)
 
     def refresh(self) -> None:
         """Show what is true now."""
@@ -59,7 +65,7 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
 
     def close(self) -> None:
         """Close the panel and every widget in it."""
-        for widget in _tree(self):
+        for widget in tree(self):
             if widget is not self:
                 widget.close()
         super().close()
@@ -139,10 +145,10 @@ class LivePanel(Panel):
         return self.html()
 
 
-def _tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+def tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
     """Yield a widget and all that belong to it: children, layouts and styles."""
     for child in getattr(widget, "children", ()):
-        yield from _tree(child)
+        yield from tree(child)
     for part in ("layout", "style"):
         if isinstance(owned := getattr(widget, part, None), widgets.Widget):
             yield owned

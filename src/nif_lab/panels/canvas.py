@@ -23,7 +23,7 @@ from .style import THEMES, Theme
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Canvas", "data_url", "themed_image"]
+__all__ = ["Canvas", "data_url", "png", "themed_image"]
 
 #: Pictures are drawn at twice their size, for sharp screens.
 SCALE: Final = 2
@@ -89,9 +89,14 @@ class Canvas:
 
     def png(self) -> bytes:
         """Return the picture as a PNG file."""
-        target = io.BytesIO()
-        Image.fromarray(self.pixels()).save(target, format="png")
-        return target.getvalue()
+        return png(Image.fromarray(self.pixels()))
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
+    target = io.BytesIO()
+    image.save(target, format="png")
+    return target.getvalue()
 
 
 def data_url(png: bytes) -> str:

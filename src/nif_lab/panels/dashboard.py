@@ -11,10 +11,12 @@ from .base import Panel
 from .errors import ErrorsPanel
 from .faults import FaultPanel
 from .history import HistoryPanel
+from .inspector import InspectorPanel
 from .live import LiveView
 from .memory import MemoryPanel
 from .performance import PerformancePanel
 from .transfers import TransferPanel
+from .tryit import TryPanel
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -50,7 +52,9 @@ class Dashboard(Panel):
         pages: dict[str, tuple[Panel, ...]] = {
             "Live": live,
             "Transfers": (TransferPanel(lab.backends, lab.transfer, lab.transfer_matrix, lab.memory.empty),),
+            "Frames": (InspectorPanel(lab.backends, lab.wire),),
             "Faults": (FaultPanel(lab),),
+            "Try it": (TryPanel(lab),),
             "Backends": (BackendsPanel(lab.backends),),
         }
         self.panels = tuple(panel for page in pages.values() for panel in page)
