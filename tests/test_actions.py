@@ -91,6 +91,36 @@ def test_what_the_work_raises_is_shown_and_the_button_works_on() -> None:
     action.close()
 
 
+def test_work_that_can_be_ended_has_a_stop_button_while_it_runs() -> None:
+    log, gate = Log(), threading.Event()
+    plain = log.action(lambda: 1)
+    assert not plain.stoppable
+    action = Action("go", lambda: gate.wait(LONG), show=log.shown.append, fail=log.errors.append, stop=gate.set)
+    assert action.stoppable
+    action._hear(action, {"stop": True}, [])
+    assert not gate.is_set()  # nothing runs
+    press(action, 1)
+    action._hear(action, {"stop": True}, [])
+    action.wait()
+    assert (action.phase, log.shown, log.errors) == ("done", [True], [])
+    plain.close()
+    action.close()
+
+
+def test_a_result_that_cannot_be_shown_is_a_failure() -> None:
+    log = Log()
+
+    def show(_: object) -> None:
+        raise ValueError("too long")
+
+    action = Action("go", lambda: 7, show=show, fail=log.errors.append)
+    press(action, 1)
+    action.wait()
+    assert action.phase == "failed"
+    assert str(log.errors[0]) == "too long"
+    action.close()
+
+
 def test_nonsense_from_the_page_does_nothing() -> None:
     log = Log()
     action = log.action(lambda: 1)
@@ -124,7 +154,7 @@ def test_a_crash_from_the_panel_leaves_the_process_alive(lab: Lab) -> None:
     assert panel.report is not None
     assert panel.report.outcome == "recovered"
     assert "null_store in zig, isolated lane: answered all the same" in panel.result.value
-    assert "✗ failed" in panel.result.value
+    assert "first try, Zig: ✗ failed after" in panel.result.value
     assert "✓ answered" in panel.result.value
     assert "null_store" in panel.text()
     assert "<table>" in panel.html()
@@ -135,9 +165,20 @@ def test_what_would_end_the_kernel_can_not_be_pressed(lab: Lab) -> None:
     panel = FaultPanel(lab)
     panel.lane.value = "direct"
     assert panel.inject.disabled
-    assert "would end this kernel" in panel.result.value
+    assert "would end this kernel" in panel.refusal.value
     panel.kind.value = "panic"
     assert not panel.inject.disabled
+    assert panel.refusal.value == ""
+    panel.close()
+
+
+def test_a_fault_that_is_always_there_is_answered_by_another_language(lab: Lab) -> None:
+    panel = FaultPanel(lab)
+    panel.language.value, panel.kind.value, panel.often.label = "zig", "null_store", "always"
+    assert panel.often.label == "always"
+    panel.inject.click()
+    assert panel.report is not None
+    assert panel.report.answered_by == "failover"
     panel.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 
 import pytest
 import tqdm.std
@@ -64,6 +65,19 @@ def test_neither_a_pipe_nor_a_file_is_told(clock: list[float], capsys: pytest.Ca
         clock[0] += 5
         show("copies")
     assert capsys.readouterr().err == ""
+
+
+def test_a_thread_shows_none(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = on_terminal(monkeypatch)
+
+    def work() -> None:
+        for _ in tracked(range(3), "transfers"):
+            clock[0] += 5
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert terminal.getvalue() == ""
 
 
 def test_a_notebooks_bar_leaves_no_widget(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:

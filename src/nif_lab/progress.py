@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -56,9 +57,11 @@ def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
     """
     start = time.monotonic()
     made: list[Any] = []
+    # A panel's thread has no output of its own: a bar would land in that of whatever cell runs.
+    is_main = threading.current_thread() is threading.main_thread()
 
     def show(done: int, text: str = "") -> None:
-        if not made and time.monotonic() - start > QUIET:
+        if not made and is_main and time.monotonic() - start > QUIET:
             from tqdm.auto import tqdm
 
             # disable=None: not where standard error is a file or a pipe.

@@ -42,6 +42,8 @@ class Action(anywidget.AnyWidget):
         Gets what ``work`` returned.
     fail
         Gets what it raised.
+    stop
+        Ends the work early, called on the thread that hears of it: then there is a Stop button while it runs.
     accents
         Colours of the left and the right edge.
     wide
@@ -63,6 +65,7 @@ class Action(anywidget.AnyWidget):
     accents = traitlets.List(traitlets.Unicode()).tag(sync=True)
     wide = traitlets.Bool(False).tag(sync=True)
     disabled = traitlets.Bool(False).tag(sync=True)
+    stoppable = traitlets.Bool(False).tag(sync=True)
     phase = traitlets.Enum(["idle", "running", "done", "failed"], "idle").tag(sync=True)
     taken = traitlets.Int().tag(sync=True)
 
@@ -73,17 +76,20 @@ class Action(anywidget.AnyWidget):
         *,
         show: Callable[[Any], None],
         fail: Callable[[Exception], None],
+        stop: Callable[[], None] | None = None,
         **traits: Any,
     ) -> None:
-        self._work, self._show, self._fail = work, show, fail
+        self._work, self._show, self._fail, self._stop = work, show, fail, stop
         self._pending: Future[None] | None = None
         self._turn = threading.Lock()
-        super().__init__(description=description, **traits)
+        super().__init__(description=description, stoppable=stop is not None, **traits)
         listen_while_busy(self.comm)
         self.on_msg(self._hear)
 
     def _hear(self, _: object, content: dict[str, Any], __: object) -> None:
         """Take a click of the page; one that comes while the last is worked off is only noted."""
+        if content.get("stop") is True:
+            self.stop()
         if not isinstance(number := content.get("click"), int):
             return
         with self._turn:
@@ -98,6 +104,11 @@ class Action(anywidget.AnyWidget):
         self.phase = "running"
         self._run()
 
+    def stop(self) -> None:
+        """End the work early, if it runs and can be ended."""
+        if self._stop is not None and self.phase == "running":
+            self._stop()
+
     def wait(self, seconds: float = 30.0) -> None:
         """Wait for what the page's last click began."""
         if self._pending is not None:
@@ -105,12 +116,11 @@ class Action(anywidget.AnyWidget):
 
     def _run(self) -> None:
         try:
-            result = self._work()
+            self._show(self._work())
         except Exception as error:
             self._fail(error)
             self.phase = "failed"
         else:
-            self._show(result)
             self.phase = "done"
 
     def __repr__(self) -> str:

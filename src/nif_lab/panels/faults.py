@@ -66,11 +66,12 @@ class FaultPanel(Panel):
         self.language = chooser("Language", names, names[0][1] if names else None, "Whose function fails")
         kinds = [(f"{kind}: {MEANINGS[kind]}", kind) for kind in KINDS]
         self.kind = chooser("Fault", kinds, "null_store", "How it fails")
-        often = {"once": 1, "always": None}
+        often = {"once": 1, "always": 0}  # None would be no choice at all
         self.often = chooser("It fails", often, 1, "Once: a retry answers. Always: only another language can")
         lanes = {"in a worker": "isolated", "in this kernel": "direct"}
         self.lane = chooser("Run it", lanes, "isolated", "Only faults that native code survives run in this kernel")
         self.inject = Action("Make it fail", self._run, show=self._show, fail=self._failed)
+        self.refusal = widgets.HTML()
         self.result = widgets.HTML(status("Choose a fault. The kernel, its variables and all other calls go on."))
         row = widgets.HBox(
             [self.language, self.kind, self.often, self.lane, self.inject],
@@ -78,7 +79,7 @@ class FaultPanel(Panel):
         )
         self.lane.observe(self._allow, "value")
         self.kind.observe(self._allow, "value")
-        super().__init__("Faults", [row, self.result])
+        super().__init__("Faults", [row, self.refusal, self.result])
         self.refresh()
 
     def _allow(self, _: object = None) -> None:
@@ -89,15 +90,14 @@ class FaultPanel(Panel):
         self.inject.tooltip = (
             "It would end this kernel: run it in a worker" if ends_it else "" if loaded else "It isn't loaded"
         )
-        if ends_it:
-            self.result.value = status(f"{self.kind.value} would end this kernel. Run it in a worker.")
+        self.refusal.value = status(f"{self.kind.value} would end this kernel. Run it in a worker.") if ends_it else ""
 
     def refresh(self) -> None:
         self.attempt(self._allow)
 
     def _run(self) -> FaultReport:
         # A deadline of a second is inject's own.
-        return self._inject(self.language.value, self.kind.value, self.lane.value, times=self.often.value)
+        return self._inject(self.language.value, self.kind.value, self.lane.value, times=self.often.value or None)
 
     def _show(self, report: FaultReport) -> None:
         self.report = report
@@ -140,17 +140,15 @@ def _timeline(report: FaultReport) -> str:
     ended = "answered" if report.error is None and not report.steps else "failed"
     rows = [(f"{STEP_NAMES['try']}, {title(report.backend)}", report.backend, rest, ended)]
     rows += [(_words(it), it.backend, it.seconds, it.outcome) for it in report.steps]
-    whole, at, cells = max(report.seconds, 1e-9), 0.0, ""
+    whole, at, lines = max(report.seconds, 1e-9), 0.0, ""
     for words, backend, seconds, outcome in rows:
         bar = _bar(100 * at / whole, 100 * seconds / whole, backend, outcome)
-        cells += f"<div>{escape(words)}</div><div>{format_ns(seconds * 1e9)}</div>{bar}"
-        cells += f"<div>{sign(outcome in GOOD)} {outcome}</div>"
+        took = format_ns(seconds * 1e9)
+        after = f"{outcome} after {took}" if seconds else outcome
+        lines += f"<li>{escape(words)}: {sign(outcome in GOOD)} {after}{bar}</li>"
         at += seconds
-    columns = "max-content max-content minmax(60px,1fr) max-content"
-    style = (
-        f"display:grid;grid-template-columns:{columns};gap:4px 12px;align-items:center;max-width:966px;line-height:1.4"
-    )
-    return f'<div style="{style}">{cells}</div>'
+    style = "list-style:none;margin:4px 0;padding:0;display:grid;gap:8px;max-width:640px;line-height:1.4"
+    return f'<ol style="{style}">{lines}</ol>'
 
 
 def _bar(left: float, width: float, backend: str, outcome: str) -> str:

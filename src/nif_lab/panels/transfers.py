@@ -91,7 +91,11 @@ class TransferPanel(Panel):
                     cells.append(widgets.VBox([self.buttons[source, target], self.cells[source, target]]))
         columns = f"repeat({len(self.backends)}, minmax(110px, 1fr))"
         layout = widgets.Layout(
-            grid_template_columns=columns, grid_gap="12px", margin="8px 0", max_width=f"{GRID_WIDTH}px"
+            grid_template_columns=columns,
+            grid_gap="12px",
+            margin="8px 0",
+            max_width=f"{GRID_WIDTH}px",
+            overflow="auto",
         )
         return widgets.GridBox(cells, layout=layout)
 
@@ -166,7 +170,7 @@ class TransferPanel(Panel):
 
 def chooser(label: str, options: Any, value: Any, tooltip: str) -> widgets.Dropdown:
     """Return a drop-down that is as wide as its words."""
-    layout = widgets.Layout(width="max-content")
+    layout = widgets.Layout(width="max-content", max_width="100%", margin="2px 10px 2px 0")
     style = {"description_width": "auto"}
     return widgets.Dropdown(
         options=options, value=value, description=label, tooltip=tooltip, layout=layout, style=style

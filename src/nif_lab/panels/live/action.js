@@ -8,10 +8,14 @@ function render({ model, el }) {
   button.type = "button";
   const status = document.createElement("span");
   status.setAttribute("role", "status");
-  el.append(button, status);
+  const stop = document.createElement("button");
+  stop.type = "button";
+  stop.textContent = "Stop";
+  el.append(button, stop, status);
   let clicks = model.get("taken");
 
   const draw = () => {
+    clicks = Math.max(clicks, model.get("taken")); // another view of this button may have been clicked
     const isQueued = clicks > model.get("taken");
     const state = isQueued ? "queued" : model.get("phase");
     el.dataset.state = state;
@@ -20,6 +24,8 @@ function render({ model, el }) {
     button.title = model.get("tooltip");
     button.disabled = model.get("disabled");
     button.setAttribute("aria-busy", String(isQueued || state === "running"));
+    stop.hidden = !(model.get("stoppable") && state === "running");
+    stop.setAttribute("aria-label", `Stop ${model.get("description")}`);
     const [left, right] = model.get("accents");
     button.style.borderLeft = left ? `5px solid ${left}` : "";
     button.style.borderRight = right ? `5px solid ${right}` : "";
@@ -30,6 +36,11 @@ function render({ model, el }) {
     clicks += 1;
     draw();
     model.send({ click: clicks });
+  };
+  stop.onclick = () => {
+    button.focus(); // before it hides
+    status.textContent = "stopping …";
+    model.send({ stop: true });
   };
   const events = "change:description change:tooltip change:accents change:wide change:disabled change:phase change:taken";
   model.on(events, draw);
