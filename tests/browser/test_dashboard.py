@@ -99,10 +99,11 @@ def test_it_comes_back_after_a_reload_and_a_restart(jupyter: Server, page: Page)
     page.wait_for_timeout(1000)
     open_notebook(page, url)
     wait_for_frames(page)
+    page.evaluate("views => document.querySelectorAll(views).forEach(it => it.dataset.before = 1)", ".nif-live")
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function(
-        "views => [...document.querySelectorAll(views)].some(it => it.dataset.frames > 0)",
+        "views => [...document.querySelectorAll(views)].some(it => it.dataset.frames > 0 && !it.dataset.before)",
         arg=VIEW.format("performance") + '[data-path="server"]',
     )
 
