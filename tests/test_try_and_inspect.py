@@ -149,9 +149,15 @@ def test_a_typed_value_is_written_or_refused_with_the_cure(inspector: InspectorP
 
 
 def test_a_language_writes_and_the_others_read(inspector: InspectorPanel, lab: Lab) -> None:
-    for name in ("python", *lab.backends):
+    for name in (*lab.backends, "python"):
         inspector.writer.value = name
         assert inspector.verdicts.value.count("✓") == 5
+
+
+def test_opening_it_calls_nothing(lab: Lab) -> None:
+    before = sum(it.calls for it in lab.snapshot())
+    InspectorPanel(lab.backends, lab.wire).close()
+    assert sum(it.calls for it in lab.snapshot()) == before
 
 
 def test_both_have_text_and_html(form: TryPanel, inspector: InspectorPanel) -> None:

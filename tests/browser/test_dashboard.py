@@ -141,10 +141,11 @@ def test_the_history_is_told_zoomed_and_listed(jupyter: Server, page: Page) -> N
 
 
 def test_it_looks_right_in_both_themes_and_at_each_width(jupyter: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 1400, "height": 2600})  # only what is seen is drawn
     fails = "for bad in (x[:5], x[:7]):\n    try: lab.zig.dot(x, bad)\n    except ValueError: pass"
     run_all(page, jupyter.lab(jupyter.write("looks.ipynb", SETUP, "lab.dashboard()", "work(1)", fails)))
     wait_for_frames(page)
-    expect(page.locator(".nif-errors > li")).to_have_count(2)
+    expect(page.locator(".nif-errors > li")).to_have_count(2, timeout=30_000)
     page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
     for theme in ("Light", "Dark"):
         page.evaluate(

@@ -50,6 +50,7 @@ class InspectorPanel(Panel):
 
     def __init__(self, backends: Mapping[str, LoadedBackend], wire: Wire) -> None:
         self._backends, self._wire = backends, wire
+        self._asked = False
         self.frame = self._whole = np.zeros(0, np.uint8)
         self.example = chooser("Value", [*EXAMPLES, _OWN], "array_f32", "One of each type, or your own")
         self.typed = widgets.Text(
@@ -85,6 +86,9 @@ class InspectorPanel(Panel):
             ],
         )
         self.refresh()
+        # Nobody has asked yet: a dashboard that was opened has called nothing.
+        self.verdicts.value = status("Change something above, or flip a bit, and see what the decoders say.")
+        self._asked = True
 
     def refresh(self) -> None:
         self.attempt(self._write)
@@ -121,6 +125,8 @@ class InspectorPanel(Panel):
     def _show(self) -> None:
         found = self._wire.inspect(self.frame, self.dialect.value, self._read_as())
         self.page.value = found._repr_html_()
+        if not self._asked:
+            return
         broken = int((self.frame != self._whole).sum())
         many = "1 byte is" if broken == 1 else f"{broken} bytes are"
         said = f"{many} broken. What the decoders say:" if broken else "As it was written. What the decoders say:"
