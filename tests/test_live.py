@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from processes import wait_for
 
 from nif_lab import Lab
 from nif_lab.bench.jupyter import Update
@@ -28,14 +29,6 @@ from nif_lab.segment import KINDS, attach
 
 BUSY = "end = time.time() + {}\nwhile time.time() < end: lab.rust.dot(x, x)"
 MAKE = "import nif_lab, numpy as np, os, time; lab = nif_lab.Lab(['rust']); x = np.ones(100)"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 class Page:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import websocket
+from processes import wait_for
 
 from nif_lab import Lab
 from nif_lab.bench.jupyter import Kernel, Server, Update
@@ -25,14 +26,6 @@ from nif_lab.bench.jupyter import Kernel, Server, Update
 ROOT = Path(__file__).resolve().parents[1]
 BUSY = "end = time.time() + {}\nwhile time.time() < end: lab.rust.dot(x, x)"
 MAKE = "import nif_lab, numpy as np, os, time; lab = nif_lab.Lab(['rust']); x = np.ones(100)"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(scope="module")

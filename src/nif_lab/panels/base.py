@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets as widgets
 
 from .live import LiveView, listen_while_busy
 
 if TYPE_CHECKING:
-    from ..segment import Segment
+    from ..telemetry import Telemetry
 
 __all__ = ["LivePanel", "Panel", "tree"]
 
@@ -94,31 +94,29 @@ class LivePanel(Panel):
 
     Parameters
     ----------
-    title
-        Of the panel.
-    view
-        Which `LiveView` shows it.
-    segment
-        Where the figures are.
+    telemetry
+        ``lab.telemetry``: where the figures are.
     rate
         Updates a second.
     make_details
         Makes the part that only the kernel can; shown below the figures.
 
+    Attributes
+    ----------
+    title, view : str
+        Its name, and which `LiveView` shows it.
+
     What stands there until the first figures come is `still`, or `html` where a panel has nothing better.
     """
 
-    def __init__(
-        self,
-        title: str,
-        view: str,
-        segment: Segment,
-        rate: float,
-        make_details: Callable[[], str] | None = None,
-    ) -> None:
-        self._make_details = make_details
-        self.live = LiveView(segment, view, rate=rate, make_details=self._details if make_details else None)
-        super().__init__(title, [self.live])
+    title: ClassVar[str]
+    view: ClassVar[str]
+
+    def __init__(self, telemetry: Telemetry, rate: float = 10.0, make_details: Callable[[], str] | None = None) -> None:
+        self.telemetry, self._make_details = telemetry, make_details
+        details = self._details if make_details else None
+        self.live = LiveView(telemetry.segment, self.view, rate=rate, make_details=details)
+        super().__init__(self.title, [self.live])
         self.refresh()
 
     def _details(self) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..text import table_html
 from .base import LivePanel
 from .style import title
-
-if TYPE_CHECKING:
-    from ..telemetry import Telemetry
 
 __all__ = ["ErrorsPanel"]
 
@@ -19,19 +16,10 @@ SHOWN: Final = 10
 
 
 class ErrorsPanel(LivePanel):
-    """The last errors with the steps of their recovery, live; by language, as text that can be copied.
+    """The last errors with the steps of their recovery, live; by language, as text that can be copied."""
 
-    Parameters
-    ----------
-    telemetry
-        ``lab.telemetry``.
-    rate
-        Updates a second.
-    """
-
-    def __init__(self, telemetry: Telemetry, rate: float = 10.0) -> None:
-        self.telemetry = telemetry
-        super().__init__("Recent errors", "errors", telemetry.segment, rate)
+    title = "Recent errors"
+    view = "errors"
 
     def _last(self) -> list[dict[str, Any]]:
         """Return the last records, newest first."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..text import format_ns, table_html
 from .base import LivePanel
 from .style import title
-
-if TYPE_CHECKING:
-    from ..telemetry import Telemetry
 
 __all__ = ["HistoryPanel"]
 
@@ -20,19 +17,10 @@ ROWS: Final = 10
 
 
 class HistoryPanel(LivePanel):
-    """The last 1,000 calls as a chart, live; by colour and shape of their language.
+    """The last 1,000 calls as a chart, live; by colour and shape of their language."""
 
-    Parameters
-    ----------
-    telemetry
-        ``lab.telemetry``.
-    rate
-        Updates a second.
-    """
-
-    def __init__(self, telemetry: Telemetry, rate: float = 10.0) -> None:
-        self.telemetry = telemetry
-        super().__init__("Call history", "history", telemetry.segment, rate)
+    title = "Call history"
+    view = "history"
 
     def text(self) -> str:
         return f"Call history: {self.telemetry.history(CALLS)}"

@@ -26,9 +26,12 @@ class MemoryPanel(LivePanel):
         Updates a second.
     """
 
+    title = "Memory"
+    view = "memory"
+
     def __init__(self, memory: MemoryManager, telemetry: Telemetry, rate: float = 10.0) -> None:
         self.memory = memory
-        super().__init__("Memory", "memory", telemetry.segment, rate, self._pools)
+        super().__init__(telemetry, rate, self._pools)
 
     def _pools(self) -> str:
         return self.memory._repr_html_()

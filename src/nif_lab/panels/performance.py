@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from .base import LivePanel
 from .canvas import themed_image
 from .pictures import performance_grid, performance_text
 
-if TYPE_CHECKING:
-    from ..telemetry import Telemetry
-
 __all__ = ["PerformancePanel"]
 
 
 class PerformancePanel(LivePanel):
-    """For each language calls, calls per second, mean, percentiles and errors, live, and matplotlib's picture of them.
+    """For each language calls, calls a second, mean, percentiles and errors, live, and matplotlib's picture of them."""
 
-    Parameters
-    ----------
-    telemetry
-        ``lab.telemetry``.
-    rate
-        Updates a second.
-    """
-
-    def __init__(self, telemetry: Telemetry, rate: float = 10.0) -> None:
-        self.telemetry = telemetry
-        super().__init__("Performance", "performance", telemetry.segment, rate)
+    title = "Performance"
+    view = "performance"
 
     def still(self) -> str:
         now = self.telemetry.snapshot()
