@@ -4,11 +4,12 @@
 //! to the Lab's recovery (Python's), which asks for that try.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use nif_worker::crew::{Crew, Holding};
+use nif_worker::crew::{Crew, Holding, Opening};
 use nif_worker::line::Line;
+use nif_worker::message::{FromWorker, Table};
 use nif_worker::process::Exit;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -156,6 +157,10 @@ impl Nif {
             let reason = "this process was forked from the one that has the workers".into();
             return Err(LaneFailure::NoWorker(reason, "make a Lab of its own here".into()).into());
         }
+        if self.origin.opening.as_ref().is_some_and(|it| it.is_broken.load(Ordering::Relaxed)) {
+            let reason = "a worker ended while it opened this function's library".into();
+            return Err(LaneFailure::NoWorker(reason, "mend it and load it again".into()).into());
+        }
         let mut frame = Frame::new();
         let mut outputs = Vec::new();
         // SAFETY: the caller keeps the arguments alive; `outputs` holds what was added.
@@ -191,8 +196,35 @@ impl Nif {
     }
 }
 
+/// What a worker made of a source.
+pub enum Said {
+    Opened(Table),
+    Refused(String, String),
+    Ended(Exit),
+}
+
+/// Have a worker that runs no call open a source. It is ended if it doesn't come to an end with that before Ctrl-C.
+pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, Failure> {
+    let mut answer = line.ask_to_open(opening).map(|()| None);
+    while let Ok(None) = answer {
+        py.check_signals().inspect_err(|_| line.worker.kill())?;
+        answer = py.detach(|| line.said(TICK));
+    }
+    Ok(match answer {
+        Ok(Some(FromWorker::Opened(table))) => {
+            line.worker.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opening.first);
+            Said::Opened(table)
+        }
+        Ok(Some(FromWorker::Refused(reason, cure))) => Said::Refused(reason, cure),
+        Ok(None) | Err(_) => {
+            line.worker.kill();
+            Said::Ended(py.detach(|| line.worker.wait().clone()))
+        }
+    })
+}
+
 /// Get the turn, however long the calls before this one take.
-fn hold<'a>(py: Python<'_>, crew: &'a Crew) -> Result<Holding<'a>, Failure> {
+pub fn hold<'a>(py: Python<'_>, crew: &'a Crew) -> Result<Holding<'a>, Failure> {
     if let Some(holding) = crew.turn(Duration::ZERO) {
         return Ok(holding);
     }
@@ -214,13 +246,25 @@ pub fn restart(py: Python<'_>, crew: &Crew) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A line to a worker that is ready.
+/// A line to a worker that is ready, and has opened what was loaded since the crew began.
 #[cold]
 pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
     let start = Instant::now();
     loop {
         match py.detach(|| crew.take(TICK)) {
-            Ok(Some(worker)) => return Ok(Line::new(worker)),
+            Ok(Some(worker)) => {
+                let mut line = Line::new(worker);
+                let missing = crew.missing(&line.worker);
+                let is_complete = missing.iter().try_fold(true, |so_far, it| {
+                    // What a worker doesn't survive is opened by no other: its functions say so.
+                    let is_open = matches!(open(py, &mut line, it)?, Said::Opened(_));
+                    it.is_broken.store(!is_open, Ordering::Relaxed);
+                    Ok::<_, Failure>(so_far && is_open)
+                })?;
+                if is_complete || line.worker.exit().is_none() {
+                    return Ok(line);
+                }
+            }
             Ok(None) => py.check_signals()?,
             Err((reason, cure)) => return Err(LaneFailure::NoWorker(reason, cure).into()),
         }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::library::Refusal;
 use crate::line::Line;
-use crate::message::{self, FromWorker, Table};
+use crate::message::{self, FromWorker, Source};
 use crate::process::{Recipe, Worker};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
@@ -38,11 +39,33 @@ struct Turn {
     line: Option<Line>,
 }
 
+/// A source that workers open beside the first, as long as somebody holds this.
+#[derive(Debug)]
+pub struct Opening {
+    pub source: Source,
+    /// The number of its first function.
+    pub first: u32,
+    /// A worker ended by it: no other opens it.
+    pub is_broken: AtomicBool,
+}
+
+/// The first number of what is opened beside the first source: no library has so many functions.
+const BESIDE: u32 = 1 << 16;
+
 struct Shared {
     recipe: Recipe,
+    openings: Mutex<Openings>,
     bench: Mutex<Bench>,
     changed: Condvar,
     wake: OwnedFd,
+}
+
+/// What was opened beside the first source.
+#[derive(Default)]
+struct Openings {
+    all: Vec<Weak<Opening>>,
+    /// Functions that were ever in it.
+    count: u32,
 }
 
 /// Who could work.
@@ -84,7 +107,13 @@ impl Crew {
     pub fn new(recipe: Recipe) -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let name = format!("nif_lab {}", recipe.name);
-        let shared = Arc::new(Shared { recipe, bench: Mutex::default(), changed: Condvar::new(), wake });
+        let shared = Arc::new(Shared {
+            recipe,
+            openings: Mutex::default(),
+            bench: Mutex::default(),
+            changed: Condvar::new(),
+            wake,
+        });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(move || watch(&theirs))?;
         Ok(Self {
@@ -164,6 +193,28 @@ impl Crew {
         }
     }
 
+    /// A source to be opened beside the first.
+    pub fn plan(&self, source: Source) -> Opening {
+        let first = BESIDE + lock(&self.shared.openings).count;
+        Opening { source, first, is_broken: AtomicBool::new(false) }
+    }
+
+    /// Have the workers to come open it too, which has so many functions. To be called by who holds the turn.
+    pub fn keep(&self, opening: &Arc<Opening>, functions: usize) {
+        let mut openings = lock(&self.shared.openings);
+        openings.all.retain(|it| it.strong_count() > 0);
+        openings.all.push(Arc::downgrade(opening));
+        openings.count += u32::try_from(functions).unwrap_or(u32::MAX);
+    }
+
+    /// What a worker hasn't opened yet and should.
+    pub fn missing(&self, worker: &Worker) -> Vec<Arc<Opening>> {
+        let opened = lock(&worker.opened);
+        let openings = lock(&self.shared.openings);
+        let held = openings.all.iter().filter_map(Weak::upgrade);
+        held.filter(|it| !it.is_broken.load(Ordering::Relaxed) && !opened.contains(&it.first)).collect()
+    }
+
     /// How many are ready beside the one that works, and how many were ever started.
     pub fn counts(&self) -> (usize, u64) {
         let bench = lock(&self.shared.bench);
@@ -215,8 +266,8 @@ impl Drop for Holding<'_> {
 struct Watched {
     worker: Arc<Worker>,
     said: Option<PipeReader>,
-    /// The tables it has told of, while it is starting.
-    tables: Option<Vec<Table>>,
+    /// It hasn't told of its first source yet.
+    is_starting: bool,
     /// What it said and nobody has seen yet, and when it said the last of it.
     held: Vec<u8>,
     heard: Instant,
@@ -245,7 +296,7 @@ fn watch(shared: &Shared) {
                     all.push(Watched {
                         worker: Arc::new(worker),
                         said: Some(said),
-                        tables: Some(Vec::new()),
+                        is_starting: true,
                         held: Vec::new(),
                         heard: Instant::now(),
                     });
@@ -274,7 +325,7 @@ fn wait(shared: &Shared, all: &[Watched]) {
         if let Some(said) = &it.said {
             descriptors.push(PollFd::from_borrowed_fd(said.as_fd(), PollFlags::IN));
         }
-        if it.tables.is_some() {
+        if it.is_starting {
             descriptors.push(PollFd::from_borrowed_fd(it.worker.socket.as_fd(), PollFlags::IN));
         }
     }
@@ -300,7 +351,7 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
         bench.pids.retain(|pid| *pid != it.worker.pid);
         drop(bench);
         it.worker.reap();
-        if it.tables.is_some() {
+        if it.is_starting {
             give_up_start(shared, &it.worker);
         }
         return false;
@@ -310,7 +361,7 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
         let _ = io::stderr().write_all(&it.held);
         it.held.clear();
     }
-    if it.tables.is_some() && is_readable(&it.worker.socket) {
+    if it.is_starting && is_readable(&it.worker.socket) {
         hear(shared, it);
     }
     true
@@ -337,13 +388,8 @@ fn listen(it: &mut Watched) {
 fn hear(shared: &Shared, it: &mut Watched) {
     match message::receive::<FromWorker>(&it.worker.socket) {
         Ok((FromWorker::Opened(table), _)) => {
-            let mut tables = it.tables.take().unwrap_or_default();
-            tables.push(table);
-            if tables.len() < shared.recipe.sources.len() {
-                it.tables = Some(tables);
-                return;
-            }
-            let _ = it.worker.tables.set(tables);
+            it.is_starting = false;
+            let _ = it.worker.table.set(table);
             let mut bench = lock(&shared.bench);
             bench.starting -= 1;
             bench.ended = 0;
@@ -352,7 +398,7 @@ fn hear(shared: &Shared, it: &mut Watched) {
             shared.changed.notify_all();
         }
         Ok((FromWorker::Refused(reason, cure), _)) => {
-            it.tables = None;
+            it.is_starting = false;
             refuse(shared, (reason, cure));
             it.worker.kill();
         }

@@ -9,7 +9,10 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nif::abi::{ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, type_index};
+use nif::abi::{
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
+    type_index,
+};
 
 use nif_memory::ALIGNMENT;
 
@@ -53,8 +56,9 @@ pub struct Server {
     socket: UnixStream,
     channel: &'static Channel,
     segments: Segments,
-    /// Of all libraries, in order.
+    /// The functions of the first source, and of each that was opened since, with the number of its first.
     calls: Vec<Call>,
+    beside: Vec<(u32, &'static [Function])>,
     /// The last request that was seen, and the last reply that was rung.
     seen: u32,
     rung: u32,
@@ -76,6 +80,7 @@ impl Server {
             channel,
             segments: Segments::default(),
             calls: Vec::new(),
+            beside: Vec::new(),
             seen: 0,
             rung: 0,
             patience: Patience::new(SPIN),
@@ -135,8 +140,8 @@ impl Server {
     fn read_message(&mut self) -> io::Result<bool> {
         let (said, descriptor) = message::receive::<ToWorker>(&self.socket)?;
         match (said, descriptor) {
-            (ToWorker::Open(source), _) => {
-                let answer = match self.open(&source) {
+            (ToWorker::Open { source, first }, _) => {
+                let answer = match self.open(&source, first) {
                     Ok(table) => FromWorker::Opened(table),
                     Err((reason, cure)) => FromWorker::Refused(reason, cure),
                 };
@@ -152,7 +157,7 @@ impl Server {
         Ok(true)
     }
 
-    fn open(&mut self, source: &Source) -> Result<Table, Refusal> {
+    fn open(&mut self, source: &Source, first: u32) -> Result<Table, Refusal> {
         let (table, shown) = match source {
             Source::File(path) => {
                 let opened = library::open_file(Path::new(path), &raw const HOST)?;
@@ -166,12 +171,14 @@ impl Server {
                 let answer = unsafe { julia::start(library, bindir, image, &code) };
                 crash::come_first();
                 let answer = answer.map_err(|why| (format!("Julia doesn't start: {why}"), "nif-lab doctor".into()))?;
-                let Ok(address) = answer.parse::<usize>() else {
-                    return Err((format!("Julia can't load the NifLab package: {answer}"), "please report it".into()));
-                };
-                let table = std::ptr::with_exposed_provenance(address);
-                // SAFETY: the runtime gave this address as that of its table.
-                (unsafe { library::check_table(table, "the table of Julia") }?, "the table of Julia")
+                julias_table(&answer)
+                    .map_err(|why| (format!("Julia can't load the NifLab package: {why}"), "please report it".into()))?
+            }
+            Source::JuliaCode(code) => {
+                let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
+                // SAFETY: this is the only thread that calls anything.
+                let answer = unsafe { julia::evaluate(&code) };
+                julias_table(&answer.unwrap_or_else(|why| why)).map_err(|why| (why, String::new()))?
             }
         };
         if let Some(load) = table.load {
@@ -181,7 +188,11 @@ impl Server {
                 return Err(library::refuse(format!("{shown}: its load hook failed with status {status}")));
             }
         }
-        self.calls.extend(functions(table).iter().map(|it| it.call));
+        if first == 0 {
+            self.calls = functions(table).iter().map(|it| it.call).collect();
+        } else {
+            self.beside.push((first, functions(table)));
+        }
         Ok(library::describe(table))
     }
 
@@ -196,7 +207,10 @@ impl Server {
             self.values[i] = Any { type_index: argument.kind, zero: 0, v };
         }
         self.segments.open_wanted()?;
-        let call = *self.calls.get(asked.function as usize).ok_or_else(|| io::Error::other("no such function"))?;
+        let call = match self.calls.get(asked.function as usize) {
+            Some(call) => *call,
+            None => self.beside(asked.function).ok_or_else(|| io::Error::other("no such function"))?,
+        };
         let mut error = ErrorRecord::default();
         let mut env = Env {
             struct_size: size_of::<Env>() as u32,
@@ -234,6 +248,11 @@ impl Server {
         self.granted.clear();
         self.answer();
         Ok(())
+    }
+
+    #[cold]
+    fn beside(&self, number: u32) -> Option<Call> {
+        self.beside.iter().find_map(|(first, rows)| Some(rows.get(number.checked_sub(*first)? as usize)?.call))
     }
 
     fn put_result(&mut self, head: &mut ReplyHead, result: &Any) {
@@ -390,6 +409,15 @@ impl Server {
         }
         self.answer();
     }
+}
+
+/// The table whose address Julia answered, if that is what it answered.
+fn julias_table(answer: &str) -> Result<(&'static Library, &'static str), String> {
+    let shown = "the table of Julia";
+    let address: usize = answer.parse().map_err(|_| answer.to_owned())?;
+    // SAFETY: the runtime gave this address as that of its table.
+    let table = unsafe { library::check_table(std::ptr::with_exposed_provenance(address), shown) };
+    table.map(|it| (it, shown)).map_err(|(reason, _)| reason)
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {

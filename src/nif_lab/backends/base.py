@@ -139,6 +139,6 @@ class Backend(ABC):
         program = PACKAGE / "_native" / WORKER
         if not program.is_file():
             raise BackendError(f"not built: {program} is missing", "nif-lab build rust")
-        workers = _core.Workers(str(program), self.name, [self.source()], spares)
+        workers = _core.Workers(str(program), self.name, self.source(), spares)
         workers.prepare()
         return workers
