@@ -4,7 +4,7 @@
 //! to the Lab's recovery (Python's), which asks for that try.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nif_worker::crew::{Crew, Holding, Opening};
@@ -157,10 +157,6 @@ impl Nif {
             let reason = "this process was forked from the one that has the workers".into();
             return Err(LaneFailure::NoWorker(reason, "make a Lab of its own here".into()).into());
         }
-        if self.origin.opening.as_ref().is_some_and(|it| it.is_broken.load(Ordering::Relaxed)) {
-            let reason = "a worker ended while it opened this function's library".into();
-            return Err(LaneFailure::NoWorker(reason, "mend it and load it again".into()).into());
-        }
         let mut frame = Frame::new();
         let mut outputs = Vec::new();
         // SAFETY: the caller keeps the arguments alive; `outputs` holds what was added.
@@ -171,6 +167,11 @@ impl Nif {
                 Some(line) => line,
                 None => connect(py, &lane.crew)?,
             };
+            if self.origin.opening.as_ref().is_some_and(|it| !line.worker.has_opened(it.first)) {
+                holding.line = Some(line);
+                let reason = "no worker can open this function's library any more".into();
+                return Err(LaneFailure::NoWorker(reason, "mend it and load it again".into()).into());
+            }
             let mut exchange = Exchange::new(self, &frame, limits);
             let answered = exchange.run(py, &mut line);
             // A worker that failed, or skipped a clean-up, isn't asked again.
@@ -212,7 +213,7 @@ pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, 
     }
     Ok(match answer {
         Ok(Some(FromWorker::Opened(table))) => {
-            line.worker.opened.lock().unwrap_or_else(PoisonError::into_inner).push(opening.first);
+            line.worker.note_opened(opening.first);
             Said::Opened(table)
         }
         Ok(Some(FromWorker::Refused(reason, cure))) => Said::Refused(reason, cure),
@@ -254,14 +255,14 @@ pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
         match py.detach(|| crew.take(TICK)) {
             Ok(Some(worker)) => {
                 let mut line = Line::new(worker);
-                let missing = crew.missing(&line.worker);
-                let is_complete = missing.iter().try_fold(true, |so_far, it| {
-                    // What a worker doesn't survive is opened by no other: its functions say so.
-                    let is_open = matches!(open(py, &mut line, it)?, Said::Opened(_));
-                    it.is_broken.store(!is_open, Ordering::Relaxed);
-                    Ok::<_, Failure>(so_far && is_open)
-                })?;
-                if is_complete || line.worker.exit().is_none() {
+                for opening in crew.missing(&line.worker) {
+                    // One that is refused now, or broken, is missed by its own functions alone.
+                    if let Said::Ended(exit) = open(py, &mut line, &opening)? {
+                        opening.blame(&exit);
+                        break;
+                    }
+                }
+                if line.worker.exit().is_none() {
                     return Ok(line);
                 }
             }

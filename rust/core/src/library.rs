@@ -270,20 +270,25 @@ pub fn open_beside(
     };
     let crew = &workers.crew;
     let mut holding = hold(py, crew).map_err(raise)?;
-    let mut line = match holding.line.take().filter(|it| it.worker.exit().is_none()) {
-        Some(line) => line,
-        None => connect(py, crew).map_err(raise)?,
-    };
     let opening = Arc::new(crew.plan(source_of(source)?));
-    let table = match open(py, &mut line, &opening).map_err(raise)? {
-        Said::Opened(table) => table,
-        Said::Refused(reason, cure) => {
-            holding.line = Some(line);
-            return Err(abi_error(py, &reason, &cure));
-        }
-        Said::Ended(exit) => {
-            let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
-            return Err(abi_error(py, &format!("a worker ended while it opened this, by {exit}{said}"), ""));
+    let (line, table) = loop {
+        let mut line = match holding.line.take().filter(|it| it.worker.exit().is_none()) {
+            Some(line) => line,
+            None => connect(py, crew).map_err(raise)?,
+        };
+        match open(py, &mut line, &opening).map_err(raise)? {
+            Said::Opened(table) => break (line, table),
+            Said::Refused(reason, cure) => {
+                holding.line = Some(line);
+                return Err(abi_error(py, &reason, &cure));
+            }
+            Said::Ended(exit) => {
+                opening.blame(&exit);
+                if opening.is_broken() {
+                    let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
+                    return Err(abi_error(py, &format!("a worker ended while it opened this, by {exit}{said}"), ""));
+                }
+            }
         }
     };
     crew.keep(&opening, table.functions.len());

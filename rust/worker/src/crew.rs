@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::library::Refusal;
 use crate::line::Line;
 use crate::message::{self, FromWorker, Source};
-use crate::process::{Recipe, Worker};
+use crate::process::{Exit, Recipe, Worker};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
 const HOLD: Duration = Duration::from_millis(200);
@@ -45,8 +45,22 @@ pub struct Opening {
     pub source: Source,
     /// The number of its first function.
     pub first: u32,
-    /// A worker ended by it: no other opens it.
-    pub is_broken: AtomicBool,
+    /// How often a worker ended while it opened this.
+    ended: AtomicU32,
+}
+
+impl Opening {
+    /// Is it opened no more, because workers end by it?
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) >= START_TRIES
+    }
+
+    /// Note that a worker ended while it opened this. One that somebody killed may have opened anything.
+    pub fn blame(&self, exit: &Exit) {
+        let tries = if exit.signal == Some(libc::SIGKILL) { 1 } else { START_TRIES };
+        self.ended.fetch_add(tries, Ordering::Relaxed);
+    }
 }
 
 /// The first number of what is opened beside the first source: no library has so many functions.
@@ -196,7 +210,7 @@ impl Crew {
     /// A source to be opened beside the first.
     pub fn plan(&self, source: Source) -> Opening {
         let first = BESIDE + lock(&self.shared.openings).count;
-        Opening { source, first, is_broken: AtomicBool::new(false) }
+        Opening { source, first, ended: AtomicU32::new(0) }
     }
 
     /// Have the workers to come open it too, which has so many functions. To be called by who holds the turn.
@@ -209,10 +223,9 @@ impl Crew {
 
     /// What a worker hasn't opened yet and should.
     pub fn missing(&self, worker: &Worker) -> Vec<Arc<Opening>> {
-        let opened = lock(&worker.opened);
         let openings = lock(&self.shared.openings);
         let held = openings.all.iter().filter_map(Weak::upgrade);
-        held.filter(|it| !it.is_broken.load(Ordering::Relaxed) && !opened.contains(&it.first)).collect()
+        held.filter(|it| !it.is_broken() && !worker.has_opened(it.first)).collect()
     }
 
     /// How many are ready beside the one that works, and how many were ever started.

@@ -83,7 +83,7 @@ pub struct Worker {
     /// The table of its first source, once that is open.
     pub table: OnceLock<Table>,
     /// Where the numbers of what it opened since begin.
-    pub opened: Mutex<Vec<u32>>,
+    opened: Mutex<Vec<u32>>,
     exit: OnceLock<Exit>,
     tail: Mutex<VecDeque<u8>>,
 }
@@ -144,6 +144,16 @@ impl Worker {
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.get()
+    }
+
+    /// It has opened what is numbered from there on.
+    pub fn note_opened(&self, first: u32) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(first);
+    }
+
+    #[must_use]
+    pub fn has_opened(&self, first: u32) -> bool {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).contains(&first)
     }
 
     /// End it, if it hasn't ended.

@@ -104,8 +104,10 @@ impl Server {
             self.wait();
             // SAFETY: the host rang: the request is written, and isn't touched until the reply is rung.
             let asked = unsafe { &*self.channel.request() };
+            // Once a source is open and that was said, the host may write the next request.
+            let is_call = asked.what == request::CALL;
             self.read_mail(asked.mail)?;
-            if asked.what == request::CALL {
+            if is_call {
                 self.call(asked)?;
             }
         }
