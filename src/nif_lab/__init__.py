@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from .lab import Lab as Lab
     from .recovery import RecoveryPolicy as RecoveryPolicy
     from .telemetry import FunctionStats as FunctionStats
@@ -37,6 +39,13 @@ _HOME: Final = {
 def get_include() -> str:
     """Return the folder of ``nif_lab.h``, for a C compiler's ``-I``."""
     return str(Path(__file__).parent / "include")
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Add ``%%rust``, ``%%zig``, ``%%nim``, ``%%julia`` and ``%%nif``: IPython calls it for ``%load_ext nif_lab``."""
+    from .cells.magics import Magics
+
+    Magics(shell)
 
 
 def __getattr__(name: str) -> Any:

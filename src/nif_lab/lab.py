@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from . import _core, summary
 from . import backends as languages
 from . import transfer as transfers
+from .backends.base import Options
+from .cells import Cell, Cells, Request, Shelf
 from .codecs import Wire
 from .errors import BackendError, BackendNotLoaded
 from .faults import Faults
@@ -61,7 +63,11 @@ class LoadedBackend:
     library : Library or None
         What was opened: ``language``, ``compiler``, ``version``, ``path``.
     functions : mapping of str to Nif
-        Every function, those that fail on purpose included.
+        Every function, those that fail on purpose and those of cells included.
+    cells : Shelf
+        The functions of notebook cells.
+    recorded_in : tuple
+        The Lab's telemetry and memory.
     """
 
     def __init__(
@@ -78,8 +84,9 @@ class LoadedBackend:
         self.workers: Workers | None = None
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
+        self.cells = Shelf(self)
         self._backend = backend
-        self._recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
+        self.recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
         if lane == "isolated":
             # It starts while others load.
             self.workers = self._try(backend.start_workers)
@@ -97,9 +104,9 @@ class LoadedBackend:
     def load(self) -> Self:
         """Open the library, or wait for the worker that does."""
         if self.lane == "direct":
-            self.library = self._try(lambda: self._backend.open(*self._recorded_in))
+            self.library = self._try(lambda: self._backend.open(*self.recorded_in))
         elif (workers := self.workers) is not None:
-            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self._recorded_in))
+            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
         if self.library is not None:
             self.functions = MappingProxyType(self.library.functions)
             for name, nif in self.functions.items():
@@ -114,6 +121,11 @@ class LoadedBackend:
     def path(self) -> str | None:
         """The library's file; None for a runtime's table or when not loaded."""
         return self.library.path if self.library else None
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """What was opened: its own library, and those of cells."""
+        return (*((self.library,) if self.library else ()), *self.cells.libraries)
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -193,6 +205,8 @@ class Lab:
         The backends in either lane: ``lab.isolated.zig.dot(x, y)``.
     recovery : Recovery
         Policies of failed calls.
+    cells : Cells
+        Native code of notebook cells; `cell` and the magics use it.
     ledger : Ledger
         Every copy that a call or transfer made, and the shares of what wasn't copied.
     faults : Faults
@@ -234,6 +248,8 @@ class Lab:
         self.wire = Wire(self.backends, self.memory)
         self.ledger = Ledger(self.memory.core)
         self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
+        this = weakref.ref(self)
+        self.cells = Cells(partial(_in_lane, this), partial(_shown, this))
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
@@ -287,6 +303,9 @@ class Lab:
             What the function refused or failed with, with all that was tried.
         """
         loaded = self._named(backend) if lane is None else self._in_lane(backend, lane)
+        if function in loaded.functions:
+            # A cell's function may run in another lane than its backend.
+            loaded = self._in_lane(backend, loaded.functions[function].lane_name)
         if timeout is None and retries is None and failover is None:
             return getattr(loaded, function)(*args, **kwargs)
         if timeout is not None and loaded.lane == "direct":
@@ -294,6 +313,49 @@ class Lab:
         getattr(loaded, function)  # raises with a hint if there is none
         policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
         return self.recovery.call(loaded, function, args, kwargs, policy)
+
+    def cell(
+        self,
+        language: str,
+        source: str,
+        *,
+        name: str = "",
+        lane: str = "isolated",
+        replace: bool = False,
+        release: bool = True,
+        flags: Iterable[str] = (),
+    ) -> Cell:
+        """Compile native code and add its public functions to the backend, as ``%%zig`` does.
+
+        Parameters
+        ----------
+        language
+            Which.
+        source
+            Plain functions in that language's idiom; docs/cells.md has an example of each.
+        name
+            What errors call it; its first function's name unless given. A cell takes the place of one of the same name.
+        lane
+            ``"isolated"``, where a crash costs nothing, or ``"direct"``.
+        replace
+            Whether it may take functions' names from other cells, and hide built-in ones.
+        release
+            Whether it is optimised.
+        flags
+            More flags for the compiler.
+
+        Raises
+        ------
+        CellError
+            With the compiler's messages in lines of the source.
+        ToolchainMissing
+            With the reason and the cure.
+        """
+        if lane not in LANES:
+            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
+        options = Options(release, tuple(flags))
+        what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
+        return self.cells.run(what)
 
     def snapshot(self) -> Snapshot:
         """Return all counters, and the figures of the memory, as they are now."""
@@ -390,6 +452,13 @@ def _in_lane(lab: weakref.ref[Lab], name: str, lane: str) -> LoadedBackend:
     if this is None:
         raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
     return this._in_lane(name, lane)
+
+
+def _shown(lab: weakref.ref[Lab], name: str) -> LoadedBackend:
+    this = lab()
+    if this is None:
+        raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
+    return this._named(name)
 
 
 def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:
