@@ -7,14 +7,14 @@ JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
 SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py src/nif_lab/errors.py \
-  $(shell find rust/core rust/kernels rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
+  $(shell find wheel rust/core rust/kernels rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
     -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab demo doctor test lint fuzz fmt clean
+.PHONY: help build julia lab voila demo doctor test lint fuzz fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ build: $(VENV)/.built $(VENV)/.julia ## set everything up: .venv with all toolch
 
 lab: build ## JupyterLab on notebooks/ at 127.0.0.1; the URL with its token is printed
 	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --allow-root --notebook-dir=notebooks
+
+voila: build ## the dashboard as a page of its own, at 127.0.0.1
+	$(BIN)/voila --Voila.ip=127.0.0.1 --no-browser notebooks/dashboard.ipynb
 
 demo: build ## the main job without a browser; writes report.html
 	$(BIN)/nif-lab demo

@@ -1,4 +1,4 @@
-"""Who is left of a program that was marked when it began."""
+"""Waiting for others, and who is left of a program that was marked when it began."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 #: The variable of the environment that marks a process and all its children.
 TOKEN = "NIF_LAB_TEST_TOKEN"
@@ -31,3 +32,12 @@ def in_time(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.01)
     return met
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Wait until it gives something, and return that."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nif_lab import bench
-from nif_lab.bench import dispatch, machine, measure, memory, monitoring, report, wire
+from nif_lab.bench import dashboard, dispatch, machine, measure, memory, monitoring, report, wire
 from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
 from nif_lab.bench.peers import Workshop, bound, gather
 from nif_lab.codecs import Wire
@@ -69,6 +69,7 @@ def allocated(lab: Lab) -> dict[str, Any]:
 def monitored(lab: Lab) -> dict[str, Any]:
     result = monitoring.measure(lab.rust.sum, lab.telemetry, 3, 1, leg_ms=0.05)
     result |= monitoring.records(lab.telemetry.recorder("event"), 3, 1, loop_ms=0.05)
+    result |= dashboard.measure(1, 1, leg_seconds=0.05, cells=["NumPy"])
     return {**result, "machine": machine.describe(), "rounds": 3, "seed": 1}
 
 
@@ -196,6 +197,13 @@ def test_monitoring_has_the_agreed_shape(monitored: dict[str, Any]) -> None:
         assert len(row["control"]) == 3
     assert set(monitored["record"]) == {"nif_lab", *monitoring.RECORDERS}
     assert all(row["q1_ns"] <= row["ns"] <= row["q3_ns"] for row in monitored["record"].values())
+    assert set(monitored["dashboard"]) == {"NumPy"}
+    for paths in monitored["dashboard"].values():
+        assert tuple(paths) == dashboard.PATHS
+        assert all(row["low"] <= row["percent"] <= row["high"] for row in paths.values())
+        assert all(row["wall"] == sorted(row["wall"]) for row in paths.values())
+        assert paths["nobody"]["updates_per_s"] == 0
+        assert sum(paths[it]["updates_per_s"] for it in dashboard.PATHS) > 0
     assert json.loads(json.dumps(monitored)) == monitored
 
 
@@ -361,7 +369,8 @@ def test_tables_name_everybody(
         assert "Not compared: cobol: no compiler" in text
         assert all(title in show("memory", allocated) for title in memory.CONTENDERS.values())
         assert all(trace in show("memory", allocated) for trace in allocated["overhead"])
-        assert all(kernel in show("monitoring", monitored) for kernel in monitoring.DURATIONS)
+        words = (*monitoring.DURATIONS, "NumPy", *dashboard.PATHS)
+        assert all(it in show("monitoring", monitored) for it in words)
         assert all(it in show("wire", framed) for it in (*framed["titles"].values(), *wire.CASES))
 
 
@@ -395,7 +404,11 @@ def test_the_document_is_what_the_command_writes() -> None:
         assert re.search(rf"<!-- {suite} -->\n\n\|.*\|\n\n.*<!-- /{suite} -->", text, re.S), f"no tables of {suite}"
 
 
-def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitored: dict[str, Any]
+) -> None:
+    shown = {"dashboard": monitored["dashboard"], "unavailable": {}}
+    monkeypatch.setattr(dashboard, "measure", lambda quartets, seed: shown)  # it takes its time
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
     bench.add_arguments(parser)
@@ -403,7 +416,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert bench.run(parser.parse_args(["monitoring", "--rounds", "1", "--json", "--write", str(written)])) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["rounds"] == 1
-    assert {"1us", "10us", "100us", "machine", "seed"} <= set(result)
+    assert {"1us", "10us", "100us", "dashboard", "machine", "seed"} <= set(result)
     assert "1us" in written.read_text()
     with pytest.raises(SystemExit):
         parser.parse_args(["dispatch", "--rounds", "0"])

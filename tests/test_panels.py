@@ -6,19 +6,31 @@ import re
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from ipywidgets.widgets import widget as widget_module
 from matplotlib.colors import to_rgb
 from test_lab import Broken
 
-from nif_lab import Lab, Snapshot
-from nif_lab.errors import NifPanic, ToolchainMissing
+from nif_lab import Lab
+from nif_lab.errors import NifPanic, NifTypeError, ToolchainMissing
 from nif_lab.lab import LoadedBackend
-from nif_lab.panels import BackendsPanel, Dashboard, PerformancePanel, TransferPanel
+from nif_lab.panels import (
+    BackendsPanel,
+    Dashboard,
+    ErrorsPanel,
+    FaultPanel,
+    HistoryPanel,
+    InspectorPanel,
+    MemoryPanel,
+    PerformancePanel,
+    TransferPanel,
+    TryPanel,
+)
 from nif_lab.panels.base import Panel
 from nif_lab.panels.pictures import performance_grid
 from nif_lab.panels.style import THEMES, Theme, colour
-from nif_lab.telemetry import FunctionStats
+from nif_lab.telemetry import FunctionStats, Snapshot
 
 
 @pytest.fixture
@@ -31,10 +43,12 @@ def transfers(dashboard: Dashboard) -> TransferPanel:
 
 
 def test_the_dashboard_has_the_panels_and_a_plain_repr(dashboard: Dashboard, lab: Lab) -> None:
-    assert {type(it) for it in dashboard.panels} == {BackendsPanel, PerformancePanel, TransferPanel}
+    live = {PerformancePanel, HistoryPanel, MemoryPanel, ErrorsPanel}
+    others = {BackendsPanel, TransferPanel, FaultPanel, InspectorPanel, TryPanel}
+    assert {type(it) for it in dashboard.panels} == live | others
     assert repr(dashboard) == f"Dashboard({', '.join(lab.backends)})"
     for panel in dashboard.panels:
-        assert "0x" not in panel.text() + panel.html()
+        assert not re.search(r"\bat 0x[0-9a-f]+", panel.text() + panel.html()), "an address"
     dashboard.close()
 
 
@@ -54,11 +68,12 @@ def test_there_are_twelve_buttons_and_each_hands_over(dashboard: Dashboard) -> N
 
 
 def test_a_transfer_moves_the_counters(dashboard: Dashboard, lab: Lab) -> None:
-    grid = next(it for it in dashboard.panels if isinstance(it, PerformancePanel)).grid
-    before = grid.value
-    transfers(dashboard).buttons["rust", "zig"].click()
-    assert grid.value != before
-    assert re.search(r'alt="Rust: \d+ calls, mean', grid.value)
+    live = next(it for it in dashboard.panels if isinstance(it, PerformancePanel)).live
+    before = live.still
+    lab.transfer("rust", "zig", np.ones(10))
+    dashboard.refresh()
+    assert live.still != before
+    assert re.search(r'alt="Rust: \d+ calls, mean', live.still)
     dashboard.close()
 
 
@@ -88,25 +103,42 @@ def test_a_language_that_is_not_loaded_is_shown_with_its_cure(lab: Lab) -> None:
     panel.close()
 
 
-def test_a_panel_without_calls_shows_zeros() -> None:
-    empty = PerformancePanel(lambda: Snapshot((FunctionStats("rust", "dot", 0, 0, 0.0, 0.0, 0.0),)))
-    assert "Rust: 0 calls" in empty.grid.value
-    assert "no calls yet" in empty.text()
-    empty.close()
+def test_panels_without_calls_say_so() -> None:
+    empty = Lab(["rust"])
+    panels = [PerformancePanel(empty.telemetry), HistoryPanel(empty.telemetry), ErrorsPanel(empty.telemetry)]
+    assert "Rust: 0 calls" in panels[0].live.still
+    assert "no calls yet" in panels[0].text()
+    assert "no calls yet" in panels[1].html()
+    assert "no errors" in panels[2].html()
+    for panel in panels:
+        panel.close()
 
 
-def test_counters_that_cannot_be_read_are_an_error_in_the_panel() -> None:
-    def snapshot() -> Snapshot:
+def test_the_last_calls_and_errors_are_in_the_static_view(lab: Lab) -> None:
+    with pytest.raises(NifTypeError):
+        lab.zig.dot("<x>", np.ones(3))
+    lab.nim.dot(np.ones(3), np.ones(3))
+    errors, history = ErrorsPanel(lab.telemetry), HistoryPanel(lab.telemetry)
+    assert "zig.dot: TypeError: " in errors.text()
+    assert "<code>dot</code>" in errors.html()
+    assert "<x>" not in errors.html()
+    assert '<td style="text-align:left">Nim</td>' in history.html()
+    errors.close()
+    history.close()
+
+
+def test_counters_that_cannot_be_read_are_an_error_in_the_panel(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot() -> None:
         raise RuntimeError("no counters")
 
-    panel = PerformancePanel(snapshot)
+    monkeypatch.setattr(lab.telemetry, "snapshot", snapshot)
+    panel = PerformancePanel(lab.telemetry)
     assert "<b>RuntimeError</b>: no counters" in panel.problem.value
     panel.close()
 
 
 def test_a_button_prints_nothing(dashboard: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
     transfers(dashboard).buttons["nim", "rust"].click()
-    dashboard.refresh_button.click()
     assert capsys.readouterr() == ("", "")
     dashboard.close()
 

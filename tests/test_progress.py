@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 
 import pytest
 import tqdm.std
@@ -28,6 +29,8 @@ def on_terminal(patch: pytest.MonkeyPatch) -> Terminal:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that the test sets."""
     now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "time", lambda: now[0])
     monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
     return now
 
@@ -62,3 +65,31 @@ def test_neither_a_pipe_nor_a_file_is_told(clock: list[float], capsys: pytest.Ca
         clock[0] += 5
         show("copies")
     assert capsys.readouterr().err == ""
+
+
+def test_a_thread_shows_none(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = on_terminal(monkeypatch)
+
+    def work() -> None:
+        for _ in tracked(range(3), "transfers"):
+            clock[0] += 5
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert terminal.getvalue() == ""
+
+
+def test_a_notebooks_bar_leaves_no_widget(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    from ipywidgets.widgets import widget
+    from tqdm.notebook import tqdm as bars
+
+    monkeypatch.setattr("tqdm.auto.tqdm", bars)
+    monkeypatch.setattr("tqdm.notebook.display", lambda *_: None)
+    before = set(widget._instances)
+    made = 0
+    for _ in tracked(range(4), "transfers"):
+        clock[0] += 0.8
+        made = max(made, len(set(widget._instances) - before))
+    assert made, "there was a bar"
+    assert set(widget._instances) == before

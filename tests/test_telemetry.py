@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import multiprocessing
 import os
@@ -287,9 +288,21 @@ def test_what_is_no_segment_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\0" * 4096)
     with path.open("rb") as file, pytest.raises(SegmentError, match="no telemetry segment"):
         Segment(file.fileno())
-    path.write_bytes(b"NIFLABTM" + (9).to_bytes(4, "little") + b"\0" * 4096)
-    with path.open("rb") as file, pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 2"):
-        Segment(file.fileno())
+    with os.fdopen(os.memfd_create("other", os.MFD_ALLOW_SEALING), "r+b") as file:
+        file.write(b"NIFLABTM" + (9).to_bytes(4, "little") + b"\0" * 4096)
+        file.flush()
+        with pytest.raises(SegmentError, match="isn't sealed against shrinking"):  # reading what is gone would kill us
+            Segment(file.fileno())
+        os.ftruncate(file.fileno(), 1 << 40)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        with pytest.raises(SegmentError, match="too large"):
+            Segment(file.fileno())
+    with os.fdopen(os.memfd_create("other", os.MFD_ALLOW_SEALING), "r+b") as file:
+        file.write(b"NIFLABTM" + (9).to_bytes(4, "little") + b"\0" * 4096)
+        file.flush()
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        with pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 2"):
+            Segment(file.fileno())
 
 
 def test_a_lab_that_is_gone_leaves_nothing_behind() -> None:

@@ -48,6 +48,10 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     Magics(shell)
 
 
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "nif_lab.server"}]
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name], __name__), name)

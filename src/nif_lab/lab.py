@@ -23,7 +23,6 @@ from .errors import BackendError, BackendNotLoaded
 from .faults import Faults
 from .ledger import Ledger
 from .memory import POOLS, MemoryManager, Pool
-from .progress import tracked
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .segment import LANES
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
@@ -243,7 +242,7 @@ class Lab:
         made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
         self.direct, self.isolated = (Lane(self, it) for it in LANES)
-        for backend in tracked(made.values(), "backends"):
+        for backend in made.values():
             self._keep(backend)
         self.wire = Wire(self.backends, self.memory)
         self.ledger = Ledger(self.memory.core)
@@ -434,11 +433,11 @@ class Lab:
             raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join(self.backends)}")
         return self.backends[name]
 
-    def dashboard(self) -> Dashboard:
-        """Return the panels of this Lab as one widget."""
+    def dashboard(self, rate: float = 10.0) -> Dashboard:
+        """Return the panels of this Lab as one widget; its figures are renewed ``rate`` times a second, busy or not."""
         from .panels.dashboard import Dashboard
 
-        return Dashboard(self)
+        return Dashboard(self, rate)
 
     def __repr__(self) -> str:
         return summary.lab_text(self)

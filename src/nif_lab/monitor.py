@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import NifLabError
 from .segment import Segment, SegmentError, attach
-from .telemetry import KINDS, FunctionStats, Snapshot, snapshot_of
+from .telemetry import FunctionStats, Snapshot, snapshot_of
 from .text import format_ns
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ __all__ = ["run"]
 WIDTH: Final = 80
 #: How many functions and errors of a Lab are shown, and how many errors ``--json`` has.
 FUNCTIONS_SHOWN, ERRORS_SHOWN, ERRORS_KEPT = 10, 4, 20
+#: What is said of an error.
+ERROR: Final = ("time", "backend", "function", "kind", "argument", "message", "cell")
 
 # What a terminal understands: no cursor and no wrapping while the grid is shown; one line up; erase to the end.
 BEGIN, END, UP, ERASE_LINE, ERASE_BELOW = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h", "\x1b[{}A\r", "\x1b[K", "\x1b[J"
@@ -63,24 +65,6 @@ def _counters(now: FunctionStats, before: int, seconds: float) -> dict[str, Any]
     }
 
 
-def _errors(segment: Segment) -> list[dict[str, Any]]:
-    """Return the last errors, oldest first."""
-    records = segment.errors()[-ERRORS_KEPT:]
-    functions, names = segment.functions(), segment.backends()
-    return [
-        {
-            "time": float(when),
-            "backend": names[functions["backend"][it["function"]]],
-            "function": functions["name"][it["function"]].decode(),
-            "kind": KINDS[min(int(it["kind"]), len(KINDS) - 1)],
-            "argument": int(it["argument"]),
-            "message": it["text"].decode(errors="replace"),
-            "cell": int(it["cell"]),
-        }
-        for when, it in zip(segment.to_epoch(records["time"]), records, strict=True)
-    ]
-
-
 def _report(pid: int, command: str, before: _Look, now: _Look) -> dict[str, Any]:
     """Put two looks together: what ``--json`` prints and the grid shows."""
     seconds = now.time - before.time
@@ -97,7 +81,9 @@ def _report(pid: int, command: str, before: _Look, now: _Look) -> dict[str, Any]
         ]
         busy.sort(key=lambda row: (-row["calls_per_s"], -row["calls"]))
         enabled = bool(segment.header["enabled"])
-        labs.append({"enabled": enabled, "backends": rows, "functions": busy, "errors": _errors(segment)})
+        last_errors = segment.describe_errors(segment.errors()[-ERRORS_KEPT:])
+        errors = [{name: it[name] for name in ERROR} for it in last_errors]
+        labs.append({"enabled": enabled, "backends": rows, "functions": busy, "errors": errors})
     return {"pid": pid, "command": command, "time": time.time(), "seconds": seconds, "labs": labs}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 __all__ = ["Progress", "tracked"]
 
@@ -15,12 +18,12 @@ QUIET: Final = 1.0
 _T = TypeVar("_T")
 
 
-def tracked(items: Iterable[_T], what: str) -> Iterator[_T]:
+def tracked(items: Collection[_T], what: str) -> Iterator[_T]:
     """Yield the items; a bar says how many of them are done."""
-    from tqdm.auto import tqdm
-
-    # disable=None: not where standard error is a file or a pipe.
-    yield from tqdm(items, desc=what, delay=QUIET, miniters=1, leave=False, disable=None)
+    with _late_bar(total=len(items), desc=what) as bar:
+        for number, item in enumerate(items):
+            yield item
+            bar(number + 1)
 
 
 class Progress:
@@ -34,16 +37,49 @@ class Progress:
     """
 
     def __enter__(self) -> Progress:
-        from tqdm.auto import tqdm
-
-        form = "{desc} [{elapsed}]"
-        self._bar = tqdm(bar_format=form, delay=QUIET, miniters=1, mininterval=0, leave=False, disable=None)
+        self._bars = _late_bar(bar_format="{desc} [{elapsed}]")
+        self._bar = self._bars.__enter__()
         return self
 
     def __call__(self, text: str) -> None:
         """Show what is being done now."""
-        self._bar.set_description_str(text, refresh=False)
-        self._bar.update()
+        self._bar(0, text)
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+    def __exit__(self, *error: Any) -> None:
+        self._bars.__exit__(*error)
+
+
+@contextmanager
+def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
+    """Give a function that shows how many are done; the bar is made when it is late enough to be shown.
+
+    A notebook's bar is made of widgets: one that is never seen shouldn't leave any, in the kernel or in the saved file.
+    """
+    start = time.monotonic()
+    made: list[Any] = []
+    # A panel's thread has no output of its own: a bar would land in that of whatever cell runs.
+    is_main = threading.current_thread() is threading.main_thread()
+
+    def show(done: int, text: str = "") -> None:
+        if not made and is_main and time.monotonic() - start > QUIET:
+            from tqdm.auto import tqdm
+
+            # disable=None: not where standard error is a file or a pipe.
+            made.append(tqdm(**options, leave=False, disable=None))
+            made[0].start_t = time.time() - (time.monotonic() - start)
+        for bar in made:
+            bar.n = done
+            if text:
+                bar.set_description_str(text, refresh=False)
+            bar.refresh()
+
+    try:
+        yield show
+    finally:
+        for bar in made:
+            bar.close()
+            box = getattr(bar, "container", None)
+            for widget in (*box.children, box) if box else ():
+                for part in (getattr(widget, "style", None), widget.layout, widget):
+                    if part is not None:
+                        part.close()

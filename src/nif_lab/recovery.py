@@ -25,7 +25,7 @@ from .errors import (
     WorkerCrashed,
     WorkerUnavailable,
 )
-from .telemetry import OUTCOMES, STEPS
+from .segment import OUTCOMES, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,21 +6,31 @@ slowed.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from .errors import NifLabError
 
-__all__ = ["Segment", "SegmentError", "attach"]
+__all__ = ["NotYours", "Segment", "SegmentError", "attach"]
 
 MAGIC: Final = b"NIFLABTM"
 VERSION: Final = 2
 NAME: Final = "/memfd:nif_lab telemetry"
 LANES: Final = ("direct", "isolated")
+KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled",
+                "WorkerCrashed", "CallTimeout", "CircuitOpen", "WorkerUnavailable")  # fmt: skip
+#: What a record of an error is about: a call that failed in the end, or a step on the way.
+STEPS: Final = ("", "try", "retry", "restart", "failover", "circuit")
+CRASHED: Final = KINDS.index("WorkerCrashed")
+OUTCOMES: Final = ("failed", "answered", "opened", "closed")
+LEVELS: Final = ("normal", "high", "critical")
 
 HEADER: Final = np.dtype(
     [
@@ -41,6 +51,9 @@ HEADER: Final = np.dtype(
         ("max_functions", "<u4"),
         ("at", "<u8", 6),
         ("heads", "<u8", 3),
+        ("peak", "<u8"),
+        ("committed", "<u8"),
+        ("collections", "<u8"),
     ]
 )
 BACKEND: Final = np.dtype([("name", "S32"), ("head", "<u8"), ("reserved", "S24")])
@@ -90,6 +103,9 @@ ERROR: Final = np.dtype(
 )
 CALLS_KEPT, TIMES_KEPT, SAMPLES_KEPT, ERRORS_KEPT = 1024, 10_000, 10_000, 1_000
 
+#: Bytes of a segment that is read; whoever made it says how much of it there is to copy.
+LARGEST: Final = 64 << 20
+
 #: Where each bucket of a histogram begins, in ticks; one more for the end of the last.
 BOUNDS: Final = np.array(
     [float(b) if b < 8 else (8 + b % 8) * 2.0 ** (b // 8 - 1) for b in range(BUCKETS + 1)], dtype=np.float64
@@ -98,6 +114,10 @@ BOUNDS: Final = np.array(
 
 class SegmentError(NifLabError):
     """A process has no segment, or it can't be read."""
+
+
+class NotYours(SegmentError):
+    """The process belongs to another user."""
 
 
 class Segment:
@@ -110,6 +130,10 @@ class Segment:
     """
 
     def __init__(self, descriptor: int) -> None:
+        if not _is_lasting(descriptor):
+            raise SegmentError("this is no telemetry segment of nif_lab: it isn't sealed against shrinking")
+        if os.fstat(descriptor).st_size > LARGEST:
+            raise SegmentError("this is no telemetry segment of nif_lab: it is too large")
         self._map = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._header = self._view(HEADER, 0, 1)
@@ -139,13 +163,19 @@ class Segment:
         """Return a copy of the counters of all functions, dtype `FUNCTION`; times are in ticks."""
         return self._view(FUNCTION, int(self.header["at"][1]), int(self.header["n_functions"])).copy()
 
-    def calls(self) -> np.ndarray:
-        """Return the last calls of every backend, dtype `CALL`, in order of their start."""
-        backends, at = self._backends(), int(self.header["at"][2])
+    def calls(self, since: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        """Return the last calls of every backend, dtype `CALL`, in order of their start.
+
+        Parameters
+        ----------
+        since
+            For each backend the first record that is wanted: the ``commit`` of the last one seen.
+        """
+        heads, at = self._backends()["head"].tolist(), int(self.header["at"][2])
         size = CALLS_KEPT * CALL.itemsize
         rings = [
-            self._ring(CALL, at + number * size, CALLS_KEPT, int(backend["head"]))
-            for number, backend in enumerate(backends)
+            self._ring(CALL, at + number * size, CALLS_KEPT, head, first)
+            for number, (head, first) in enumerate(zip_longest(heads, since[: len(heads)], fillvalue=0))
         ]
         merged = np.concatenate(rings) if rings else np.empty(0, CALL)
         return merged[np.argsort(merged["start"], kind="stable")]
@@ -155,19 +185,40 @@ class Segment:
         header = self.header
         return self._ring(CALL, int(header["at"][3]), TIMES_KEPT, int(header["heads"][0]))
 
-    def samples(self) -> np.ndarray:
-        """Return the last 10,000 samples of memory, dtype `SAMPLE`, oldest first."""
+    def samples(self, since: int = 0) -> np.ndarray:
+        """Return the last 10,000 samples of memory, or those from number ``since`` on; dtype `SAMPLE`, oldest first."""
         header = self.header
-        return self._ring(SAMPLE, int(header["at"][4]), SAMPLES_KEPT, int(header["heads"][1]))
+        return self._ring(SAMPLE, int(header["at"][4]), SAMPLES_KEPT, int(header["heads"][1]), since)
 
     def errors(self) -> np.ndarray:
         """Return the last 1,000 errors, dtype `ERROR`, oldest first."""
         header = self.header
         return self._ring(ERROR, int(header["at"][5]), ERRORS_KEPT, int(header["heads"][2]))
 
-    def _ring(self, dtype: np.dtype[np.void], at: int, capacity: int, head: int) -> np.ndarray:
+    def describe_errors(self, records: np.ndarray) -> list[dict[str, Any]]:
+        """Return records of errors in words: ``time``, ``backend``, ``function`` and what an `Event`'s data holds."""
+        functions, names = self.functions(), self.backends()
+        return [
+            {
+                "time": float(when),
+                "backend": names[functions["backend"][it["function"]]],
+                "function": functions["name"][it["function"]].decode(),
+                "kind": KINDS[min(int(it["kind"]), len(KINDS) - 1)],
+                "argument": int(it["argument"]),
+                "message": it["text"].decode(errors="replace"),
+                "cell": int(it["cell"]),
+                "step": STEPS[min(int(it["step"]), len(STEPS) - 1)],
+                "outcome": OUTCOMES[min(int(it["outcome"]), len(OUTCOMES) - 1)],
+                "signal": -int(it["code"]) if it["code"] < 0 else None,
+                "exit_code": int(it["code"]) if it["code"] >= 0 and it["kind"] == CRASHED else None,
+                "duration_ns": float(it["duration_ns"]),
+            }
+            for when, it in zip(self.to_epoch(records["time"]), records, strict=True)
+        ]
+
+    def _ring(self, dtype: np.dtype[np.void], at: int, capacity: int, head: int, first: int = 0) -> np.ndarray:
         """Return the whole records of a ring, oldest first; one that is being written is left out."""
-        numbers = np.arange(max(head - capacity, 0), head, dtype=np.int64)
+        numbers = np.arange(max(head - capacity, int(first), 0), head, dtype=np.int64)
         places = numbers % capacity
         ring = self._view(dtype, at, capacity)
         records = ring[places]  # indexing by an array copies
@@ -185,6 +236,14 @@ class Segment:
         header = self.header
         since = ticks.astype(np.int64) - int(header["base_ticks"])
         return (float(header["base_ns"]) + self.to_ns(since)) / 1e9
+
+
+def _is_lasting(descriptor: int) -> bool:
+    """Can the file not be cut short? If it could, a look at what is gone would end this process."""
+    try:
+        return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+    except OSError:
+        return False
 
 
 def percentile(histogram: np.ndarray, share: float) -> float:
@@ -210,7 +269,7 @@ def attach(pid: int) -> list[Segment]:
     except (FileNotFoundError, ProcessLookupError):
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
-        raise SegmentError(f"process {pid} belongs to another user") from None
+        raise NotYours(f"process {pid} belongs to another user") from None
     found: dict[int, Segment] = {}  # by inode: Python's own mapping keeps a second descriptor
     for link in links:
         try:
@@ -220,7 +279,7 @@ def attach(pid: int) -> list[Segment]:
         except (FileNotFoundError, ProcessLookupError):
             continue  # closed while we looked
         except PermissionError:
-            raise SegmentError(f"process {pid} belongs to another user") from None
+            raise NotYours(f"process {pid} belongs to another user") from None
         try:
             found[inode] = Segment(descriptor)
         finally:

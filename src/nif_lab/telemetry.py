@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from . import _core
-from .segment import LANES, Segment, percentile
+from .segment import KINDS, LANES, LEVELS, Segment, percentile
 from .text import format_ns
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "snapshot_of"]
 
 TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
-KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled",
-                "WorkerCrashed", "CallTimeout", "CircuitOpen", "WorkerUnavailable")  # fmt: skip
-#: What a record of an error is about: a call that failed in the end, or a step on the way.
-STEPS: Final = ("", "try", "retry", "restart", "failover", "circuit")
-CRASHED: Final = KINDS.index("WorkerCrashed")
-OUTCOMES: Final = ("failed", "answered", "opened", "closed")
-LEVELS: Final = ("normal", "high", "critical")
 #: How often a subscription looks for what is new, in seconds.
 INTERVAL: Final = 0.05
 
@@ -328,22 +321,8 @@ class Subscription:
                 }
                 yield Event(self.topic, float(it["time"]), str(it["backend"]), str(it["function"]), data)
             return
-        functions = segment.functions()
-        names = segment.backends()
-        for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
-            function = functions[it["function"]]
-            data = {
-                "kind": KINDS[min(int(it["kind"]), len(KINDS) - 1)],
-                "argument": int(it["argument"]),
-                "message": it["text"].decode(errors="replace"),
-                "cell": int(it["cell"]),
-                "step": STEPS[min(int(it["step"]), len(STEPS) - 1)],
-                "outcome": OUTCOMES[min(int(it["outcome"]), len(OUTCOMES) - 1)],
-                "signal": -int(it["code"]) if it["code"] < 0 else None,
-                "exit_code": int(it["code"]) if it["code"] >= 0 and it["kind"] == CRASHED else None,
-                "duration_ns": float(it["duration_ns"]),
-            }
-            yield Event(self.topic, float(when), names[function["backend"]], function["name"].decode(), data)
+        for data in segment.describe_errors(records):
+            yield Event(self.topic, data.pop("time"), data.pop("backend"), data.pop("function"), data)
 
     def close(self) -> None:
         """End it; events up to now are still delivered, unless the callback itself closes."""

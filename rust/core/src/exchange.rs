@@ -17,6 +17,7 @@ use crate::parcel::Parcels;
 
 /// What a function that polls its cancel flag gets to stop by itself.
 const GRACE: Duration = Duration::from_millis(50);
+
 fn tensors(frame: &Frame) -> [Option<&Tensor>; MAX_ARGUMENTS] {
     std::array::from_fn(|i| frame.tensor(i))
 }

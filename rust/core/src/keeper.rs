@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 
 use crate::arrays::ArrayMaker;
 use crate::memory::{Common, lock};
+use crate::sampler::{Extent, Sampler};
 use crate::store::Kept;
-use crate::telemetry::Sampler;
 
 /// How often it looks whether the memory in use has changed.
 const TICK: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ struct Round {
     sampler: Option<Arc<Sampler>>,
     latest: Arc<Mutex<Option<Sample>>>,
     pressure: Pressure,
-    seen: (usize, usize, Level),
+    seen: (usize, usize, Level, u64),
 }
 
 impl Keeper {
@@ -46,7 +46,7 @@ impl Keeper {
             sampler,
             latest: Arc::clone(&latest),
             pressure: Pressure::new(),
-            seen: (0, 0, Level::Normal),
+            seen: (0, 0, Level::Normal, 0),
         };
         std::thread::Builder::new().name("nif_lab memory".into()).stack_size(256 << 10).spawn(move || {
             let mut tick = 0;
@@ -93,11 +93,14 @@ impl Round {
         let (kept_bytes, kept_blocks) = self.kept.get();
         let (bytes, blocks) = (bytes.saturating_sub(kept_bytes), blocks.saturating_sub(kept_blocks));
         let level = lock(&self.latest).as_ref().map_or(Level::Normal, |it| it.level);
-        if self.seen == (bytes, blocks, level) {
+        let collections = lock(&common.collected).collections;
+        if self.seen == (bytes, blocks, level, collections) {
             return;
         }
-        self.seen = (bytes, blocks, level);
+        self.seen = (bytes, blocks, level, collections);
         if let Some(sampler) = &self.sampler {
+            let (peak, committed) = common.arena.extent();
+            sampler.note(Extent { peak: peak as u64, committed: committed as u64, collections });
             sampler.sample(bytes as u64, blocks as u64, level as u32);
         }
     }

@@ -35,6 +35,7 @@ mod parcel;
 mod python;
 mod recorder;
 mod ring;
+mod sampler;
 mod signature;
 mod store;
 mod straight;

@@ -16,6 +16,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::ring::{Ring, lasting, place, ring};
+use crate::sampler::Sampler;
 use nif_worker::clock;
 
 const VERSION: u32 = 2;
@@ -24,7 +25,7 @@ const MAX_FUNCTIONS: usize = 1024;
 /// Calls of one backend that its ring keeps; timed calls, samples and errors that the others keep.
 const CALLS: usize = 1024;
 const TIMES: usize = 10_000;
-const SAMPLES: usize = 10_000;
+pub const SAMPLES: usize = 10_000;
 const ERRORS: usize = 1_000;
 
 const HEADER_BYTES: usize = 256;
@@ -37,7 +38,7 @@ const BACKENDS_AT: usize = HEADER_BYTES;
 const FUNCTIONS_AT: usize = BACKENDS_AT + MAX_BACKENDS * BACKEND_BYTES;
 const CALLS_AT: usize = FUNCTIONS_AT + MAX_FUNCTIONS * FUNCTION_BYTES;
 const TIMES_AT: usize = CALLS_AT + MAX_BACKENDS * CALLS * RECORD_BYTES;
-const SAMPLES_AT: usize = TIMES_AT + TIMES * RECORD_BYTES;
+pub const SAMPLES_AT: usize = TIMES_AT + TIMES * RECORD_BYTES;
 const ERRORS_AT: usize = SAMPLES_AT + SAMPLES * RECORD_BYTES;
 pub const SEGMENT_BYTES: usize = ERRORS_AT + ERRORS * ERROR_BYTES;
 
@@ -46,13 +47,15 @@ const BUCKETS: usize = 384;
 
 // Offsets in the header, in words of 8 bytes unless they say otherwise.
 const NS_PER_TICK: usize = 6;
-const ENABLED_BYTE: usize = 56;
+pub const ENABLED_BYTE: usize = 56;
 const CELL_BYTE: usize = 60;
 const N_BACKENDS_BYTE: usize = 64;
 const N_FUNCTIONS_BYTE: usize = 68;
 const TIMES_HEAD: usize = 16;
-const SAMPLES_HEAD: usize = 17;
+pub const SAMPLES_HEAD: usize = 17;
 const ERRORS_HEAD: usize = 18;
+/// Peak, committed bytes and collections.
+pub const EXTENT: usize = 19;
 
 /// A call quicker than the first is timed once in the second: two looks at the clock and their records cost some 70 ns, which on
 /// the whole stays below a hundredth of what is measured, and near a nanosecond for the quickest.
@@ -128,7 +131,7 @@ impl Telemetry {
         let map = SharedMap::new(c"nif_lab telemetry", SEGMENT_BYTES)?;
         let ns = clock::ns_per_tick();
         let map = Arc::new(map);
-        let sampler = Arc::new(Sampler { map: Arc::clone(&map), turn: Mutex::new(()) });
+        let sampler = Arc::new(Sampler::new(&map));
         let it = Self {
             map,
             sampler,
@@ -213,25 +216,6 @@ impl Telemetry {
     /// What writes the samples of memory, from any thread.
     pub fn sampler(&self) -> Arc<Sampler> {
         Arc::clone(&self.sampler)
-    }
-}
-
-/// The samples' ring, which needs no GIL.
-pub struct Sampler {
-    map: Arc<SharedMap>,
-    turn: Mutex<()>,
-}
-
-impl Sampler {
-    /// Note how much shared memory is in use, in how many blocks, and the level of pressure.
-    pub fn sample(&self, bytes: u64, blocks: u64, level: u32) {
-        let enabled: &AtomicU32 = place(&self.map, ENABLED_BYTE);
-        if enabled.load(Ordering::Relaxed) != 0 {
-            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: used at once.
-            let ring: Ring<SAMPLES> = unsafe { ring(&self.map, SAMPLES_HEAD * 8, SAMPLES_AT) };
-            ring.push([clock::now(), bytes, blocks & 0xFFFF_FFFF | u64::from(level) << 32]);
-        }
     }
 }
 

@@ -386,6 +386,13 @@ impl Arena {
         sums.fold((0, 0), |(bytes, blocks), (b, n)| (bytes + b, blocks + n))
     }
 
+    /// The sum of the pools' peaks, and the bytes that the system has given.
+    #[must_use]
+    pub fn extent(&self) -> (usize, usize) {
+        let sums = self.ours().iter().map(|it| lock(it).extent());
+        sums.fold((0, 0), |(peak, committed), (p, c)| (peak + p, committed + c))
+    }
+
     /// Figures of every pool, in order; none in a child by fork.
     #[must_use]
     pub fn metrics(&self) -> Vec<PoolMetrics> {

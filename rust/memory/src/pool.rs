@@ -119,6 +119,11 @@ impl Pool {
         (self.active_bytes, self.active_blocks)
     }
 
+    /// The most bytes that were ever asked for at once, and those that the system has given.
+    pub fn extent(&self) -> (usize, usize) {
+        (self.peak_bytes, self.segments.iter().map(|it| it.map.committed()).sum())
+    }
+
     pub fn segments(&self) -> impl Iterator<Item = (u32, &SharedMap)> {
         self.segments.iter().map(|it| (it.id, &it.map))
     }
@@ -358,7 +363,7 @@ impl Pool {
     }
 
     pub fn metrics(&self) -> PoolMetrics {
-        let committed = self.segments.iter().map(|it| it.map.committed()).sum::<usize>();
+        let (peak, committed) = self.extent();
         let mut metadata = self.held.len() * size_of::<Held>() + size_of::<Self>();
         let (mut live_pages, mut free, mut largest) = (0, 0, 0);
         for segment in &self.segments {
@@ -384,7 +389,7 @@ impl Pool {
             segments: self.segments.len(),
             active_bytes: self.active_bytes,
             active_blocks: self.active_blocks,
-            peak_bytes: self.peak_bytes,
+            peak_bytes: peak,
             allocations: self.allocations,
             releases: self.releases,
             committed_bytes: committed,

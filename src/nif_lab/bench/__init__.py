@@ -67,7 +67,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
     from ..progress import Progress
-    from . import dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
+    from . import dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
 
     if suite == "dispatch":
         lab = Lab(lane="direct")
@@ -89,6 +89,8 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         # `sum` reads one vector, so its time can be set to anything by the length.
         result = monitoring.measure(lab.rust.sum, lab.telemetry, rounds, seed)
         result |= monitoring.records(lab.telemetry.recorder("event"), rounds, seed)
+        shown = dashboard.measure(max(1, rounds // 10), seed)
+        result |= {**shown, "unavailable": result["unavailable"] | shown["unavailable"]}
     return {**result, "machine": machine.describe(), "rounds": rounds, "seed": seed}
 
 

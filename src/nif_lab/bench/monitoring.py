@@ -21,7 +21,7 @@ from .measure import Loop, interleave, quartiles, young_heap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DURATIONS", "RECORDERS", "Switch", "measure", "records"]
+__all__ = ["DURATIONS", "RECORDERS", "Switch", "interval", "measure", "records"]
 
 #: How long the kernels take, in microseconds.
 DURATIONS: Final = {"1us": 1.0, "10us": 10.0, "100us": 100.0}
@@ -175,12 +175,12 @@ def _one(
             cost[i], off[i] = 100 * (on / without - 1), without
             one, other = quartet(True, True)[:: 1 if i % 2 == 0 else -1]
             control[i] = 100 * (one / other - 1)
-    low, percent, high = _interval(cost, random)
+    low, percent, high = interval(cost, random)
     return {
         "percent": percent,
         "low": low,
         "high": high,
-        "control": list(_interval(control, random)),
+        "control": list(interval(control, random)),
         "kernel_us": float(np.median(off)) / 1e3,
         "quartets": quartets,
     }
@@ -199,7 +199,7 @@ def _operand(function: Callable[[NDArray[np.float64]], float], microseconds: flo
     return np.ones(length)
 
 
-def _interval(values: NDArray[np.float64], random: np.random.Generator) -> tuple[float, float, float]:
+def interval(values: NDArray[np.float64], random: np.random.Generator) -> tuple[float, float, float]:
     """Return the median between the ends of its 95 % confidence interval, by 2,000 resamplings."""
     resampled = np.median(random.choice(values, (2000, len(values))), axis=1)
     low, high = np.percentile(resampled, (2.5, 97.5))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets as widgets
 
-__all__ = ["Panel"]
+from .live import LiveView, listen_while_busy
+
+if TYPE_CHECKING:
+    from ..telemetry import Telemetry
+
+__all__ = ["LivePanel", "Panel", "tree"]
 
 
 class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
@@ -25,6 +30,12 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         head = widgets.HBox([heading, *beside], layout=widgets.Layout(align_items="center", flex_flow="row wrap"))
         super().__init__([head, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
         self.problem.layout.display = "none"
+        self.listen()
+
+    def listen(self) -> None:
+        """Have what is typed and chosen in the panel taken while a cell runs, where ipykernel can."""
+        for widget in tree(self):
+            listen_while_busy(widget.comm)
 
     def refresh(self) -> None:
         """Show what is true now."""
@@ -43,18 +54,18 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         try:
             action()
         except Exception as error:
-            self.problem.value = (
-                '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
-                f'white-space:pre-wrap;line-height:1.4"><b>{type(error).__name__}</b>: {escape(str(error))}</div>'
-            )
-            self.problem.layout.display = None
+            self.complain(error)
         else:
-            self.problem.value = ""
-            self.problem.layout.display = "none"
+            self.complain(None)
+
+    def complain(self, error: Exception | None) -> None:
+        """Show an error, or that there is none any more."""
+        self.problem.layout.display = None if error else "none"
+        self.problem.value = error_html(error) if error else ""
 
     def close(self) -> None:
         """Close the panel and every widget in it."""
-        for widget in _tree(self):
+        for widget in tree(self):
             if widget is not self:
                 widget.close()
         super().close()
@@ -70,10 +81,72 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         return bundle
 
 
-def _tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+def error_html(error: Exception) -> str:
+    """Return an error as HTML that screen readers announce."""
+    return (
+        '<div role="alert" style="border-left:4px solid var(--jp-error-color1,#d32f2f);padding:4px 10px;'
+        f'white-space:pre-wrap;line-height:1.4"><b>{type(error).__name__}</b>: {escape(str(error))}</div>'
+    )
+
+
+class LivePanel(Panel):
+    """A panel whose figures are renewed while cells run.
+
+    Parameters
+    ----------
+    telemetry
+        ``lab.telemetry``: where the figures are.
+    rate
+        Updates a second.
+    make_details
+        Makes the part that only the kernel can; shown below the figures.
+
+    Attributes
+    ----------
+    title, view : str
+        Its name, and which `LiveView` shows it.
+
+    What stands there until the first figures come is `still`, or `html` where a panel has nothing better.
+    """
+
+    title: ClassVar[str]
+    view: ClassVar[str]
+
+    def __init__(self, telemetry: Telemetry, rate: float = 10.0, make_details: Callable[[], str] | None = None) -> None:
+        self.telemetry, self._make_details = telemetry, make_details
+        details = self._details if make_details else None
+        self.live = LiveView(telemetry.segment, self.view, rate=rate, make_details=details)
+        super().__init__(self.title, [self.live])
+        self.refresh()
+
+    def _details(self) -> str:
+        """Return the details, or an empty text when they can't be made: the error is then in the panel."""
+        made = ""
+
+        def make() -> None:
+            nonlocal made
+            if self._make_details:
+                made = self._make_details()
+
+        self.attempt(make)
+        return made
+
+    def refresh(self) -> None:
+        self.attempt(self._refresh)
+
+    def _refresh(self) -> None:
+        self.live.still = self.still()
+        self.live.renew()
+
+    def still(self) -> str:
+        """Return HTML that looks like the live view."""
+        return self.html()
+
+
+def tree(widget: widgets.Widget) -> Iterator[widgets.Widget]:
     """Yield a widget and all that belong to it: children, layouts and styles."""
     for child in getattr(widget, "children", ()):
-        yield from _tree(child)
+        yield from tree(child)
     for part in ("layout", "style"):
         if isinstance(owned := getattr(widget, part, None), widgets.Widget):
             yield owned

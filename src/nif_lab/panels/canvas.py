@@ -23,7 +23,7 @@ from .style import THEMES, Theme
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Canvas", "data_url", "themed_image"]
+__all__ = ["Canvas", "data_url", "png", "themed_image"]
 
 #: Pictures are drawn at twice their size, for sharp screens.
 SCALE: Final = 2
@@ -40,9 +40,9 @@ _CHOOSE: Final = (
 class Canvas:
     """A transparent picture whose unit is the pixel and whose origin is the upper left corner."""
 
-    def __init__(self, width: float, height: float, theme: Theme) -> None:
-        self.width, self.height, self.theme = width, height, theme
-        self.figure = Figure((width / _POINTS, height / _POINTS), dpi=_POINTS * SCALE)
+    def __init__(self, width: float, height: float, theme: Theme, scale: float = SCALE) -> None:
+        self.width, self.height, self.theme, self.scale = width, height, theme, scale
+        self.figure = Figure((width / _POINTS, height / _POINTS), dpi=_POINTS * scale)
         self.figure.set_layout_engine("none")
         self.figure.patch.set_visible(False)
 
@@ -76,18 +76,27 @@ class Canvas:
             facecolor=fill,
             edgecolor=line or "none",
             linewidth=1.0 if line else 0.0,
-            transform=Affine2D().scale(SCALE),
+            transform=Affine2D().scale(self.scale),
         )
         self.figure.add_artist(box)
 
-    def png(self) -> bytes:
-        """Return the picture as a PNG file."""
+    def pixels(self) -> np.ndarray:
+        """Return the picture: uint8, shape (height, width, 4), red, green, blue and opacity."""
         # Not `savefig`, which does what rcParams say.
         canvas: Any = FigureCanvasAgg(self.figure)  # Any: its methods have no types
         canvas.draw()
-        target = io.BytesIO()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())).save(target, format="png")
-        return target.getvalue()
+        return np.asarray(canvas.buffer_rgba())
+
+    def png(self) -> bytes:
+        """Return the picture as a PNG file."""
+        return png(Image.fromarray(self.pixels()))
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
+    target = io.BytesIO()
+    image.save(target, format="png")
+    return target.getvalue()
 
 
 def data_url(png: bytes) -> str:

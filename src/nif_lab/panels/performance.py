@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
-
-from .base import Panel
+from .base import LivePanel
 from .canvas import themed_image
 from .pictures import performance_grid, performance_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..telemetry import Snapshot
 
 __all__ = ["PerformancePanel"]
 
 
-class PerformancePanel(Panel):
-    """A card for each language: calls, mean, min, max, errors, error rate, and its functions.
+class PerformancePanel(LivePanel):
+    """For each language calls, calls a second, mean, percentiles and errors, live, and matplotlib's picture of them."""
 
-    Parameters
-    ----------
-    snapshot
-        ``lab.snapshot``, or anything that returns a `Snapshot`.
-    """
+    title = "Performance"
+    view = "performance"
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self.snapshot = snapshot
-        self.grid = widgets.HTML()
-        super().__init__("Performance", [self.grid])
-        self.refresh()
-
-    def refresh(self) -> None:
-        self.attempt(self._show)
-
-    def _show(self) -> None:
-        now = self.snapshot()
-        self.grid.value = themed_image(lambda theme: performance_grid(now, theme), performance_text(now))
+    def still(self) -> str:
+        now = self.telemetry.snapshot()
+        return themed_image(lambda theme: performance_grid(now, theme), performance_text(now))
 
     def text(self) -> str:
-        return f"Performance\n{self.snapshot()}"
+        return f"Performance\n{self.telemetry.snapshot()}"
 
     def html(self) -> str:
-        return f"<pre>{escape(str(self.snapshot()))}</pre>"
+        return f"<pre>{escape(str(self.telemetry.snapshot()))}</pre>"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..telemetry import FunctionStats, Snapshot
     from ..transfer import Transfer
 
-__all__ = ["bars", "heat_map", "heat_map_text", "performance_grid", "performance_text"]
+__all__ = ["bars", "copies_text", "heat_map", "heat_map_text", "log_scale", "performance_grid", "performance_text"]
 
 CARD_WIDTH: Final = 232
 CARD_GAP: Final = 12
@@ -40,7 +40,7 @@ def _busiest(snapshot: Snapshot) -> list[str]:
     return sorted(total, key=lambda name: -total[name])[:BARS]
 
 
-def _log_scale(values: Sequence[float]) -> Callable[[float], float]:
+def log_scale(values: Sequence[float]) -> Callable[[float], float]:
     """Return a function from a time to the share of a bar's length, from the decade below the shortest."""
     positive = [it for it in values if it > 0]
     low = math.floor(math.log10(min(positive, default=1.0)) - 0.01)
@@ -58,7 +58,7 @@ def performance_grid(snapshot: Snapshot, theme: Theme) -> Canvas:
         return canvas
     # Of a function that ran in both lanes, the one that ran more.
     by_name = {(it.backend, it.function): it for it in sorted(snapshot, key=lambda it: it.calls)}
-    share = _log_scale([it.mean_ns for it in snapshot if it.function in functions])
+    share = log_scale([it.mean_ns for it in snapshot if it.function in functions])
     for i, language in enumerate(languages):
         left = 1 + i * (CARD_WIDTH + CARD_GAP)
         canvas.box(left, 1, CARD_WIDTH, height, theme.card, line=theme.line, radius=8)
@@ -149,11 +149,16 @@ def _cell(canvas: Canvas, x: float, y: float, width: float, height: float, it: T
     red, green, blue, _ = colormaps["viridis"](0.18 + 0.57 * speed)
     ink = "#000000" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18 else "#ffffff"
     canvas.box(x, y, width, height, to_hex((red, green, blue)), radius=4)
-    copies = f"{len(it.copies)} copies"
+    copies = copies_text(it)
     canvas.text(x + width / 2, y + 24, f"{it.gb_per_s:.1f} GB/s", size=13, bold=True, colour=ink, align="center")
     check = "✓ verified" if it.verified else "✗ differs"
     canvas.text(x + width / 2, y + 38, format_ns(it.ns), size=10, colour=ink, align="center")
     canvas.text(x + width / 2, y + 51, f"{copies} · {check}", size=10, colour=ink, align="center")
+
+
+def copies_text(it: Transfer) -> str:
+    """Return how many copies a transfer made: ``1 copy``."""
+    return "1 copy" if len(it.copies) == 1 else f"{len(it.copies)} copies"
 
 
 def heat_map_text(transfers: Sequence[Transfer]) -> str:

@@ -1,15 +1,23 @@
-"""How the panels look: one colour per language, and the two themes a picture is drawn in."""
+"""How the panels look: one colour and one mark per language, and the two themes a picture is drawn in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DARK", "LIGHT", "THEMES", "Theme", "colour", "title"]
+__all__ = ["COLOURS", "DARK", "LIGHT", "MARKS", "THEMES", "Theme", "colour", "title"]
 
 #: Okabe and Ito's colours, told apart by colour-blind people too; each has a contrast of at least 3 on both themes.
-_COLOURS: Final = {"rust": "#d55e00", "zig": "#0072b2", "nim": "#009e73", "julia": "#c46aa0"}
-_OTHER: Final = "#7a7f87"
+#: The last is anybody else's.
+COLOURS: Final = {"rust": "#d55e00", "zig": "#0072b2", "nim": "#009e73", "julia": "#c46aa0", "": "#7a7f87"}
+#: Shapes as SVG paths in a square of 12: circle, square, triangle, diamond, and a cross for anybody else.
+MARKS: Final = {
+    "rust": "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10z",
+    "zig": "M1.5 1.5h9v9h-9z",
+    "nim": "M6 .8 11.4 10.6H.6z",
+    "julia": "M6 .2 11.8 6 6 11.8.2 6z",
+    "": "M1 3 3 1l3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,7 @@ THEMES: Final = (LIGHT, DARK)
 
 def colour(language: str) -> str:
     """Return a language's colour, the same in every picture."""
-    return _COLOURS.get(language, _OTHER)
+    return COLOURS.get(language, COLOURS[""])
 
 
 def title(language: str) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import partial
 from html import escape
 from itertools import permutations
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as widgets
 import numpy as np
 
 from ..text import format_ns, table_html
+from ..transfer import MODES
+from .action import Action
 from .base import Panel
 from .canvas import themed_image
-from .pictures import heat_map, heat_map_text
+from .pictures import copies_text, heat_map, heat_map_text
 from .style import colour, title
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from ..lab import LoadedBackend
     from ..transfer import Transfer, TransferMatrix
 
-__all__ = ["TransferPanel"]
+__all__ = ["TransferPanel", "chooser", "sign", "status"]
 
-SIZES: Final = {"8 KB": 8_000, "1 MB": 1_000_000, "16 MB": 16_000_000}
+SIZES: Final = {"8 KB": 8_000, "80 KB": 80_000, "1 MB": 1_000_000, "8 MB": 8_000_000, "64 MB": 64_000_000}
 #: As wide as four cards of the performance panel.
 GRID_WIDTH: Final = 966
 
@@ -47,8 +49,8 @@ class TransferPanel(Panel):
     def __init__(
         self,
         backends: Mapping[str, LoadedBackend],
-        transfer: Callable[[str, str, np.ndarray], Transfer],
-        transfer_matrix: Callable[[np.ndarray], TransferMatrix],
+        transfer: Callable[..., Transfer],
+        transfer_matrix: Callable[..., TransferMatrix],
         empty: Callable[[int], np.ndarray] = np.empty,
         on_transfer: Callable[[], None] | None = None,
     ) -> None:
@@ -56,30 +58,25 @@ class TransferPanel(Panel):
         self._transfer, self._transfer_matrix, self._on_transfer = transfer, transfer_matrix, on_transfer
         self._empty = empty
         self.results: dict[tuple[str, str], Transfer] = {}
-        self.size = widgets.Dropdown(
-            options=SIZES, value=SIZES["1 MB"], description="Size", tooltip="How large the transferred array is"
-        )
-        self.all_pairs = widgets.Button(tooltip="Transfer between all pairs of loaded languages, and compare them")
-        self.all_pairs.on_click(lambda _: self.attempt(self._run_all))
+        self.size = chooser("Size", SIZES, SIZES["1 MB"], "How large the transferred array is")
+        modes = "shared: read where it lies; wire: as a frame; mmap: through a mapped file"
+        self.mode = chooser("Mode", MODES, "shared", modes)
+        self.all_pairs = self._action("all", self._run_all, self._show_all)
+        self.all_pairs.tooltip = "Transfer between all pairs of loaded languages, and compare them"
         self.buttons = {pair: self._button(*pair) for pair in permutations(backends, 2)}
         self.cells = {pair: widgets.HTML() for pair in self.buttons}
         self.result = widgets.HTML()
         self.heat = widgets.HTML()
-        super().__init__("Transfers", [self._square(), self.result, self.heat], beside=[self.size, self.all_pairs])
+        beside = [self.size, self.mode, self.all_pairs]
+        super().__init__("Transfers", [self._square(), self.result, self.heat], beside=beside)
         self.refresh()
 
-    def _button(self, source: str, target: str) -> widgets.Button:
-        button = widgets.Button(
-            description=f"{source} → {target}",
-            layout=widgets.Layout(
-                width="100%",
-                margin="0",
-                border_left=f"5px solid {colour(source)}",
-                border_right=f"5px solid {colour(target)}",
-            ),
-        )
-        button.on_click(lambda _: self.attempt(partial(self._run, source, target)))
-        return button
+    def _action(self, label: str, work: Callable[[], Any], show: Callable[[Any], None], **traits: Any) -> Action:
+        return Action(label, work, show=partial(self._succeed, show), fail=partial(self._failed, label), **traits)
+
+    def _button(self, source: str, target: str) -> Action:
+        work, accents = partial(self._run, source, target), [colour(source), colour(target)]
+        return self._action(f"{source} → {target}", work, self._show_one, accents=accents, wide=True)
 
     def _square(self) -> widgets.GridBox:
         """Return the buttons, with each language's name on the diagonal."""
@@ -94,7 +91,11 @@ class TransferPanel(Panel):
                     cells.append(widgets.VBox([self.buttons[source, target], self.cells[source, target]]))
         columns = f"repeat({len(self.backends)}, minmax(110px, 1fr))"
         layout = widgets.Layout(
-            grid_template_columns=columns, grid_gap="12px", margin="8px 0", max_width=f"{GRID_WIDTH}px"
+            grid_template_columns=columns,
+            grid_gap="12px",
+            margin="8px 0",
+            max_width=f"{GRID_WIDTH}px",
+            overflow="auto",
         )
         return widgets.GridBox(cells, layout=layout)
 
@@ -110,10 +111,10 @@ class TransferPanel(Panel):
             missing = [self.backends[name] for name in (source, target) if not self.backends[name].loaded]
             button.disabled = bool(missing)
             button.tooltip = "; ".join(f"{it.title} isn't loaded: {it.reason}" for it in missing) or (
-                f"Hand an array from {title(source)} to {title(target)} through shared memory"
+                f"Hand an array from {title(source)} to {title(target)}"
             )
         if not self.results:
-            self.result.value = _status("Press a button to hand an array over.")
+            self.result.value = status("Press a button to hand an array over.")
 
     def _value(self) -> np.ndarray:
         size: int = self.size.value
@@ -121,35 +122,35 @@ class TransferPanel(Panel):
         np.random.default_rng(0).random(out=value)
         return value
 
-    def _run(self, source: str, target: str) -> None:
-        self.result.value = _status(f"{source} → {target} …")
-        try:
-            done = self._transfer(source, target, self._value())
-        except Exception:
-            self.result.value = _status(f"✗ {source} → {target} failed")
-            raise
-        self._record(done)
-        self.result.value = _status(f"{'✓' if done.verified and not done.copied else '✗'} {str(done).splitlines()[0]}")
-        if self._on_transfer:
-            self._on_transfer()
+    def _run(self, source: str, target: str) -> Transfer:
+        return self._transfer(source, target, self._value(), self.mode.value)
 
-    def _run_all(self) -> None:
-        self.result.value = _status("all pairs …")
-        try:
-            matrix = self._transfer_matrix(self._value())
-        except Exception:
-            self.result.value = _status("✗ all pairs failed")
-            raise
+    def _run_all(self) -> TransferMatrix:
+        return self._transfer_matrix(self._value(), (self.mode.value,))
+
+    def _show_one(self, done: Transfer) -> None:
+        self._record(done)
+        self.result.value = status(f"{sign(done.verified)} {str(done).splitlines()[0]}") + _ledger(done)
+
+    def _show_all(self, matrix: TransferMatrix) -> None:
         for done in matrix:
             self._record(done)
         verified = sum(it.verified for it in matrix)
-        self.result.value = _status(
-            f"{'✓' if verified == len(matrix) else '✗'} {verified} of {len(matrix)} transfers verified, "
+        self.result.value = status(
+            f"{sign(verified == len(matrix))} {verified} of {len(matrix)} transfers verified, "
             f"{matrix.zero_copy:.0%} without a copy"
         )
         self.heat.value = themed_image(partial(heat_map, tuple(matrix)), heat_map_text(tuple(matrix)))
+
+    def _succeed(self, show: Callable[[Any], None], result: Any) -> None:
+        self.complain(None)
+        show(result)
         if self._on_transfer:
             self._on_transfer()
+
+    def _failed(self, label: str, error: Exception) -> None:
+        self.result.value = status(f"✗ {label} failed")
+        self.complain(error)
 
     def _record(self, done: Transfer) -> None:
         self.results[done.source, done.target] = done
@@ -167,10 +168,31 @@ class TransferPanel(Panel):
         return table_html(["from \\ to", *map(title, self.backends)], rows)
 
 
+def chooser(label: str, options: Any, value: Any, tooltip: str) -> widgets.Dropdown:
+    """Return a drop-down that is as wide as its words."""
+    layout = widgets.Layout(width="max-content", max_width="100%", margin="2px 10px 2px 0")
+    style = {"description_width": "auto"}
+    return widgets.Dropdown(
+        options=options, value=value, description=label, tooltip=tooltip, layout=layout, style=style
+    )
+
+
+def sign(good: bool) -> str:
+    """Return a check mark or a cross: never colour alone."""
+    return "✓" if good else "✗"
+
+
 def _cell(it: Transfer) -> str:
-    copies = f"{len(it.copies)} copies"
-    return f"{format_ns(it.ns)} · {it.gb_per_s:.1f} GB/s<br>{copies} · {'✓ verified' if it.verified else '✗ differs'}"
+    verified = "✓ verified" if it.verified else "✗ differs"
+    return f"{format_ns(it.ns)} · {it.gb_per_s:.1f} GB/s<br>{copies_text(it)} · {verified}"
 
 
-def _status(text: str) -> str:
+def _ledger(it: Transfer) -> str:
+    """Return the transfer's copies as a table; nothing where there was none."""
+    rows = [[f"{copy.bytes:,} bytes", escape(copy.place), escape(copy.reason)] for copy in it.copies]
+    return table_html(["copied", "in", "because"], rows) if rows else ""
+
+
+def status(text: str) -> str:
+    """Return a line that screen readers tell when it changes."""
     return f'<div role="status" style="line-height:1.5;overflow-wrap:anywhere">{escape(text)}</div>'

@@ -1,0 +1,10 @@
+"""What a Lab's panels show while it works: updates (`feed`) and pictures (`renderer`), made outside its process.
+
+docs/live.md is the protocol.
+"""
+
+from __future__ import annotations
+
+from .feed import Feed
+
+__all__ = ["Feed"]

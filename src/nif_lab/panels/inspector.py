@@ -1,0 +1,166 @@
+"""A value as bytes: what each of them means, and what every decoder says when one is broken."""
+
+from __future__ import annotations
+
+import ast
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets as widgets
+import numpy as np
+
+from ..errors import NifLabError
+from ..text import table_html
+from ..wire.examples import EXAMPLES, LIVE
+from ..wire.schema import DIALECTS
+from .base import Panel
+from .style import title
+from .transfers import chooser, sign, status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..codecs import Wire
+    from ..lab import LoadedBackend
+
+__all__ = ["InspectorPanel"]
+
+#: What a list becomes.
+_DTYPES: Final = ("float64", "float32", "int64", "int32", "uint8", "complex128")
+_OWN: Final = "your own"
+#: A typed value is for looking at: no longer than this many letters.
+_LONGEST: Final = 10_000
+
+
+class InspectorPanel(Panel):
+    """Choose or type a value, see its frame, break a byte of it.
+
+    Parameters
+    ----------
+    backends
+        ``lab.backends``: whose codecs write and read.
+    wire
+        ``lab.wire``.
+
+    Attributes
+    ----------
+    frame : numpy.ndarray
+        The frame that is shown, uint8.
+    """
+
+    def __init__(self, backends: Mapping[str, LoadedBackend], wire: Wire) -> None:
+        self._backends, self._wire = backends, wire
+        self._asked = False
+        self.frame = self._whole = np.zeros(0, np.uint8)
+        self.example = chooser("Value", [*EXAMPLES, _OWN], "array_f32", "One of each type, or your own")
+        self.typed = widgets.Text(
+            "[[1.5, 2], [3, 4]]",
+            description="Python value",
+            continuous_update=False,
+            tooltip="A number, True or False, or a list of numbers, nested for more axes",
+            style={"description_width": "auto"},
+        )
+        self.dtype = chooser("as", _DTYPES, "float64", "What a list of numbers becomes")
+        self.dialect = chooser("Dialect", list(DIALECTS), "rust", "Of version 1; version 2 has one for all")
+        self.version = chooser("Version", {"1": 1, "2": 2}, 2, "Of the protocol")
+        loaded = [(title(it.name), it.name) for it in backends.values() if it.loaded]
+        self.writer = chooser("Written by", [("Python", "python"), *loaded], "python", "Whose codec writes it")
+        self.offset = widgets.BoundedIntText(0, min=0, max=0, description="Byte", style={"description_width": "auto"})
+        self.offset.layout.width = "120px"
+        self.bit = chooser("bit", list(range(8)), 0, "0 is the lowest")
+        self.flip = widgets.Button(description="Flip it", tooltip="Break that byte, or mend it by the same bit")
+        self.mend = widgets.Button(description="Mend all", tooltip="Show the frame as it was written")
+        self.flip.on_click(lambda _: self.attempt(self._flip))
+        self.mend.on_click(lambda _: self.attempt(self._mend))
+        self.page, self.verdicts = widgets.HTML(), widgets.HTML()
+        for it in (self.example, self.typed, self.dtype, self.dialect, self.version, self.writer):
+            it.observe(lambda _: self.attempt(self._write), "value")
+        super().__init__(
+            "Frame inspector",
+            [
+                _row(self.example, self.typed, self.dtype),
+                _row(self.dialect, self.version, self.writer),
+                self.page,
+                _row(self.offset, self.bit, self.flip, self.mend),
+                self.verdicts,
+            ],
+        )
+        self.refresh()
+        # Nobody has asked yet: a dashboard that was opened has called nothing.
+        self.verdicts.value = status("Change something above, or flip a bit, and see what the decoders say.")
+        self._asked = True
+
+    def refresh(self) -> None:
+        self.attempt(self._write)
+
+    def _value(self) -> Any:
+        if self.example.value != _OWN:
+            return EXAMPLES[self.example.value]
+        text = self.typed.value.strip()
+        if len(text) > _LONGEST:
+            raise ValueError(f"a value of at most {_LONGEST:,} letters can be looked at; use nif_lab.wire for more")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise ValueError(f"'{text[:40]}' is no Python value; type 3.5, True or [[1, 2], [3, 4]]") from None
+        return np.array(value, self.dtype.value) if isinstance(value, (list, tuple)) else value
+
+    def _write(self) -> None:
+        is_own = self.example.value == _OWN
+        for it in (self.typed, self.dtype):
+            it.layout.display = None if is_own else "none"
+        frame = self._wire.encode(self._value(), self.dialect.value, self.version.value, by=self.writer.value)
+        self._whole = np.array(frame)
+        self.offset.max = max(len(frame) - 1, 0)
+        self._mend()
+
+    def _mend(self) -> None:
+        self.frame = self._whole.copy()
+        self._show()
+
+    def _flip(self) -> None:
+        self.frame[self.offset.value] ^= 1 << self.bit.value
+        self._show()
+
+    def _show(self) -> None:
+        found = self._wire.inspect(self.frame, self.dialect.value, self._read_as())
+        self.page.value = found._repr_html_()
+        if not self._asked:
+            return
+        broken = int((self.frame != self._whole).sum())
+        many = "1 byte is" if broken == 1 else f"{broken} bytes are"
+        said = f"{many} broken. What the decoders say:" if broken else "As it was written. What the decoders say:"
+        self.verdicts.value = status(said) + table_html(["decoder", "", "what it says"], self._judge())
+
+    def _read_as(self) -> int | None:
+        return self.version.value if self.version.value == 1 else None
+
+    def _judge(self) -> list[list[str]]:
+        """Return each decoder's verdict."""
+        rows = []
+        for name in ("python", *self._backends):
+            if name in self._backends and not self._backends[name].loaded:
+                rows.append([title(name), "–", "not loaded"])
+                continue
+            try:
+                value = self._wire.decode(self.frame, self.dialect.value, self._read_as(), by=name, live=LIVE)
+            except NifLabError as error:
+                rows.append([title(name), sign(False), escape(str(error))])
+            else:
+                rows.append([title(name), sign(True), escape(_short(value))])
+        return rows
+
+    def text(self) -> str:
+        return f"Frame inspector\n{self._wire.inspect(self.frame, self.dialect.value, self._read_as())!r}"
+
+    def html(self) -> str:
+        return f"{self.page.value}{self.verdicts.value}"
+
+
+def _row(*parts: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 12px", align_items="center"))
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,0 +1,245 @@
+"""Call any function from a form that is made of its signature."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from html import escape
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from ..text import format_ns
+from .action import Action
+from .base import Panel, tree
+from .canvas import data_url, png
+from .style import title
+from .transfers import chooser, sign, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core import Nif
+    from ..lab import Lab
+
+__all__ = ["TryPanel", "array_of"]
+
+#: ``x: mut f64[m,n]`` in a signature.
+_PARAMETER: Final = re.compile(r"(\w+): (mut )?(\w+)(\[[^\]]*\])?")
+#: Numbers that give something to look at.
+_START: Final = {
+    "width": 240, "height": 160, "iterations": 80, "x_min": -2.0, "x_max": 1.0, "y_min": -1.0, "y_max": 1.0,
+    "dx": 30.0, "dy": 30.0, "azimuth": 315.0, "altitude": 45.0, "low": 0.0, "high": 1.0, "passes": 3, "activation": 1,
+}  # fmt: skip
+#: The ways to make an array in the form: no other name means anything there.
+_MAKERS: Final[dict[str, Callable[..., Any]]] = {
+    "random": lambda *shape: np.random.default_rng(0).random(shape),
+    "zeros": lambda *shape: np.zeros(shape),
+    "ones": lambda *shape: np.ones(shape),
+    "arange": np.arange,
+    "linspace": np.linspace,
+}
+#: Arrays of the form have at most so many elements, so that a slip of the finger costs nothing.
+_MOST: Final = 8_000_000
+#: A call from the form may take so long, in seconds, where it can be ended.
+_DEADLINE: Final = 10.0
+
+
+class TryPanel(Panel):
+    """Choose a language and a function, fill in its parameters, call it.
+
+    Parameters
+    ----------
+    lab
+        Whose functions; they are called in a worker, where a mistake costs nothing.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        loaded = [(title(it.name), it.name) for it in lab.backends.values() if it.loaded]
+        self.language = chooser("Language", loaded, loaded[0][1] if loaded else None, "Whose function")
+        self.function = chooser("Function", [], None, "What to call")
+        self.form = widgets.VBox()
+        self.fields: dict[str, widgets.Widget] = {}
+        self.call = Action("Call", self._run, show=self._show, fail=self._failed)
+        self.doc, self.result = widgets.HTML(), widgets.HTML(status("The result appears here."))
+        self.language.observe(lambda _: self.attempt(self._offer), "value")
+        self.function.observe(lambda _: self.attempt(self._ask), "value")
+        row = widgets.HBox(
+            [self.language, self.function], layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 12px")
+        )
+        super().__init__("Try it", [row, self.doc, self.form, self.call, self.result])
+        self.call.disabled = not loaded
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.attempt(self._offer)
+
+    def _offer(self) -> None:
+        """Offer the language's functions; the one that was chosen stays, if it has that."""
+        if self.language.value is None:
+            self.doc.value = status("No language is loaded.")
+            return
+        names = self._lab.backends[self.language.value].kernels
+        kept = self.function.value if self.function.value in names else "dot" if "dot" in names else names[0]
+        self.function.options = names
+        self.function.value = kept
+        self._ask()
+
+    def _ask(self) -> None:
+        """Make the form of the function."""
+        if self.function.value is None:
+            return
+        nif = self._nif()
+        for part in [it for field in self.fields.values() for it in tree(field)]:
+            part.close()
+        self.fields = {it.name: _field(it) for it in _parameters(nif.signature) if not it.is_output}
+        self.form.children = tuple(self.fields.values())
+        self.listen()
+        self.doc.value = f"<code>{escape(nif.signature)}</code><div>{escape(nif.doc)}</div>"
+
+    def _run(self) -> tuple[str, Any, float]:
+        name, function = self.language.value, self.function.value
+        parameters = [it for it in _parameters(self._nif().signature) if not it.is_output]
+        typed = [self.fields[it.name].value for it in parameters]
+        arguments = [
+            array_of(text, _dtype(it.kind)) if it.axes else text for it, text in zip(parameters, typed, strict=True)
+        ]
+        start = time.perf_counter_ns()
+        answer = self._lab.call(name, function, *arguments, lane="isolated", timeout=_DEADLINE)
+        ns = float(time.perf_counter_ns() - start)
+        written = [value for it, value in zip(parameters, arguments, strict=True) if it.is_mutable]
+        said = ", ".join(text if it.axes else repr(text) for it, text in zip(parameters, typed, strict=True))
+        return f"lab.{name}.{function}({said})", written[0] if answer is None and written else answer, ns
+
+    def _nif(self) -> Nif:
+        return self._lab.backends[self.language.value].functions[self.function.value]
+
+    def _show(self, done: tuple[str, Any, float]) -> None:
+        code, answer, ns = done
+        self.complain(None)
+        self.result.value = (
+            status(f"{sign(True)} {format_ns(ns)} in a worker")
+            + f'<pre style="white-space:pre-wrap;margin:4px 0;user-select:all">{escape(code)}</pre>'
+            + _shown(answer)
+        )
+
+    def _failed(self, error: Exception) -> None:
+        self.result.value = status(f"{sign(False)} the call failed")
+        self.complain(error)
+
+    def text(self) -> str:
+        return f"Try it\n  lab.{self.language.value}.{self.function.value}"
+
+    def html(self) -> str:
+        return f"{self.doc.value}{self.result.value}"
+
+
+class _Parameter(NamedTuple):
+    name: str
+    kind: str
+    axes: int
+    is_mutable: bool
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it may be left out."""
+        return self.is_mutable and self.name == "out"
+
+
+def _parameters(signature: str) -> list[_Parameter]:
+    inside = signature[signature.index("(") + 1 : signature.rindex(")")]
+    found = _PARAMETER.finditer(inside)
+    return [_Parameter(it[1], it[3], it[4].count(",") + 1 if it[4] else 0, bool(it[2])) for it in found]
+
+
+def _field(it: _Parameter) -> widgets.Widget:
+    style = {"description_width": "80px"}
+    if it.axes:
+        shape = ", ".join(["64"] * it.axes)
+        field = widgets.Text(f"random({shape})", description=it.name, style=style)
+        field.tooltip = "random(8, 8), zeros(8), ones(8), arange(8), linspace(0, 1, 8) or [1, 2, 3]"
+        return field
+    if it.kind == "bool":
+        return widgets.Checkbox(description=it.name, indent=False)
+    if it.kind == "f64":
+        return widgets.FloatText(_START.get(it.name, 1.0), description=it.name, style=style)
+    if it.kind in {"i64", "u64"}:
+        return widgets.IntText(int(_START.get(it.name, 8)), description=it.name, style=style)
+    return widgets.Text("text", description=it.name, style=style)
+
+
+def _dtype(kind: str) -> str:
+    """Return NumPy's name of an element type: ``int64`` of ``i64``."""
+    if kind in {"any", "bool"}:
+        return {"any": "float64", "bool": "bool"}[kind]
+    words = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
+    return words[kind[0]] + kind[1:]
+
+
+def array_of(text: str, dtype: str = "float64") -> np.ndarray:
+    """Return the array that a text of the form describes.
+
+    The page's text is never evaluated as Python: whoever may look at a dashboard may not therefore run code.
+
+    Parameters
+    ----------
+    text
+        ``random(8, 8)``, ``zeros(8)``, ``ones(8)``, ``arange(8)``, ``linspace(0, 1, 8)``, or a list of numbers.
+    dtype
+        Of the array.
+
+    Raises
+    ------
+    ValueError
+        It is none of these, or too large.
+    """
+    cure = f"write a list, [1, 2, 3], or one of {', '.join(_MAKERS)} with numbers: random(8, 8)"
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _MAKERS:
+            numbers = [ast.literal_eval(it) for it in tree.args]
+            if tree.keywords or not numbers or not all(type(it) in {int, float} for it in numbers):
+                raise ValueError
+            _check_size(tree.func.id, numbers)
+            return np.asarray(_MAKERS[tree.func.id](*numbers)).astype(dtype)
+        return np.array(ast.literal_eval(tree), dtype)
+    except _TooLarge:
+        raise ValueError(f"{text} has more than {_MOST:,} elements; call the function in a cell") from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError, ZeroDivisionError):
+        raise ValueError(f"'{text[:60]}' is no array: {cure}") from None
+
+
+class _TooLarge(Exception):
+    """More elements than a form should make."""
+
+
+def _check_size(maker: str, numbers: list[Any]) -> None:
+    if maker == "arange":
+        first, last = (0, numbers[0]) if len(numbers) == 1 else numbers[:2]
+        count = abs((last - first) / (numbers[2] if len(numbers) > 2 else 1))
+    else:
+        count = float(numbers[2]) if maker == "linspace" and len(numbers) > 2 else 1.0
+        for it in numbers if maker != "linspace" else ():
+            count *= it
+    if count > _MOST:
+        raise _TooLarge
+
+
+def _shown(answer: Any) -> str:
+    """Return a result as HTML: an image of what is as large as one, else its words."""
+    if isinstance(answer, np.ndarray) and answer.ndim == 2 and min(answer.shape) >= 8 and answer.dtype.kind in "fiu":
+        low, high = float(np.nanmin(answer)), float(np.nanmax(answer))
+        scaled = (answer.astype(float) - low) / (high - low or 1.0)
+        pixels = Image.fromarray(colormaps["viridis"](np.nan_to_num(scaled), bytes=True)[..., :3])
+        pixels.thumbnail((480, 480))
+        words = f"{answer.dtype} array of {' × '.join(map(str, answer.shape))}, from {low:.4g} to {high:.4g}"
+        look = "image-rendering:pixelated;min-width:160px"
+        return f'<img alt="{escape(words)}" src="{data_url(png(pixels))}" style="{look}"><div>{escape(words)}</div>'
+    text = np.array2string(answer, threshold=60, precision=6) if isinstance(answer, np.ndarray) else repr(answer)
+    about = f"<div>{answer.dtype} array of shape {answer.shape}</div>" if isinstance(answer, np.ndarray) else ""
+    return f'<pre style="white-space:pre-wrap;margin:4px 0">{escape(text)}</pre>{about}'

@@ -1,0 +1,31 @@
+"""A Jupyter server of its own and a real browser, for every test that asks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from servers import BROWSER_FLAGS, Server, jupyterlab
+
+
+@pytest.fixture
+def jupyter(tmp_path: Path) -> Iterator[Server]:
+    """A JupyterLab with nif_lab's extension."""
+    with jupyterlab(tmp_path, "--ServerApp.jpserver_extensions={'nif_lab': True}") as server:
+        yield server
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("no chromium: apt-get install chromium", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()

@@ -1,0 +1,118 @@
+"""The notebooks: clean as they are stored, and each exercise's hidden solution is right while other answers aren't.
+
+Their outputs are compared by nbval. An exercise is three cells, tagged ``exercise`` (a start that runs as it is),
+``solution`` (a folded Python block) and ``check``, which prints ``right`` or ``not yet: `` and what is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+SIZE_MAX = 300_000
+SOLUTION = re.compile(r"<details>.*?^```python\n(.*?)^```$.*?</details>", re.S | re.M)
+MACHINE = re.compile(r"/(work|root|home|tmp|usr)/|site-packages")
+
+#: Plausible wrong answers, by what they are told; those of later notebooks are in test_exercises.py.
+WRONG = {
+    "01_first_call": {
+        "right, but with [0, 0, 0, 0] calls of dot instead of three in each language": """
+def cosine(backend, x, y):
+    return np.dot(x, y) / np.sqrt(np.dot(x, x) * np.dot(y, y))""",
+    },
+    "02_one_table": {
+        "other bytes are expected for True": """
+def pack(value):
+    if value is None:
+        return bytes(16)
+    return struct.pack("<iIq", 1, 0, value) if isinstance(value, int) else struct.pack("<iId", 3, 0, value)""",
+    },
+    "03_memory": {
+        "100% of the transfers copied: argument not in a pool, value not in a pool": "picture = waves",
+        "the picture differs from the waves": "picture = lab.memory.zeros(waves.shape)",
+    },
+    "04_wire": {
+        "no ValueError for a frame that is cut short, too long": """
+def read(frame):
+    return np.frombuffer(frame, "<f8", offset=6)""",
+        "no ValueError for a frame that is without a header, empty": """
+def read(frame):
+    if len(frame) != 6 + 8 * struct.unpack_from("<BBI", frame)[2]:
+        raise ValueError("the length is wrong")
+    return np.frombuffer(frame, "<f8", offset=6)""",
+    },
+}
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(notebook: Any, tag: str) -> Any:
+    """Return the one cell that has a tag."""
+    cells = [it for it in notebook.cells if tag in it.metadata.get("tags", ())]
+    assert len(cells) == 1, f"expected one cell tagged '{tag}', found {len(cells)}"
+    return cells[0]
+
+
+def texts(cell: Any) -> list[str]:
+    """Return what a code cell shows in words; of an error, its traceback too."""
+    shown = []
+    for it in cell.get("outputs", ()):
+        shown += [it.get("text", ""), *it.get("traceback", ())]
+        shown += [str(data) for mime, data in it.get("data", {}).items() if not mime.startswith("image/")]
+    return shown
+
+
+def answer(cell: Any) -> str:
+    """Return the last line that a check printed."""
+    lines = "".join(texts(cell)).strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda it: it.stem)
+def test_a_stored_notebook_is_clean(path: Path) -> None:
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert path.stat().st_size <= SIZE_MAX
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [it for it in notebook.cells if it.cell_type == "code"]
+    if path in NUMBERED:  # the dashboard is live or nothing
+        assert [it.execution_count for it in code] == list(range(1, len(code) + 1)), "not run from top to bottom"
+    for cell in code:
+        assert not MACHINE.search("\n".join([cell.source, *texts(cell)])), f"{cell.id} names a path of a machine"
+        kinds = {it.output_type for it in cell.outputs} | {it.get("name") for it in cell.outputs}
+        assert "stderr" not in kinds, cell.id
+        assert ("error" in kinds) == ("raises-exception" in cell.metadata.get("tags", ())), cell.id
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda it: it.stem)
+def test_the_start_of_an_exercise_is_told_what_is_missing(path: Path) -> None:
+    """It is in the stored output, which nbval compares with what comes when the notebook is run."""
+    check = tagged(read(path), "check")
+    assert "nbval-check-output" in check.metadata.tags
+    assert answer(check).startswith("not yet: ")
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda it: it.stem)
+def test_the_hidden_solution_of_an_exercise_is_right_and_wrong_answers_are_told_why(path: Path) -> None:
+    notebook = read(path)
+    found = SOLUTION.search(tagged(notebook, "solution").source)
+    assert found, "expected a Python block between <details> and </details>"
+    tagged(notebook, "exercise").source = found[1]
+    wrong = WRONG.get(path.stem, {})
+    check = tagged(notebook, "check")
+    again = [nbformat.v4.new_code_cell(check.source) for _ in wrong]
+    for attempt, cell in zip(wrong.values(), again, strict=True):
+        notebook.cells += [nbformat.v4.new_code_cell(attempt), cell]
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert answer(check).startswith("right")
+    assert [answer(it) for it in again] == [f"not yet: {why}" for why in wrong]

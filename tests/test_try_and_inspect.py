@@ -1,0 +1,167 @@
+"""The form that calls any function, and the inspector that breaks frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from nif_lab.panels.inspector import InspectorPanel
+from nif_lab.panels.tryit import TryPanel, array_of
+from nif_lab.wire.examples import EXAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nif_lab import Lab
+
+
+@pytest.fixture
+def form(lab: Lab) -> Iterator[TryPanel]:
+    panel = TryPanel(lab)
+    yield panel
+    panel.close()
+
+
+@pytest.fixture
+def inspector(lab: Lab) -> Iterator[InspectorPanel]:
+    panel = InspectorPanel(lab.backends, lab.wire)
+    yield panel
+    panel.close()
+
+
+def test_every_function_of_every_language_has_a_form(form: TryPanel, lab: Lab) -> None:
+    for name in lab.backends:
+        form.language.value = name
+        for function in lab.backends[name].kernels:
+            form.function.value = function
+            assert form.problem.value == ""
+            wanted = [it for it in lab.backends[name].functions[function].parameters if it != "out"]
+            assert list(form.fields) == wanted
+            form.call.click()
+            # These take tables that no form makes up; their refusal says what is missing.
+            if function not in {"decode", "encode"}:
+                assert form.call.phase == "done", form.problem.value
+
+
+def test_a_call_is_shown_with_its_code(form: TryPanel, lab: Lab) -> None:
+    form.function.value = "dot"
+    form.fields["x"].value, form.fields["y"].value = "[1, 2, 3]", "ones(3)"
+    form.call.click()
+    assert "lab.rust.dot([1, 2, 3], ones(3))" in form.result.value
+    assert "6.0" in form.result.value
+    form.function.value = "mandelbrot"
+    form.call.click()
+    assert 'alt="int32 array of 160 × 240' in form.result.value
+    form.function.value = "axpy"
+    form.fields["x"].value, form.fields["y"].value = "ones(2)", "zeros(2)"
+    form.call.click()
+    assert "[1. 1.]" in form.result.value, "what the function wrote"
+
+
+def test_a_refusal_is_shown_with_its_words(form: TryPanel) -> None:
+    form.function.value = "dot"
+    form.fields["y"].value = "ones(3)"
+    form.call.click()
+    assert form.call.phase == "failed"
+    assert "expected f64[n] with n = 64, got f64[3]" in form.problem.value
+    form.fields["y"].value = "ones(64)"
+    form.call.click()
+    assert form.problem.value == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("zeros(2, 3)", np.zeros((2, 3))),
+        ("arange(4)", np.arange(4.0)),
+        ("linspace(0, 1, 3)", np.array([0, 0.5, 1])),
+        ("[[1, 2], [3, 4]]", np.array([[1.0, 2], [3, 4]])),
+        ("3", np.array(3.0)),
+    ],
+)
+def test_arrays_are_described_in_words(text: str, value: np.ndarray) -> None:
+    made = array_of(text)
+    assert made.dtype == np.float64
+    assert np.array_equal(made, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x", "__import__('os').system('true')", "np.zeros(3)", "zeros()", "zeros('3')", "zeros(shape=3)", "zeros(",
+        "random(-1)", "[1, 'a']", "[[1], [2, 3]]", "linspace(0)", "arange(0, 1, 0)", "(lambda: 1)()", "[" * 3000,
+        "zeros(True)",
+    ],
+)  # fmt: skip
+def test_what_is_no_array_is_refused_and_never_run(text: str) -> None:
+    with pytest.raises(ValueError, match="is no array: write a list"):
+        array_of(text)
+
+
+@pytest.mark.parametrize("text", ["zeros(10**9)", "zeros(100000, 100000)", "arange(1e12)", "linspace(0, 1, 99999999)"])
+def test_a_slip_of_the_finger_costs_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match=r"more than 8,000,000 elements|is no array"):
+        array_of(text)
+
+
+def test_every_example_is_shown_in_both_versions(inspector: InspectorPanel) -> None:
+    for version in (2, 1):
+        inspector.version.value = version
+        for name in EXAMPLES:
+            inspector.example.value = name
+            if (name, version) == ("tensor", 1):
+                assert "version 1 has no type for uint8[2, 2]" in inspector.problem.value
+                continue
+            assert inspector.problem.value == ""
+            assert "✗" not in inspector.verdicts.value
+            assert inspector.verdicts.value.count("✓") == 5
+
+
+def test_a_broken_byte_is_told_by_all_decoders_and_mended(inspector: InspectorPanel) -> None:
+    inspector.example.value = "matrix_2d_f64"
+    before = inspector.frame.copy()
+    inspector.offset.value, inspector.bit.value = 0, 3
+    inspector.flip.click()
+    assert "1 byte is broken" in inspector.verdicts.value
+    assert inspector.verdicts.value.count("✗") == 5
+    assert "⚠" in inspector.page.value
+    inspector.flip.click()
+    assert np.array_equal(inspector.frame, before)
+    inspector.flip.click()
+    inspector.mend.click()
+    assert np.array_equal(inspector.frame, before)
+    assert "As it was written" in inspector.verdicts.value
+
+
+def test_a_typed_value_is_written_or_refused_with_the_cure(inspector: InspectorPanel) -> None:
+    inspector.example.value = "your own"
+    inspector.dtype.value = "int32"
+    inspector.typed.value = "[[1, 2], [3, 4]]"
+    assert inspector.problem.value == ""
+    assert "int32" in inspector.verdicts.value
+    for text in ("open('x')", "[1, 'a']", "{'a': 1}", "[" * 2000, "1" * 20_000):
+        inspector.typed.value = text
+        assert 'role="alert"' in inspector.problem.value, text
+    inspector.typed.value = "2.5"
+    assert inspector.problem.value == ""
+
+
+def test_a_language_writes_and_the_others_read(inspector: InspectorPanel, lab: Lab) -> None:
+    for name in (*lab.backends, "python"):
+        inspector.writer.value = name
+        assert inspector.verdicts.value.count("✓") == 5
+
+
+def test_opening_it_calls_nothing(lab: Lab) -> None:
+    before = sum(it.calls for it in lab.snapshot())
+    InspectorPanel(lab.backends, lab.wire).close()
+    assert sum(it.calls for it in lab.snapshot()) == before
+
+
+def test_both_have_text_and_html(form: TryPanel, inspector: InspectorPanel) -> None:
+    assert form.text() == "Try it\n  lab.rust.dot"
+    assert "dot(" in form.html()
+    assert inspector.text().startswith("Frame inspector\n")
+    assert "nlw" in inspector.html()
