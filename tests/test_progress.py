@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import tqdm.std
@@ -67,6 +68,18 @@ def test_neither_a_pipe_nor_a_file_is_told(clock: list[float], capsys: pytest.Ca
     assert capsys.readouterr().err == ""
 
 
+def test_bars_of_widgets_are_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ipykernel.zmqshell  # tqdm takes this process for a kernel from here on
+    from tqdm.notebook import tqdm_notebook
+    from tqdm.std import tqdm as letters
+
+    assert ipykernel.zmqshell
+    assert progress._bars() is letters
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr("tqdm.auto.tqdm", tqdm_notebook)
+    assert progress._bars() is tqdm_notebook
+
+
 def test_a_thread_shows_none(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
     terminal = on_terminal(monkeypatch)
 
@@ -84,7 +97,7 @@ def test_a_notebooks_bar_leaves_no_widget(monkeypatch: pytest.MonkeyPatch, clock
     from ipywidgets.widgets import widget
     from tqdm.notebook import tqdm as bars
 
-    monkeypatch.setattr("tqdm.auto.tqdm", bars)
+    monkeypatch.setattr(progress, "_bars", lambda: bars)
     monkeypatch.setattr("tqdm.notebook.display", lambda *_: None)
     before = set(widget._instances)
     made = 0

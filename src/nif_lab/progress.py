@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -62,10 +63,8 @@ def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
 
     def show(done: int, text: str = "") -> None:
         if not made and is_main and time.monotonic() - start > QUIET:
-            from tqdm.auto import tqdm
-
             # disable=None: not where standard error is a file or a pipe.
-            made.append(tqdm(**options, leave=False, disable=None))
+            made.append(_bars()(**options, leave=False, disable=None))
             made[0].start_t = time.time() - (time.monotonic() - start)
         for bar in made:
             bar.n = done
@@ -83,3 +82,16 @@ def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
                 for part in (getattr(widget, "style", None), widget.layout, widget):
                     if part is not None:
                         part.close()
+
+
+def _bars() -> Any:
+    """Return tqdm's bars of widgets in a kernel, else those of letters.
+
+    tqdm itself would take any process that has imported ipykernel for a kernel; our own panels import it.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is None:
+        from tqdm.std import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm
