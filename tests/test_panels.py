@@ -26,6 +26,7 @@ from nif_lab.panels import (
     PerformancePanel,
     TransferPanel,
     TryPanel,
+    live,
 )
 from nif_lab.panels.base import Panel
 from nif_lab.panels.pictures import performance_grid
@@ -185,6 +186,28 @@ def test_panels_have_text_and_html_for_places_without_widgets(dashboard: Dashboa
     assert "<table" in bundle["text/html"]
     assert "<script" not in bundle["text/html"]
     dashboard.close()
+
+
+def test_pages_that_are_not_seen_first_are_made_when_the_cell_has_ended(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(widget_module._instances)
+    cells = live._Cells()
+    monkeypatch.setattr(live, "_cells", cells)
+    cells.busy = True
+    dashboard, closed = lab.dashboard(), lab.dashboard()
+    pages = [it for it in dashboard.tabs.children if not it.children]
+    assert len(pages) == 4
+    bundle = dashboard._repr_mimebundle_()
+    assert "Performance" in bundle["text/plain"]
+    assert "loaded" in bundle["text/html"]
+    closed.close()
+    cells._end()
+    assert all(len(page.children) == 1 for page in pages)
+    assert "<img" in dashboard.panels[0].live.still
+    assert not closed._others
+    dashboard.close()
+    assert set(widget_module._instances) == before
 
 
 def test_a_panel_says_what_it_must_know() -> None:

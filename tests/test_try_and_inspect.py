@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
+from html import escape, unescape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from nif_lab import Lab
 from nif_lab.panels.inspector import InspectorPanel
-from nif_lab.panels.tryit import TryPanel, array_of
+from nif_lab.panels.tryit import TryPanel, _shown, array_of
 from nif_lab.wire.examples import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from nif_lab import Lab
 
 
 @pytest.fixture
@@ -49,8 +51,14 @@ def test_a_call_is_shown_with_its_code(form: TryPanel, lab: Lab) -> None:
     form.function.value = "dot"
     form.fields["x"].value, form.fields["y"].value = "[1, 2, 3]", "ones(3)"
     form.call.click()
-    assert "lab.rust.dot([1, 2, 3], ones(3))" in form.result.value
+    code = "lab.rust.dot(np.array([1, 2, 3], 'float64'), np.ones(3).astype('float64'))"
+    assert escape(code) in form.result.value
     assert "6.0" in form.result.value
+    for text in ("random(3)", "arange(3)", "linspace(0, 1, 3)", "zeros(3)", "[ 1, 2.5, 3 ]"):
+        form.fields["x"].value = text
+        form.call.click()
+        code = unescape(re.search(r"<pre[^>]*>(.*?)</pre>", form.result.value)[1])
+        assert escape(repr(eval(code, {"lab": lab, "np": np}))) in form.result.value, code
     form.function.value = "mandelbrot"
     form.call.click()
     assert 'alt="int32 array of 160 × 240' in form.result.value
@@ -69,6 +77,44 @@ def test_a_refusal_is_shown_with_its_words(form: TryPanel) -> None:
     form.fields["y"].value = "ones(64)"
     form.call.click()
     assert form.problem.value == ""
+
+
+def test_what_was_typed_is_for_the_next_language_too(form: TryPanel) -> None:
+    form.function.value = "dot"
+    form.fields["x"].value = "ones(5)"
+    form.language.value = "zig"
+    assert form.fields["x"].value == "ones(5)"
+    assert form.function.value == "dot"
+
+
+def test_the_deadline_is_the_whole_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nif_lab.panels.tryit._DEADLINE", 0.5)
+    form = TryPanel(Lab(["rust", "zig"]))  # with the policy of users: it tries again, and asks others
+    form.function.value = "mandelbrot"
+    form.fields["iterations"].value = 2**31 - 1
+    start = time.monotonic()
+    form.call.click()
+    assert form.call.phase == "failed"
+    assert "took longer than its 0.5 s" in form.problem.value
+    assert "tried:" not in form.problem.value, "another language's answer is not what was asked for"
+    assert time.monotonic() - start < 1.4
+    form.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (np.full((9, 9), np.nan), "from 0 to 0, 81 not finite"),
+        (np.where(np.eye(9) > 0, np.inf, 2.0), "from 2 to 2, 9 not finite"),
+        (np.array([[-1.7e308, 1.7e308] * 8] * 8), "from -1.7e+308 to 1.7e+308"),
+        (np.zeros((3000, 2000)), "3000 × 2000, from 0 to 0"),
+        (np.zeros((8, 100_000)), "8 × 100000, from 0 to 0"),
+        (np.arange(100, dtype=np.uint8).reshape(10, 10), "10 × 10, from 0 to 99"),
+    ],
+)
+def test_any_matrix_has_a_picture(answer: np.ndarray, words: str) -> None:
+    assert words in _shown(answer)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +187,15 @@ def test_a_typed_value_is_written_or_refused_with_the_cure(inspector: InspectorP
     inspector.typed.value = "[[1, 2], [3, 4]]"
     assert inspector.problem.value == ""
     assert "int32" in inspector.verdicts.value
+    inspector.typed.value = "arange(6)"
+    assert inspector.problem.value == ""
+    assert "int32[6]: 0, 1, 2, 3, 4, 5" in inspector.page.value
+    for text in ("[1.5]", "[3000000000]", "[[1], [2, 3]]", "zeros(x)"):
+        inspector.typed.value = text
+        assert "is no array: write a list" in inspector.problem.value, text
+        assert "its elements are int32" in inspector.problem.value, text
+    inspector.typed.value = "zeros(20000)"
+    assert "more than 10,000 elements" in inspector.problem.value
     for text in ("open('x')", "[1, 'a']", "{'a': 1}", "[" * 2000, "1" * 20_000):
         inspector.typed.value = text
         assert 'role="alert"' in inspector.problem.value, text

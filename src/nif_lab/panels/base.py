@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets as widgets
 
-from .live import LiveView, listen_while_busy
+from .live import LiveView, after_cell, listen_while_busy
 
 if TYPE_CHECKING:
     from ..telemetry import Telemetry
@@ -76,9 +76,12 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any] | None:
         bundle: dict[str, Any] | None = super()._repr_mimebundle_(**kwargs)
         if bundle is not None:
-            bundle["text/plain"] = self.text()
-            bundle["text/html"] = self.html()
+            bundle["text/plain"], bundle["text/html"] = self._fallback()
         return bundle
+
+    def _fallback(self) -> tuple[str, str]:
+        """Return what a notebook keeps of the panel: text and HTML."""
+        return self.text(), self.html()
 
 
 def error_html(error: Exception) -> str:
@@ -106,7 +109,7 @@ class LivePanel(Panel):
     title, view : str
         Its name, and which `LiveView` shows it.
 
-    What stands there until the first figures come is `still`, or `html` where a panel has nothing better.
+    What stands there until the first figures come is `html`, and `still` once the cell that made the panel has ended.
     """
 
     title: ClassVar[str]
@@ -117,7 +120,8 @@ class LivePanel(Panel):
         details = self._details if make_details else None
         self.live = LiveView(telemetry.segment, self.view, rate=rate, make_details=details)
         super().__init__(self.title, [self.live])
-        self.refresh()
+        self.attempt(lambda: self.live.set_trait("still", self.html()))
+        after_cell(self.refresh)
 
     def _details(self) -> str:
         """Return the details, or an empty text when they can't be made: the error is then in the panel."""

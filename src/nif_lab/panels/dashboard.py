@@ -9,14 +9,10 @@ import ipywidgets as widgets
 from .backends import BackendsPanel
 from .base import Panel
 from .errors import ErrorsPanel
-from .faults import FaultPanel
 from .history import HistoryPanel
-from .inspector import InspectorPanel
-from .live import LiveView
+from .live import LiveView, after_cell
 from .memory import MemoryPanel
 from .performance import PerformancePanel
-from .transfers import TransferPanel
-from .tryit import TryPanel
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -38,10 +34,13 @@ class Dashboard(Panel):
     ----------
     panels : tuple of Panel
         Each works alone too.
+
+    The page that is seen first is made at once, the others when the cell that made the dashboard has ended, so that
+    the page can draw the one while the kernel makes the others.
     """
 
     def __init__(self, lab: Lab, rate: float = 10.0) -> None:
-        self._languages = ", ".join(lab.backends)
+        self._lab: Lab | None = lab
         telemetry = lab.telemetry
         live = (
             PerformancePanel(telemetry, rate),
@@ -49,20 +48,40 @@ class Dashboard(Panel):
             MemoryPanel(lab.memory, telemetry, rate),
             ErrorsPanel(telemetry, rate),
         )
-        pages: dict[str, tuple[Panel, ...]] = {
-            "Live": live,
-            "Transfers": (TransferPanel(lab.backends, lab.transfer, lab.transfer_matrix, lab.memory.empty),),
-            "Frames": (InspectorPanel(lab.backends, lab.wire),),
-            "Faults": (FaultPanel(lab),),
-            "Try it": (TryPanel(lab),),
-            "Backends": (BackendsPanel(lab.backends),),
-        }
-        self.panels = tuple(panel for page in pages.values() for panel in page)
         for panel in live:
             panel.live.bar = False  # one line for all
-        self.tabs = widgets.Tab([_page(page) for page in pages.values()], titles=tuple(pages))
+        self._first = (*live, BackendsPanel(lab.backends))
+        self._others: tuple[Panel, ...] = ()
+        columns = "repeat(auto-fit, minmax(min(100%, 420px), 1fr))"
+        pair = widgets.GridBox(live[-2:], layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px 32px"))
+        self._pages = {name: widgets.VBox() for name in ("Transfers", "Frames", "Faults", "Try it")}
+        pages = {"Live": widgets.VBox([*live[:-2], pair]), **self._pages, "Backends": self._first[-1]}
+        self.tabs = widgets.Tab(list(pages.values()), titles=tuple(pages))
         self.tabs.add_class("nif-tabs")
+        self._languages = ", ".join(lab.backends)
         super().__init__("nif_lab", [self.tabs], beside=[LiveView(telemetry.segment, rate=rate)])
+        after_cell(lambda: self.attempt(self._complete))
+
+    def _complete(self) -> None:
+        """Make the pages that aren't seen first."""
+        lab, self._lab = self._lab, None
+        if lab is None:  # made already, or closed
+            return
+        from . import FaultPanel, InspectorPanel, TransferPanel, TryPanel
+
+        self._others = (
+            TransferPanel(lab.backends, lab.transfer, lab.transfer_matrix, lab.memory.empty),
+            InspectorPanel(lab.backends, lab.wire),
+            FaultPanel(lab),
+            TryPanel(lab),
+        )
+        for page, panel in zip(self._pages.values(), self._others, strict=True):
+            page.children = (panel,)
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        self._complete()
+        return (*self._first[:-1], *self._others, self._first[-1])
 
     def refresh(self) -> None:
         for panel in self.panels:
@@ -74,14 +93,13 @@ class Dashboard(Panel):
     def html(self) -> str:
         return "".join(panel.html() for panel in self.panels)
 
+    def _fallback(self) -> tuple[str, str]:
+        # Of the panels whose pages may not be made yet none has anything to say before somebody used it.
+        return "\n\n".join(it.text() for it in self._first), "".join(it.html() for it in self._first)
+
+    def close(self) -> None:
+        self._lab = None
+        super().close()
+
     def __repr__(self) -> str:
         return f"Dashboard({self._languages})"
-
-
-def _page(panels: tuple[Panel, ...]) -> widgets.Widget:
-    """Return panels as a page: the last two side by side where there is room, the others as wide as it is."""
-    if len(panels) == 1:
-        return panels[0]
-    columns = "repeat(auto-fit, minmax(min(100%, 420px), 1fr))"
-    pair = widgets.GridBox(panels[-2:], layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px 32px"))
-    return widgets.VBox([*panels[:-2], pair])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from ..wire.schema import DIALECTS
 from .base import Panel
 from .style import title
 from .transfers import chooser, sign, status
+from .tryit import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +30,7 @@ __all__ = ["InspectorPanel"]
 #: What a list becomes.
 _DTYPES: Final = ("float64", "float32", "int64", "int32", "uint8", "complex128")
 _OWN: Final = "your own"
-#: A typed value is for looking at: no longer than this many letters.
+#: A typed value is for looking at: no longer than this many letters, or elements of an array.
 _LONGEST: Final = 10_000
 
 
@@ -57,7 +59,7 @@ class InspectorPanel(Panel):
             "[[1.5, 2], [3, 4]]",
             description="Python value",
             continuous_update=False,
-            tooltip="A number, True or False, or a list of numbers, nested for more axes",
+            tooltip="A number, True or False, a list of numbers, nested for more axes, or zeros(2, 3) or arange(8)",
             style={"description_width": "auto"},
         )
         self.dtype = chooser("as", _DTYPES, "float64", "What a list of numbers becomes")
@@ -99,11 +101,10 @@ class InspectorPanel(Panel):
         text = self.typed.value.strip()
         if len(text) > _LONGEST:
             raise ValueError(f"a value of at most {_LONGEST:,} letters can be looked at; use nif_lab.wire for more")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise ValueError(f"'{text[:40]}' is no Python value; type 3.5, True or [[1, 2], [3, 4]]") from None
-        return np.array(value, self.dtype.value) if isinstance(value, (list, tuple)) else value
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            if not isinstance(value := ast.literal_eval(text), (list, tuple)):
+                return value
+        return array_of(text, self.dtype.value, _LONGEST)
 
     def _write(self) -> None:
         is_own = self.example.value == _OWN
@@ -124,7 +125,8 @@ class InspectorPanel(Panel):
 
     def _show(self) -> None:
         found = self._wire.inspect(self.frame, self.dialect.value, self._read_as())
-        self.page.value = found._repr_html_()
+        # Lines of bytes scroll inside: they don't make the page as wide as they are.
+        self.page.value = f'<div style="contain:inline-size">{found._repr_html_()}</div>'
         if not self._asked:
             return
         broken = int((self.frame != self._whole).sum())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..segment import Segment
 
-__all__ = ["LiveView", "listen_while_busy"]
+__all__ = ["LiveView", "after_cell", "listen_while_busy"]
 
 _FOLDER: Final = Path(__file__).with_name("live")
 _PARTS: Final = ("numbers", "hub", "bar", "performance", "memory", "errors", "history", "view")
@@ -62,6 +62,7 @@ class _Cells:
     def __init__(self) -> None:
         self.busy, self.ended = False, 0.0
         self._watching = False
+        self._later: list[Callable[[], None]] = []
 
     def watch(self) -> None:
         """Begin to watch; whoever calls this for the first time is a cell."""
@@ -76,9 +77,28 @@ class _Cells:
 
     def _end(self, *_: object) -> None:
         self.busy, self.ended = False, time.monotonic()
+        later, self._later = self._later, []
+        for work in later:
+            work()
+
+    def after(self, work: Callable[[], None]) -> None:
+        """Run work when the cell that runs has ended, or at once where none runs."""
+        self.watch()
+        if self.busy:
+            self._later.append(work)
+        else:
+            work()
 
 
 _cells: Final = _Cells()
+
+
+def after_cell(work: Callable[[], None]) -> None:
+    """Put work off until what the running cell made is shown; where no cell runs, do it at once.
+
+    The page draws meanwhile, and the next cell finds the work done.
+    """
+    _cells.after(work)
 
 
 def listen_while_busy(comm: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from html import escape
 
 from .base import LivePanel
-from .canvas import themed_image
-from .pictures import performance_grid, performance_text
 
 __all__ = ["PerformancePanel"]
 
@@ -18,6 +16,9 @@ class PerformancePanel(LivePanel):
     view = "performance"
 
     def still(self) -> str:
+        from .canvas import themed_image  # matplotlib takes a quarter of a second to come
+        from .pictures import performance_grid, performance_text
+
         now = self.telemetry.snapshot()
         return themed_image(lambda theme: performance_grid(now, theme), performance_text(now))
 

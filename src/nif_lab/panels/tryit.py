@@ -45,6 +45,8 @@ _MAKERS: Final[dict[str, Callable[..., Any]]] = {
 }
 #: Arrays of the form have at most so many elements, so that a slip of the finger costs nothing.
 _MOST: Final = 8_000_000
+#: A picture of a result is about so wide or high at most.
+_PIXELS: Final = 480
 #: A call from the form may take so long, in seconds, where it can be ended.
 _DEADLINE: Final = 10.0
 
@@ -65,6 +67,7 @@ class TryPanel(Panel):
         self.function = chooser("Function", [], None, "What to call")
         self.form = widgets.VBox()
         self.fields: dict[str, widgets.Widget] = {}
+        self._signature = ""
         self.call = Action("Call", self._run, show=self._show, fail=self._failed)
         self.doc, self.result = widgets.HTML(), widgets.HTML(status("The result appears here."))
         self.language.observe(lambda _: self.attempt(self._offer), "value")
@@ -95,12 +98,17 @@ class TryPanel(Panel):
         if self.function.value is None:
             return
         nif = self._nif()
+        self.doc.value = f"<code>{escape(nif.signature)}</code><div>{escape(nif.doc)}</div>"
+        if nif.signature == self._signature:
+            return  # another language's: what was typed is for it too
+        self._signature = nif.signature
         for part in [it for field in self.fields.values() for it in tree(field)]:
             part.close()
         self.fields = {it.name: _field(it) for it in _parameters(nif.signature) if not it.is_output}
+        for field in self.fields.values():
+            field.layout.max_width = "calc(100% - 4px)"  # it has margins
         self.form.children = tuple(self.fields.values())
         self.listen()
-        self.doc.value = f"<code>{escape(nif.signature)}</code><div>{escape(nif.doc)}</div>"
 
     def _run(self) -> tuple[str, Any, float]:
         name, function = self.language.value, self.function.value
@@ -110,11 +118,15 @@ class TryPanel(Panel):
             array_of(text, _dtype(it.kind)) if it.axes else text for it, text in zip(parameters, typed, strict=True)
         ]
         start = time.perf_counter_ns()
-        answer = self._lab.call(name, function, *arguments, lane="isolated", timeout=_DEADLINE)
+        # The language that was chosen answers, or none does; each further try would have a deadline of its own.
+        options: dict[str, Any] = {"timeout": _DEADLINE, "retries": 0, "failover": False}
+        answer = self._lab.call(name, function, *arguments, lane="isolated", **options)
         ns = float(time.perf_counter_ns() - start)
         written = [value for it, value in zip(parameters, arguments, strict=True) if it.is_mutable]
-        said = ", ".join(text if it.axes else repr(text) for it, text in zip(parameters, typed, strict=True))
-        return f"lab.{name}.{function}({said})", written[0] if answer is None and written else answer, ns
+        said = [
+            _code(text, _dtype(it.kind)) if it.axes else repr(text) for it, text in zip(parameters, typed, strict=True)
+        ]
+        return f"lab.{name}.{function}({', '.join(said)})", written[0] if answer is None and written else answer, ns
 
     def _nif(self) -> Nif:
         return self._lab.backends[self.language.value].functions[self.function.value]
@@ -181,7 +193,7 @@ def _dtype(kind: str) -> str:
     return words[kind[0]] + kind[1:]
 
 
-def array_of(text: str, dtype: str = "float64") -> np.ndarray:
+def array_of(text: str, dtype: str = "float64", most: int = _MOST) -> np.ndarray:
     """Return the array that a text of the form describes.
 
     The page's text is never evaluated as Python: whoever may look at a dashboard may not therefore run code.
@@ -192,33 +204,51 @@ def array_of(text: str, dtype: str = "float64") -> np.ndarray:
         ``random(8, 8)``, ``zeros(8)``, ``ones(8)``, ``arange(8)``, ``linspace(0, 1, 8)``, or a list of numbers.
     dtype
         Of the array.
+    most
+        Elements that it may have.
 
     Raises
     ------
     ValueError
         It is none of these, or too large.
     """
-    cure = f"write a list, [1, 2, 3], or one of {', '.join(_MAKERS)} with numbers: random(8, 8)"
+    cure = f"write a list, [1, 2, 3], or one of {', '.join(_MAKERS)}: random(8, 8); its elements are {dtype}"
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _MAKERS:
             numbers = [ast.literal_eval(it) for it in tree.args]
             if tree.keywords or not numbers or not all(type(it) in {int, float} for it in numbers):
                 raise ValueError
-            _check_size(tree.func.id, numbers)
+            _check_size(tree.func.id, numbers, most)
             return np.asarray(_MAKERS[tree.func.id](*numbers)).astype(dtype)
-        return np.array(ast.literal_eval(tree), dtype)
+        value = ast.literal_eval(tree)
+        made = np.array(value, dtype)
+        if made.dtype.kind in "iu" and not np.array_equal(made, np.asarray(value)):
+            raise ValueError
+        return made
     except _TooLarge:
-        raise ValueError(f"{text} has more than {_MOST:,} elements; call the function in a cell") from None
+        raise ValueError(f"{text} has more than {most:,} elements; use a cell for as many") from None
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError, ZeroDivisionError):
         raise ValueError(f"'{text[:60]}' is no array: {cure}") from None
+
+
+def _code(text: str, dtype: str) -> str:
+    """Return the Python that makes what `array_of` does, for a cell that has imported numpy as np."""
+    tree = ast.parse(text.strip(), mode="eval").body
+    if not isinstance(tree, ast.Call):
+        return f"np.array({ast.unparse(tree)}, {dtype!r})"
+    maker, numbers = ast.unparse(tree.func), ", ".join(map(ast.unparse, tree.args))
+    if maker not in {"arange", "linspace"}:
+        numbers = f"({numbers})" if len(tree.args) > 1 else numbers
+    name = "np.random.default_rng(0).random" if maker == "random" else f"np.{maker}"
+    return f"{name}({numbers}).astype({dtype!r})"
 
 
 class _TooLarge(Exception):
     """More elements than a form should make."""
 
 
-def _check_size(maker: str, numbers: list[Any]) -> None:
+def _check_size(maker: str, numbers: list[Any], most: int) -> None:
     if maker == "arange":
         first, last = (0, numbers[0]) if len(numbers) == 1 else numbers[:2]
         count = abs((last - first) / (numbers[2] if len(numbers) > 2 else 1))
@@ -226,18 +256,22 @@ def _check_size(maker: str, numbers: list[Any]) -> None:
         count = float(numbers[2]) if maker == "linspace" and len(numbers) > 2 else 1.0
         for it in numbers if maker != "linspace" else ():
             count *= it
-    if count > _MOST:
+    if count > most:
         raise _TooLarge
 
 
 def _shown(answer: Any) -> str:
     """Return a result as HTML: an image of what is as large as one, else its words."""
     if isinstance(answer, np.ndarray) and answer.ndim == 2 and min(answer.shape) >= 8 and answer.dtype.kind in "fiu":
-        low, high = float(np.nanmin(answer)), float(np.nanmax(answer))
-        scaled = (answer.astype(float) - low) / (high - low or 1.0)
+        finite = answer[np.isfinite(answer)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        step = -(-max(answer.shape) // _PIXELS)
+        some = answer[tuple(slice(None, None, max(1, min(step, length // 8))) for length in answer.shape)]
+        # Halves: the difference of two numbers may be too large for one. What isn't finite is drawn as it lies.
+        scaled = (np.clip(some, low, high) / 2 - low / 2) / (high / 2 - low / 2 or 1.0)
         pixels = Image.fromarray(colormaps["viridis"](np.nan_to_num(scaled), bytes=True)[..., :3])
-        pixels.thumbnail((480, 480))
-        words = f"{answer.dtype} array of {' × '.join(map(str, answer.shape))}, from {low:.4g} to {high:.4g}"
+        odd = f", {answer.size - finite.size:,} not finite" if finite.size < answer.size else ""
+        words = f"{answer.dtype} array of {' × '.join(map(str, answer.shape))}, from {low:.4g} to {high:.4g}{odd}"
         look = "image-rendering:pixelated;min-width:160px"
         return f'<img alt="{escape(words)}" src="{data_url(png(pixels))}" style="{look}"><div>{escape(words)}</div>'
     text = np.array2string(answer, threshold=60, precision=6) if isinstance(answer, np.ndarray) else repr(answer)
