@@ -466,6 +466,7 @@ def test_help_and_usage(shell: InteractiveShell, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(("magic", "form", "found"), [
     ("rust", "asm", "shown"), ("rust", "llvm", "define"),
     ("zig", "asm", "ret"), ("zig", "llvm", "define"), ("nim", "c", "shown"),
+    ("julia", "asm", "ret"), ("julia", "llvm", "define"),
 ])  # fmt: skip
 def test_show(shell: InteractiveShell, magic: str, form: str, found: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(shell, f"%%{magic} --show {form}\n{ANSWER[magic].format('shown', 5)}").success

@@ -3,6 +3,7 @@ Notebook cells: plain functions become NIFs in a module of their own, without a 
 """
 module Cells
 
+using InteractiveUtils: code_llvm, code_native
 using ..Nif
 
 """
@@ -13,25 +14,58 @@ Evaluate a cell in a fresh module and return the address of its table; or `error
 Which functions are exported: those that an `export` names, else all whose names don't begin with an underscore.
 """
 function open_cell(host::Integer, code::String)
+    return answered() do line
+        room, _ = evaluated(code, line)
+        string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
+    end
+end
+
+"""
+    show_cell(form, code) -> String
+
+What the compiler makes of a cell's functions, `"asm"` or `"llvm"`; or `error:`, the line and what is wrong.
+"""
+function show_cell(form::String, code::String)
+    return answered() do line
+        room, names = evaluated(code, line)
+        shown = IOBuffer()
+        for name in names
+            f = Base.invokelatest(getfield, room, name)
+            for method in Base.invokelatest(methods, f)
+                types = Tuple{method.sig.parameters[2:end]...}
+                Base.invokelatest(form == "asm" ? code_native : code_llvm, shown, f, types; debuginfo = :none)
+            end
+        end
+        String(take!(shown))
+    end
+end
+
+"What `work` returns, given a place for the number of the line that it is at; or what is wrong, and where."
+function answered(work)
     line = Ref(1)
     try
-        room = Module(:Cell)
-        Core.eval(room, :(using $(fullname(Nif)...)))
-        statements = parsed(code, line)
-        named = Symbol[it for (_, s) in statements if Meta.isexpr(s, :export) for it in s.args]
-        seen = Set{Symbol}()
-        for (number, statement) in statements
-            line[] = number
-            define(room, statement, named, seen)
-        end
-        for name in setdiff(named, seen)
-            error("$name is exported, but no function of that name with types is here")
-        end
-        return string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
+        return Base.invokelatest(work, line)
     catch problem
         problem isa LoadError && (problem = problem.error)
         return string("error:", line[], ":", sprint(showerror, problem))
     end
+end
+
+"A fresh module with what the cell defines, and the names of its public functions."
+function evaluated(code, line)
+    room = Module(:Cell)
+    Core.eval(room, :(using $(fullname(Nif)...)))
+    statements = parsed(code, line)
+    named = Symbol[it for (_, s) in statements if Meta.isexpr(s, :export) for it in s.args]
+    seen = Set{Symbol}()
+    for (number, statement) in statements
+        line[] = number
+        define(room, statement, named, seen)
+    end
+    for name in setdiff(named, seen)
+        error("$name is exported, but no function of that name with types is here")
+    end
+    return room, seen
 end
 
 "All statements with the lines they begin in."

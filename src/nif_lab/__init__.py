@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .lab import Lab as Lab
+    from .loading import library_path as library_path
     from .recovery import RecoveryPolicy as RecoveryPolicy
     from .telemetry import FunctionStats as FunctionStats
     from .telemetry import Snapshot as Snapshot
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from .transfer import TransferMatrix as TransferMatrix
 
 __version__: Final = "0.1.0"
-__all__ = ["FunctionStats", "Lab", "RecoveryPolicy", "Snapshot", "Transfer", "TransferMatrix", "get_include"]
+__all__ = [
+    "FunctionStats",
+    "Lab",
+    "RecoveryPolicy",
+    "Snapshot",
+    "Transfer",
+    "TransferMatrix",
+    "get_include",
+    "library_path",
+]
 
 _HOME: Final = {
     "FunctionStats": ".telemetry",
@@ -33,6 +43,7 @@ _HOME: Final = {
     "Snapshot": ".telemetry",
     "Transfer": ".transfer",
     "TransferMatrix": ".transfer",
+    "library_path": ".loading",
 }
 
 

@@ -124,6 +124,14 @@ class Recorder:
 def open_library(
     path: str, backend: str, telemetry: Telemetry | None = None, memory: Memory | None = None
 ) -> Library: ...
+def open_tvm_ffi(
+    path: str,
+    runtime: str,
+    names: list[str],
+    backend: str,
+    telemetry: Telemetry | None = None,
+    memory: Memory | None = None,
+) -> Library: ...
 def open_table(
     address: int, backend: str, owner: Owner, telemetry: Telemetry | None = None, memory: Memory | None = None
 ) -> Library: ...

@@ -61,6 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<recorder::Recorder>()?;
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
+    module.add_function(wrap_pyfunction!(library::open_tvm_ffi, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_isolated, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_beside, module)?)?;

@@ -13,6 +13,7 @@ use nif_memory::Config;
 use nif_worker::crew::Opening;
 use nif_worker::library::{Opened, Refusal, check_table, functions, open_file, refuse, text};
 use nif_worker::message::{self, Source};
+use nif_worker::tvm_ffi;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -200,6 +201,24 @@ pub fn open_library(
     load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
     let origin = origin(py, backend, Some(path.into()), owner, None, telemetry, memory)?;
     describe_table(py, opened.table, origin)
+}
+
+/// Open the functions `names` of the TVM-FFI library `path`; `runtime` is where `libtvm_ffi.so` is.
+#[pyfunction]
+#[pyo3(signature = (path, runtime, names, backend, telemetry=None, memory=None))]
+#[allow(clippy::needless_pass_by_value, reason = "Python's list becomes one")]
+pub fn open_tvm_ffi(
+    py: Python<'_>,
+    path: &str,
+    runtime: &str,
+    names: Vec<String>,
+    backend: &str,
+    telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
+) -> PyResult<Library> {
+    let opened = tvm_ffi::open(Path::new(path), runtime, &names);
+    let table = opened.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    describe_table(py, table, origin(py, backend, Some(path.into()), None, None, telemetry, memory)?)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.

@@ -15,13 +15,19 @@ pub struct Workers {
     pub crew: Arc<Crew>,
 }
 
-/// `("file", path)`, `("julia", library, bindir, image, code)`, or `("julia code", code)` for a Julia that runs.
+fn tvm_ffi_of(words: Vec<String>) -> Option<Source> {
+    let mut words = words.into_iter();
+    Some(Source::TvmFfi { path: words.next()?, runtime: words.next()?, names: words.collect() })
+}
+
+/// `("file", path)`, `("tvm ffi", path, runtime, name, ...)`, `("julia", library, bindir, image, code)`, or `("julia code", code)` for a Julia that runs.
 pub fn source_of(words: Vec<String>) -> PyResult<Source> {
     let mut words = words.into_iter();
     let kind = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
     let made = match kind.as_str() {
         "file" => <[String; 1]>::try_from(rest).map(|[path]| Source::File(path)).ok(),
+        "tvm ffi" => tvm_ffi_of(rest),
         "julia code" => <[String; 1]>::try_from(rest).map(|[code]| Source::JuliaCode(code)).ok(),
         "julia" => <[String; 4]>::try_from(rest)
             .map(|[library, bindir, image, code]| Source::Julia { library, bindir, image, code })
@@ -29,7 +35,7 @@ pub fn source_of(words: Vec<String>) -> PyResult<Source> {
         _ => None,
     };
     made.ok_or_else(|| {
-        let forms = "(\"file\", path), (\"julia\", library, bindir, image, code) or (\"julia code\", code)";
+        let forms = "(\"file\", path), (\"tvm ffi\", path, runtime, name, ...), (\"julia\", library, bindir, image, code) or (\"julia code\", code)";
         PyValueError::new_err(format!("a source is {forms}"))
     })
 }

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// A NIF library's file.
     File(String),
+    /// A library of these TVM-FFI functions, and where their runtime is.
+    TvmFfi { path: String, runtime: String, names: Vec<String> },
     /// A Julia, and the code that answers with the address of its table; `{host}` in it becomes that of the worker's host.
     Julia { library: String, bindir: String, image: String, code: String },
     /// Code for the Julia that runs, which answers in the same way.

@@ -23,7 +23,7 @@ use crate::library::{self, Refusal, functions, text};
 use crate::message::{self, FromWorker, Source, Table, ToWorker};
 use crate::processor::Aside;
 use crate::segments::Segments;
-use crate::{clock, crash, julia};
+use crate::{clock, crash, julia, tvm_ffi};
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -167,6 +167,7 @@ impl Server {
                 std::mem::forget(opened); // it is never closed
                 (table, path.as_str())
             }
+            Source::TvmFfi { path, runtime, names } => (tvm_ffi::open(Path::new(path), runtime, names)?, path.as_str()),
             Source::Julia { library, bindir, image, code } => {
                 let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
                 // SAFETY: this is the only thread that calls anything.

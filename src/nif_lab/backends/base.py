@@ -130,8 +130,12 @@ class Backend(ABC):
         Whether building needs the toolchain; Julia's sources are loaded as they are.
     lane
         Where its calls run unless somebody says otherwise.
+    library_flags
+        What its compiler is given for a library.
     sdk
         The folders, in the language's own, that a cell is compiled with; empty where cells aren't compiled.
+    sdk_files
+        Files beside them that this takes too.
     public
         How a cell says that a function is public.
     example
@@ -140,12 +144,14 @@ class Backend(ABC):
         What a cell can be shown as.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
     rank: ClassVar[int] = 100
     compiled: ClassVar[bool] = True
     lane: ClassVar[str] = "direct"
+    library_flags: ClassVar[tuple[str, ...]] = ()
     sdk: ClassVar[tuple[str, ...]] = ()
+    sdk_files: ClassVar[tuple[str, ...]] = ()
     public: ClassVar[str] = ""
     example: ClassVar[str] = ""
     forms: ClassVar[tuple[str, ...]] = ()

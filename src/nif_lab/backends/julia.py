@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BackendError, Message, ToolchainMissing
-from .base import Backend, Compiler, Job
+from ..errors import BackendError, CellError, Message, ToolchainMissing
+from .base import Backend, Compiler, Job, run
 
 if TYPE_CHECKING:
     from .._core import Library, Memory, Owner, Telemetry
@@ -91,30 +91,34 @@ def find_julia() -> Installation:
     raise ToolchainMissing("no Julia on this machine", CURE)
 
 
-#: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a
-#: folder of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled anew.
+#: Loaded as a package its compiled form is kept in a folder of ours, which makes later starts 4 s quicker; where that
+#: can't be written, the sources are compiled anew.
+LOAD: Final = """
+if !isdefined(Main, :NifLab)
+    pushfirst!(DEPOT_PATH, {cache})
+    push!(LOAD_PATH, {package})
+    try
+        @eval Main using NifLab
+    catch
+        @eval Main include(joinpath({package}, "src", "NifLab.jl"))
+    finally
+        popfirst!(DEPOT_PATH)
+    end
+end
+"""
+#: Gives the table's address as text, or says why there is none.
 CODE: Final = """
 try
-    if !isdefined(Main, :NifLab)
-        pushfirst!(DEPOT_PATH, {cache})
-        push!(LOAD_PATH, {package})
-        try
-            @eval Main using NifLab
-        catch
-            @eval Main include(joinpath({package}, "src", "NifLab.jl"))
-        finally
-            popfirst!(DEPOT_PATH)
-        end
-    end
+    {load}
     string(Base.invokelatest(Main.NifLab.table_address, UInt({host})))
 catch e
     "error: " * sprint(showerror, e)
 end
 """
-
-
 #: The same of a cell: the NifLab package is loaded already.
 CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code})"
+#: Writes what the compiler makes of a cell.
+SHOW_CODE: Final = "{load}\nprint(Base.invokelatest(Main.NifLab.Cells.show_cell, {form}, {code}))"
 
 
 def _text(value: object) -> str:
@@ -122,9 +126,13 @@ def _text(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
-def _code(package: Path, host: int | str) -> str:
+def _load(package: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
-    return CODE.format(cache=_text(cache), package=_text(package), host=host)
+    return LOAD.format(cache=_text(cache), package=_text(package))
+
+
+def _code(package: Path, host: int | str) -> str:
+    return CODE.format(load=_load(package), host=host)
 
 
 def _cell_code(code: str, host: int | str) -> str:
@@ -188,6 +196,7 @@ class Julia(Backend):
     compiled = False
     # A runtime with signal handlers and a garbage collector of its own is best kept out of the notebook's process.
     lane = "isolated"
+    forms = ("asm", "llvm")
     public = "what `export` names, else all without a leading underscore"
     example = """\
 "`mean(x[n])`: the arithmetic mean."
@@ -223,6 +232,15 @@ end
     def compile_cell(self, job: Job) -> list[Message]:
         """Do nothing: the Julia that runs the cell compiles it."""
         return []
+
+    def show_cell(self, job: Job, form: str) -> str:
+        # In a Julia of its own: the one that runs is busy with calls.
+        code = SHOW_CODE.format(load=_load(self.sources), form=_text(form), code=_text(job.code))
+        shown = run([find_julia().program, "--startup-file=no", "-e", code])
+        messages = self.cell_messages(shown) if shown.startswith("error:") else []
+        if messages:
+            raise CellError("the cell doesn't compile", tuple(messages))
+        return shown
 
     def cell_source(self, code: str, library: Path) -> list[str]:
         return ["julia code", _cell_code(code, "{host}")]

@@ -91,6 +91,7 @@ class Nim(Backend):
     name = "nim"
     title = "Nim"
     rank = 3
+    library_flags = FLAGS
     sdk = ("src",)
     public = "name*"
     forms = ("c",)

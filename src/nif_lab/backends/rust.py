@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BuildError, CellError, Message, ToolchainMissing
-from .base import WORKER, Backend, Compiler, Job, Options, digest, find_program, run, source_root
+from .base import WORKER, Backend, Compiler, Job, Options, digest, find_program, run
 
 __all__ = ["Rust"]
 
@@ -48,10 +48,10 @@ PLAIN: Final = re.compile(r"pub (?:const |async |unsafe |extern )*fn\b")
 MARKED: Final = re.compile(r"#\[nif\b[^\]]*\]\s*$")
 
 
-def _oldest() -> tuple[int, int] | None:
+def _oldest(sources: Path) -> tuple[int, int] | None:
     """Return the rust-version of the sources, if there are sources."""
-    root = source_root()
-    found = root and re.search(r'^rust-version = "(\d+)\.(\d+)', (root / "rust" / "Cargo.toml").read_text(), re.M)
+    manifest = sources / "Cargo.toml"
+    found = manifest.is_file() and re.search(r'^rust-version = "(\d+)\.(\d+)', manifest.read_text(), re.M)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -90,6 +90,7 @@ class Rust(Backend):
     title = "Rust"
     rank = 1
     sdk = ("nif", "nif-macros")
+    sdk_files = ("Cargo.toml", "Cargo.lock")
     public = "pub fn"
     forms = ("asm", "llvm")
     example = """\
@@ -100,7 +101,7 @@ pub fn mean(x: &[f64]) -> f64 {
 """
 
     def compiler(self) -> Compiler:
-        oldest = _oldest()
+        oldest = _oldest(self.sources)
         needed = "Rust {}.{} or newer".format(*oldest) if oldest else "Rust"
         cure = f"install {needed}: `rustup update stable`, or your system's package cargo"
         problems = []
@@ -170,17 +171,26 @@ pub fn mean(x: &[f64]) -> f64 {
     def _sdk(self, shared: Path) -> Path:
         """Build the SDK, unless it was; return the folder of its libraries."""
         folders = self.sdk_folders()
-        key = digest(*folders) + self.compiler().version
+        manifest, lock_file = (self.sources / it for it in self.sdk_files)
+        key = digest(*folders) + manifest.read_text() + lock_file.read_text() + self.compiler().version
         folder = shared / f"sdk-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
         folder.mkdir(exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "ready").exists():
+                # A copy: the package's own folder may be closed to writing, and its workspace has more members.
+                for it in folders:
+                    shutil.copytree(it, folder / it.name, dirs_exist_ok=True)
+                members = f"members = {json.dumps(self.sdk)}"
+                (folder / manifest.name).write_text(
+                    re.sub(r"^members = .*$", members, manifest.read_text(), flags=re.M)
+                )
+                shutil.copy(lock_file, folder)
                 cargo = self.compiler().command
                 profile = [word for setting in SDK_PROFILE for word in ("--config", setting)]
                 command = [
-                    *cargo, "build", "--release", "--locked", "--quiet", "--package", "nif", *profile,
-                    "--manifest-path", str(self.sources / "Cargo.toml"), "--target-dir", str(folder),
+                    *cargo, "build", "--release", "--quiet", "--package", "nif", *profile,
+                    "--manifest-path", str(folder / manifest.name), "--target-dir", str(folder),
                 ]  # fmt: skip
                 run(command, env=ENVIRONMENT)
                 (folder / "ready").touch()

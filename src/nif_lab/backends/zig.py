@@ -65,6 +65,7 @@ class Zig(Backend):
     name = "zig"
     title = "Zig"
     rank = 2
+    library_flags = FLAGS
     sdk = ("src",)
     public = "pub fn"
     forms = ("asm", "llvm")

@@ -163,7 +163,7 @@ def show(request: Request, form: str) -> str:
     """Return what the compiler makes of a cell: ``"asm"``, ``"c"`` or ``"llvm"``, as its language can."""
     backend = languages.find(request.language)
     if form not in backend.forms:
-        can = f"use one of {', '.join(backend.forms)}" if backend.forms else "call its own tools, @code_llvm say"
+        can = f"use one of {', '.join(backend.forms)}"
         raise BackendError(f"{backend.title} can't show a cell as {form}", can)
     cache = Cache()
     try:
