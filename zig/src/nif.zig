@@ -26,6 +26,7 @@ const abi = @import("nif/abi.zig");
 const arguments = @import("nif/arguments.zig");
 const arrays = @import("nif/arrays.zig");
 const calls = @import("nif/call.zig");
+const messages = @import("nif/message.zig");
 const signatures = @import("nif/signature.zig");
 
 pub const AnyArray = arrays.AnyArray;
@@ -47,7 +48,7 @@ pub const fail = calls.fail;
 pub const log = calls.log;
 
 /// To be made `pub const panic` of the root file: a panic ends the call, not the process.
-pub const panic = std.debug.FullPanic(calls.panic);
+pub const panic = @import("nif/panics.zig");
 
 /// A file whose public functions are NIFs. Beside them stand their `flags`.
 pub const Room = struct {
@@ -185,5 +186,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, calls, signatures };
+    _ = .{ abi, arguments, arrays, calls, messages, signatures };
 }
