@@ -16,7 +16,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import nif_lab
-from nif_lab import backends
+import nif_lab.bench.cells
+from nif_lab import backends, bench
 from nif_lab.backends.base import Options
 from nif_lab.cells.cache import Cache
 from nif_lab.cells.cell import compiled
@@ -479,3 +480,12 @@ def test_options_reach_the_compiler(shell: InteractiveShell, capsys: pytest.Capt
     for options, expected in (("", False), ("--debug", True), ("-f '-C debug-assertions=on'", True)):
         assert run(shell, f"%%rust {options}\n{text}").success
         assert shell.user_ns["lab"].rust.checked() is expected, options
+
+
+def test_bench(rng: np.random.Generator) -> None:
+    result = bench.cells.compare(1, int(rng.integers(1 << 31)))
+    assert result["unavailable"] == {}
+    assert result["cells"].keys() == {*LANGUAGES, "rust debug", "zig debug", "nim debug"}
+    assert all(0 < it["min_ms"] <= it["ms"] <= it["max_ms"] for it in result["cells"].values())
+    ((_, rows),) = bench.cells.tables(result)
+    assert len(rows) == 1 + len(result["cells"])

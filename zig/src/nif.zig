@@ -26,6 +26,7 @@ const abi = @import("nif/abi.zig");
 const arguments = @import("nif/arguments.zig");
 const arrays = @import("nif/arrays.zig");
 const calls = @import("nif/call.zig");
+const layouts = @import("nif/layout.zig");
 const messages = @import("nif/message.zig");
 const signatures = @import("nif/signature.zig");
 
@@ -59,13 +60,13 @@ pub const Room = struct {
 
 /// Export `nif_init` and `__tvm_ffi_<name>` for each function of the rooms. Call it once, at compile time.
 pub fn exportLibrary(comptime version: [:0]const u8, comptime rooms: []const Room) void {
-    const table = comptime functionsOf(rooms ++ [_]Room{.{ .functions = abi, .source = @embedFile("nif/abi.zig") }});
+    const table = comptime functionsOf(rooms ++ [_]Room{.{ .functions = layouts, .source = @embedFile("nif/layout.zig") }});
     for (table) |function| {
         @export(function.call, .{ .name = "__tvm_ffi_" ++ std.mem.span(function.name) });
     }
     const library = struct {
         const description: abi.Library = .{
-            .struct_hash = abi.struct_hash,
+            .struct_hash = layouts.struct_hash,
             .language = "zig",
             .compiler = "zig " ++ builtin.zig_version_string,
             .library_version = version,
@@ -186,5 +187,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, calls, messages, signatures };
+    _ = .{ abi, arguments, arrays, calls, layouts, messages, signatures };
 }

@@ -138,6 +138,8 @@ class Backend(ABC):
         Files beside them that this takes too.
     public
         How a cell says that a function is public.
+    comment
+        How one begins.
     example
         A small cell: it shows the idiom, and compiling it fills the compiler's caches.
     forms
@@ -153,6 +155,7 @@ class Backend(ABC):
     sdk: ClassVar[tuple[str, ...]] = ()
     sdk_files: ClassVar[tuple[str, ...]] = ()
     public: ClassVar[str] = ""
+    comment: ClassVar[str] = "//"
     example: ClassVar[str] = ""
     forms: ClassVar[tuple[str, ...]] = ()
 

@@ -198,6 +198,7 @@ class Julia(Backend):
     lane = "isolated"
     forms = ("asm", "llvm")
     public = "what `export` names, else all without a leading underscore"
+    comment = "#"
     example = """\
 "`mean(x[n])`: the arithmetic mean."
 function mean(x::Vec{Float64})::Float64

@@ -95,6 +95,7 @@ class Nim(Backend):
     sdk = ("src",)
     public = "name*"
     forms = ("c",)
+    comment = "#"
     example = """\
 func mean*(x: openArray[float64]): float64 =
   ## `mean(x[n])`: the arithmetic mean.

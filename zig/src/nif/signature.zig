@@ -262,7 +262,8 @@ fn resultName(comptime function: []const u8, comptime Result: type) []const u8 {
 }
 
 fn terminated(comptime text: []const u8) [:0]const u8 {
-    return std.fmt.comptimePrint("{s}", .{text});
+    const final = text[0..text.len].* ++ "".*;
+    return &final;
 }
 
 const example = struct {
