@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import nif_lab
@@ -105,6 +106,13 @@ TWICE = {
     "nim": ("proc f*() = discard\nproc f*() = discard", 2),
     "julia": ("f()::Nothing = nothing\nf()::Nothing = nothing", 2),
 }
+
+
+@pytest.fixture(autouse=True)
+def kernels_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask programs for colours, as Jupyter's kernels do."""
+    for name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"):
+        monkeypatch.setenv(name, "1")
 
 
 @pytest.fixture(scope="module")
@@ -454,6 +462,32 @@ def test_a_notebooks_cell_is_known_by_its_id(shell: InteractiveShell, capsys: py
     assert "--replace" in str(refused.error_in_exec)
     assert run(shell, text.replace("%%nim", "%%nim --replace").format("mine", 3), "b").success
     assert shell.user_ns["lab"].nim.mine() == 3
+
+
+def test_a_missing_compiler_is_said_in_three_lines(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: object) -> None:
+        raise ToolchainMissing("no Zig", "get one")
+
+    monkeypatch.setattr("nif_lab.backends.zig.Zig.compiler", missing)
+    refused = run(shell, "%%zig\npub fn f() void {}")
+    assert isinstance(refused.error_in_exec, ToolchainMissing)
+    assert capsys.readouterr().out.strip().splitlines() == ["ToolchainMissing: no Zig", "To mend it: get one"]
+
+
+def test_a_cell_is_called_what_the_notebook_calls_it(shell: InteractiveShell) -> None:
+    assert run(shell, "%%nim\n" + ANSWER["nim"].format("numbered", 1)).success
+    shell.run_cell("number = len(In) - 1", store_history=True)
+    assert shell.user_ns["lab"].nim.numbered.cell == f"In [{shell.user_ns['number'] - 1}]"
+
+
+def test_completions_have_the_cells_functions(shell: InteractiveShell) -> None:
+    assert run(shell, "%%nim\n" + ANSWER["nim"].format("completed", 1)).success
+    asked = "lab.nim.compl"
+    with provisionalcompleter():
+        found = [it.text for it in shell.Completer.completions(asked, len(asked))]
+    assert [it.rpartition(".")[2] for it in found] == ["completed"]
 
 
 def test_help_and_usage(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:

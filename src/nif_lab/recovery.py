@@ -205,6 +205,7 @@ class Recovery:
         this, that = weakref.ref(self), weakref.ref(loaded)
 
         def recover(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError) -> Any:
+            __tracebackhide__ = True  # the failed call is the user's; how it was tried again is in the error
             recovery, mine = this(), that()
             if recovery is None or mine is None or name not in mine.functions:
                 raise error
@@ -296,6 +297,7 @@ class _Call:
 
     def recover(self, error: NifError, seconds: float) -> Any:
         """Take the steps that the policy allows; raise the first failure, with all of them, if none helps."""
+        __tracebackhide__ = True
         first, last = error, error
         self._note("try", self.loaded, self.nif, seconds, error)
         if self._may_repeat(error):

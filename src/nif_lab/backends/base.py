@@ -95,10 +95,12 @@ def find_program(name: str) -> str | None:
 def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a compiler; return its output, or raise `BuildError` with it.
 
-    Nothing reaches this process's standard output: the text belongs to whoever asked for the build.
+    Nothing reaches this process's standard output: the text belongs to whoever asked for the build. It has no colours,
+    which Jupyter's kernels ask all programs for.
     """
+    plain = {name: value for name, value in os.environ.items() if name not in ("CLICOLOR_FORCE", "FORCE_COLOR")}
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+        command, cwd=cwd, env={**plain, "NO_COLOR": "1", **(env or {})}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode != 0:

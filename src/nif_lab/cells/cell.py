@@ -215,5 +215,5 @@ def _reported(error: CellError, request: Request) -> CellError:
     count = sum(it.is_error for it in error.messages)
     what = f"{count} error{'s' if count > 1 else ''}" if count else error.reason
     title = f"{request.language} cell{request.name and ' '}{request.name}: {what}"
-    report = Report(title, request.code, error.messages, request.first)
+    report = Report(title, request.code, error.messages, request.first, error.detail)
     return CellError(str(report), error.messages, error.cure, error.detail, report)

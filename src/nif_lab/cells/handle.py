@@ -30,6 +30,7 @@ class Handle:
         self.nif = nif
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         return self.nif.function(*args, **kwargs)
 
     def becomes(self, other: Handle) -> Handle:

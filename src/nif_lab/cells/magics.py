@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import backends as languages
 from ..backends.base import Options
-from ..errors import CellError
+from ..errors import BackendError, CellError
 from ..lab import Lab
 from ..segment import LANES
 from .cell import Request, prewarm, show
@@ -75,6 +75,12 @@ Example::
     return text + "".join(f"    {line}\n" for line in backend.example.splitlines())
 
 
+def _shorten(error: BackendError) -> None:
+    """Have IPython show the error alone: where this package noticed it is nobody's business."""
+    lines = [f"{type(error).__name__}: {error}"]
+    error.__dict__["_render_traceback_"] = lambda: lines
+
+
 def _display(report: object) -> None:
     from IPython.display import display
 
@@ -106,6 +112,10 @@ class Magics:
     def _note(self, info: Any) -> None:
         self._cell_id = getattr(info, "cell_id", None) or ""
 
+    def _number(self) -> int:
+        """Return the number of the cell that runs; `execution_count` may be the next one's already."""
+        return len(self._shell.user_ns["In"]) - 1
+
     def _lab(self) -> Lab:
         lab = self._shell.user_ns.get("lab")
         if isinstance(lab, Lab):
@@ -123,7 +133,7 @@ class Magics:
         request = Request(
             language=given.language if magic == "nif" else magic,
             code=cell,
-            name=given.name or f"In [{self._shell.execution_count}]",
+            name=given.name or f"In [{self._number()}]",
             key=given.name or self._cell_id,
             lane=given.lane,
             replace=given.replace,
@@ -135,11 +145,12 @@ class Magics:
                 print(show(request, given.show))
                 return None
             made = self._lab().cells.run(request)
-        except CellError as error:
-            if error.report is None:
-                raise
-            _display(error.report)
-            raise _Shown(error.reason, error.messages, error.cure, error.detail, error.report) from None
+        except BackendError as error:
+            if isinstance(error, CellError) and error.report is not None:
+                _display(error.report)
+                raise _Shown(error.reason, error.messages, error.cure, error.detail, error.report) from None
+            _shorten(error)
+            raise
         if made.warnings:
             _display(made.report)
         return made if given.time else None

@@ -24,13 +24,16 @@ class Report:
         The cell, whose lines are shown.
     first
         The number in the notebook's cell of the first line of ``code``: 2 below a magic's line.
+    detail
+        What else was said.
     """
 
-    def __init__(self, title: str, code: str, messages: Iterable[Message], first: int = 1) -> None:
+    def __init__(self, title: str, code: str, messages: Iterable[Message], first: int = 1, detail: str = "") -> None:
         self.title = title
         self.messages = tuple(messages)
         self._lines = code.expandtabs(1).split("\n")
         self._first = first
+        self._detail = detail
 
     def _parts(self, it: Message) -> tuple[str, str, str]:
         """Return a message's place and first line, the source with carets, and the rest."""
@@ -48,7 +51,7 @@ class Report:
 
     def __str__(self) -> str:
         shown = ["\n".join(part for part in self._parts(it) if part) for it in self.messages]
-        return "\n\n".join([self.title, *shown] if self.title else shown)
+        return "\n\n".join(part for part in (self.title, *shown, self._detail) if part)
 
     __repr__ = __str__
 
@@ -60,4 +63,6 @@ class Report:
             source = source and f'<pre style="margin:2px 0 2px 1em">{source}</pre>'
             rest = rest and f'<pre style="margin:2px 0 2px 1em;opacity:0.75">{rest}</pre>'
             blocks.append(f'<div style="margin:4px 0"><b style="color:{colour}">{head}</b>{source}{rest}</div>')
+        if self._detail:
+            blocks.append(f"<pre>{escape(self._detail)}</pre>")
         return f"<div><b>{escape(self.title)}</b>{''.join(blocks)}</div>"
