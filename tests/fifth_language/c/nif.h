@@ -39,21 +39,21 @@ typedef struct {
   const int64_t *shape;
 } nif_array;
 
-/* Every element type: its word in C, its name in a signature, what it is in memory. C has no half-precision numbers that
- * every compiler knows: f16 is their bits. */
-#define NIF_ELEMENTS(ELEMENT)                  \
-  ELEMENT(b8, "bool", bool, NIF_DTYPE_BOOL)    \
-  ELEMENT(i8, "i8", int8_t, NIF_DTYPE_INT)     \
-  ELEMENT(i16, "i16", int16_t, NIF_DTYPE_INT)  \
-  ELEMENT(i32, "i32", int32_t, NIF_DTYPE_INT)  \
-  ELEMENT(i64, "i64", int64_t, NIF_DTYPE_INT)  \
-  ELEMENT(u8, "u8", uint8_t, NIF_DTYPE_UINT)   \
-  ELEMENT(u16, "u16", uint16_t, NIF_DTYPE_UINT) \
-  ELEMENT(u32, "u32", uint32_t, NIF_DTYPE_UINT) \
-  ELEMENT(u64, "u64", uint64_t, NIF_DTYPE_UINT) \
-  ELEMENT(f16, "f16", uint16_t, NIF_DTYPE_FLOAT) \
-  ELEMENT(f32, "f32", float, NIF_DTYPE_FLOAT)  \
-  ELEMENT(f64, "f64", double, NIF_DTYPE_FLOAT) \
+/* Every element type: its word in C, its name in a signature, what it is in memory. f16 are the bits of half-precision
+ * numbers, since not every compiler has the type. */
+#define NIF_ELEMENTS(ELEMENT)                            \
+  ELEMENT(b8, "bool", bool, NIF_DTYPE_BOOL)              \
+  ELEMENT(i8, "i8", int8_t, NIF_DTYPE_INT)               \
+  ELEMENT(i16, "i16", int16_t, NIF_DTYPE_INT)            \
+  ELEMENT(i32, "i32", int32_t, NIF_DTYPE_INT)            \
+  ELEMENT(i64, "i64", int64_t, NIF_DTYPE_INT)            \
+  ELEMENT(u8, "u8", uint8_t, NIF_DTYPE_UINT)             \
+  ELEMENT(u16, "u16", uint16_t, NIF_DTYPE_UINT)          \
+  ELEMENT(u32, "u32", uint32_t, NIF_DTYPE_UINT)          \
+  ELEMENT(u64, "u64", uint64_t, NIF_DTYPE_UINT)          \
+  ELEMENT(f16, "f16", uint16_t, NIF_DTYPE_FLOAT)         \
+  ELEMENT(f32, "f32", float, NIF_DTYPE_FLOAT)            \
+  ELEMENT(f64, "f64", double, NIF_DTYPE_FLOAT)           \
   ELEMENT(c64, "c64", float _Complex, NIF_DTYPE_COMPLEX) \
   ELEMENT(c128, "c128", double _Complex, NIF_DTYPE_COMPLEX)
 
@@ -63,21 +63,21 @@ typedef struct {
     T *data;                \
     int64_t count;          \
   } NAME;
-#define NIF_MATRIX(NAME, T)                   \
-  typedef struct {                            \
-    T *data;                                  \
-    int64_t rows, columns;                    \
-    int64_t row_stride, column_stride;        \
+#define NIF_MATRIX(NAME, T)            \
+  typedef struct {                     \
+    T *data;                           \
+    int64_t rows, columns;             \
+    int64_t row_stride, column_stride; \
   } NAME;
-#define NIF_TYPES(WORD, TEXT, T, CODE)        \
-  NIF_VECTOR(nif_##WORD##s, const T)          \
-  NIF_VECTOR(nif_mut_##WORD##s, T)            \
-  NIF_MATRIX(nif_##WORD##_matrix, const T)    \
+#define NIF_TYPES(WORD, TEXT, T, CODE)     \
+  NIF_VECTOR(nif_##WORD##s, const T)       \
+  NIF_VECTOR(nif_mut_##WORD##s, T)         \
+  NIF_MATRIX(nif_##WORD##_matrix, const T) \
   NIF_MATRIX(nif_mut_##WORD##_matrix, T)
-#define NIF_MEMBERS(WORD, TEXT, T, CODE)      \
-  nif_##WORD##s WORD##s;                      \
-  nif_mut_##WORD##s mut_##WORD##s;            \
-  nif_##WORD##_matrix WORD##_matrix;          \
+#define NIF_MEMBERS(WORD, TEXT, T, CODE) \
+  nif_##WORD##s WORD##s;                 \
+  nif_mut_##WORD##s mut_##WORD##s;       \
+  nif_##WORD##_matrix WORD##_matrix;     \
   nif_mut_##WORD##_matrix mut_##WORD##_matrix;
 
 NIF_ELEMENTS(NIF_TYPES)
@@ -119,21 +119,21 @@ int32_t nif_run(const nif_function *function, nif_body *body, void *env, const n
 
 /* A line of the table, which the linker puts together. The last argument is the call, as above; it sets the member of
  * result->v that the signature's result asks for. */
-#define NIF(NAME, SIGNATURE, FLAGS, DOC, ...)                                                                  \
-  static void NAME##_body(const nif_argument *a, nif_any *result) {                                            \
-    (void)a, (void)result;                                                                                     \
-    __VA_ARGS__;                                                                                               \
-  }                                                                                                            \
-  static const nif_function NAME##_function;                                                                   \
-  NIF_EXPORT int32_t __tvm_ffi_##NAME(void *env, const nif_any *args, int32_t n_args, nif_any *result) {       \
-    return nif_run(&NAME##_function, NAME##_body, env, args, n_args, result);                                  \
-  }                                                                                                            \
-  __attribute__((section("nif_functions"), used, aligned(8))) static const nif_function NAME##_function = {    \
-    .name = #NAME,                                                                                             \
-    .signature = SIGNATURE,                                                                                    \
-    .doc = DOC,                                                                                                \
-    .call = __tvm_ffi_##NAME,                                                                                  \
-    .flags = (FLAGS) | ((FLAGS) & NIF_FLAG_PURE ? NIF_FLAG_IDEMPOTENT : 0),                                    \
+#define NIF(NAME, SIGNATURE, FLAGS, DOC, ...)                                                               \
+  static void NAME##_body(const nif_argument *a, nif_any *result) {                                         \
+    (void)a, (void)result;                                                                                  \
+    __VA_ARGS__;                                                                                            \
+  }                                                                                                         \
+  static const nif_function NAME##_function;                                                                \
+  NIF_EXPORT int32_t __tvm_ffi_##NAME(void *env, const nif_any *args, int32_t n_args, nif_any *result) {    \
+    return nif_run(&NAME##_function, NAME##_body, env, args, n_args, result);                               \
+  }                                                                                                         \
+  __attribute__((section("nif_functions"), used, aligned(8))) static const nif_function NAME##_function = { \
+    .name = #NAME,                                                                                          \
+    .signature = SIGNATURE,                                                                                 \
+    .doc = DOC,                                                                                             \
+    .call = __tvm_ffi_##NAME,                                                                               \
+    .flags = (FLAGS) | ((FLAGS) & NIF_FLAG_PURE ? NIF_FLAG_IDEMPOTENT : 0),                                 \
   };
 
 #endif /* NIF_H */

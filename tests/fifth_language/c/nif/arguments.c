@@ -91,19 +91,19 @@ static bool refuse(item it, const char *text) {
 }
 
 /* Text and bytes; small ones lie in the argument itself. */
-static nif_text text_of(const nif_any *arg, int32_t plain) {
+static nif_text text_of(const nif_any *arg) {
   if (arg->type_index == NIF_STR) {
     return (nif_text){arg->v.p, (int64_t)strlen(arg->v.p)};
   }
   if (arg->type_index == NIF_TVM_SMALL_STR || arg->type_index == NIF_TVM_SMALL_BYTES) {
     return (nif_text){arg->v.small, arg->zero};
   }
-  const nif_bytes *record = payload(arg, plain);
+  const nif_bytes *record = payload(arg, NIF_BYTES);
   return (nif_text){record->data, (int64_t)record->size};
 }
 
 static bool take_bytes(item it) {
-  nif_text bytes = text_of(it.arg, NIF_BYTES);
+  nif_text bytes = text_of(it.arg);
   if (!bytes.data && bytes.size > 0) {
     return refuse(it, "has no data");
   }
@@ -178,8 +178,8 @@ static bool take_array(item it) {
     return false;
   }
   if (parameter->form != MATRIX && !empty && !is_contiguous(tensor)) {
-    const char *strides = list(tensor->strides, tensor->ndim).text;
-    nif_report(NIF_VALUE_ERROR, it.index, "expected contiguous memory, got strides %s", strides);
+    nif_report(NIF_VALUE_ERROR, it.index, "expected contiguous memory, got strides %s",
+               list(tensor->strides, tensor->ndim).text);
     return false;
   }
   nif_argument *taken = it.taken;
@@ -222,7 +222,7 @@ static bool take_one(item it) {
       if (!(it.parameter->form == STR ? is_str(type) : is_bytes(type))) {
         return refuse_type(it, NIF_TYPE_ERROR);
       }
-      it.taken->text = text_of(it.arg, NIF_BYTES);
+      it.taken->text = text_of(it.arg);
       return true;
     default:
       return take_array(it);

@@ -91,7 +91,7 @@ void nif_report(int32_t kind, int32_t argument, const char *format, ...) {
 
 void nif_fail(int32_t kind, const char *argument, const char *format, ...) {
   int32_t index = argument ? running.signature->n_parameters - 1 : -1;
-  while (index >= 0 && strncmp(running.signature->parameters[index].name.text, argument, strlen(argument)) != 0) {
+  while (index >= 0 && !nif_is(running.signature->parameters[index].name, argument)) {
     index--;
   }
   va_list values;

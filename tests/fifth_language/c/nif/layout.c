@@ -38,18 +38,16 @@ uint32_t nif_struct_hash(void) {
   return hash;
 }
 
-/* Every call writes the same, but a reader of another call's must never find half of it: each thread has its own. */
-static const char *layout(void) {
-  static _Thread_local char text[MOST_TEXT];
-  size_t size = 0;
+static char text[MOST_TEXT];
+
+__attribute__((constructor)) static void spell(void) {
+  char *end = text;
   for (const struct place *it = places; it < places + N_PLACES; it++) {
-    const char *line = it == places ? "" : "\n";
-    char *end = text + size;
-    size += (size_t)(it->field
-                       ? snprintf(end, MOST_TEXT - size, "%s%s.%s %u %u", line, it->owner, it->field, it->offset, it->size)
-                       : snprintf(end, MOST_TEXT - size, "%s%s %u", line, it->owner, it->size));
+    end += sprintf(end, it == places ? "%s" : "\n%s", it->owner);
+    end += it->field ? sprintf(end, ".%s %u %u", it->field, it->offset, it->size) : sprintf(end, " %u", it->size);
   }
-  return text;
 }
+
+static char *layout(void) { return text; }
 NIF(layout, "layout() -> str", NIF_FLAG_PURE, "size of every struct of the ABI; offset and size of every field.",
-    result->v.p = (void *)layout())
+    result->v.p = layout())

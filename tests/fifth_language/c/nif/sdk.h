@@ -39,6 +39,7 @@ typedef struct {
 /* signature.c */
 bool nif_read_signature(const char *text, signature *read); /* false: it can't be read */
 const char *nif_element_name(nif_dtype dtype);              /* NULL: arrays have no such elements */
+bool nif_is(word it, const char *text);
 
 /* arguments.c: all checks but the function's own; false: the call failed. */
 bool nif_take(const signature *signature, const nif_any *args, int32_t n_args, nif_argument *taken);

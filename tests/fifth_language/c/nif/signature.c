@@ -25,7 +25,7 @@ const char *nif_element_name(nif_dtype dtype) {
   return NULL;
 }
 
-static bool is(word it, const char *text) { return strlen(text) == (size_t)it.size && !memcmp(it.text, text, it.size); }
+bool nif_is(word it, const char *text) { return strlen(text) == (size_t)it.size && !memcmp(it.text, text, it.size); }
 
 static bool same(word one, word other) { return one.size == other.size && !memcmp(one.text, other.text, one.size); }
 
@@ -45,19 +45,19 @@ static word read_word(const char **at, const char *ends) {
 }
 
 static bool read_form(word element, parameter *read) {
-  if (is(read->type, "any[...]")) {
+  if (nif_is(read->type, "any[...]")) {
     read->form = ANY;
     read->ndim = 0;
     return true;
   }
   for (int i = 0; read->ndim == 0 && i < N_SCALARS; i++) {
-    if (is(element, scalars[i])) {
+    if (nif_is(element, scalars[i])) {
       read->form = (form)i;
       return true;
     }
   }
   for (int i = 0; read->ndim > 0 && i < N_ELEMENTS; i++) {
-    if (is(element, elements[i].name)) {
+    if (nif_is(element, elements[i].name)) {
       read->form = read->ndim == 1 ? VECTOR : MATRIX;
       read->dtype = elements[i].dtype;
       return true;
