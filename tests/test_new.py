@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 import nif_lab.backends
+from nif_lab.cli import main
 from nif_lab.lab import Lab
 
 LANGUAGES = nif_lab.backends.names()
@@ -90,3 +91,12 @@ def test_odd_names_are_refused(lab: Lab, name: str, tmp_path: Path) -> None:
 def test_no_such_language(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no language 'cobol'"):
         lab.new("cobol", "wave", tmp_path)
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["new", "zig", "wave", "--folder", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "project": str(tmp_path / "wave")}
+    assert (tmp_path / "wave" / "src" / "wave.zig").is_file()
+    assert main(command) == 1
+    assert "nothing was written" in capsys.readouterr().err
