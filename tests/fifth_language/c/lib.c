@@ -3,11 +3,13 @@
 
 signature nif_signatures[MOST_FUNCTIONS];
 
-static bool is_readable = true;
+static const char *unreadable; /* the first signature that is */
 
 static int32_t load(const nif_host *host) {
-  (void)host;
-  return is_readable ? 0 : -1;
+  if (unreadable && host) {
+    host->log(40, unreadable);
+  }
+  return unreadable ? -1 : 0;
 }
 
 /* Nothing of this SDK outlives a call. */
@@ -27,9 +29,9 @@ static nif_library library = {
 __attribute__((constructor)) static void set_up(void) {
   library.struct_hash = nif_struct_hash();
   library.n_functions = (uint32_t)(__stop_nif_functions - __start_nif_functions);
-  is_readable = library.n_functions <= MOST_FUNCTIONS;
-  for (uint32_t i = 0; is_readable && i < library.n_functions; i++) {
-    is_readable = nif_read_signature(__start_nif_functions[i].signature, &nif_signatures[i]);
+  for (uint32_t i = 0; !unreadable && i < library.n_functions; i++) {
+    const char *text = __start_nif_functions[i].signature;
+    unreadable = i < MOST_FUNCTIONS && nif_read_signature(text, &nif_signatures[i]) ? NULL : text;
   }
 }
 

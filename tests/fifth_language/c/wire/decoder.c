@@ -35,7 +35,7 @@ typedef struct {
   const wire_marker *marker;
   int64_t size; /* its own */
   int64_t padding;
-  uint8_t alignment; /* where the format has one */
+  uint8_t alignment; /* 1 where the format has none */
 } header;
 
 static bool refuse(decoder *d, wire_code code, int64_t at) { return wire_refuse(d->refusal, code, "byte", at); }
@@ -46,12 +46,12 @@ static bool refuse(decoder *d, wire_code code, int64_t at) { return wire_refuse(
 static bool check_fields(decoder *d, const place *where, const header *h) {
   static const uint8_t zeros[sizeof h->fields.reserved];
   const wire_header *it = &h->fields;
-  size_t wrong = !wire_has(h->marker->dtypes, it->dtype)        ? offsetof(wire_header, dtype)
-                 : !wire_has(h->marker->ndims, it->ndim)        ? offsetof(wire_header, ndim)
-                 : it->order > (it->ndim > 1)                   ? offsetof(wire_header, order)
-                 : it->flags > (where->depth == 1)              ? offsetof(wire_header, flags)
-                 : memcmp(it->reserved, zeros, sizeof zeros)    ? offsetof(wire_header, reserved)
-                                                                : 0;
+  size_t wrong = !wire_has(h->marker->dtypes, it->dtype)     ? offsetof(wire_header, dtype)
+                 : !wire_has(h->marker->ndims, it->ndim)     ? offsetof(wire_header, ndim)
+                 : it->order > (it->ndim > 1)                ? offsetof(wire_header, order)
+                 : it->flags > (where->depth == 1)           ? offsetof(wire_header, flags)
+                 : memcmp(it->reserved, zeros, sizeof zeros) ? offsetof(wire_header, reserved)
+                                                             : 0;
   return wrong == 0 || refuse(d, VALUE, where->start + (int64_t)wrong);
 }
 
@@ -88,6 +88,7 @@ static bool read_header(decoder *d, const place *where, header *h) {
     return refuse(d, MARKER, start + format->marker_at);
   }
   h->size = wire_header_size(format, marker, marker->ndim);
+  h->alignment = format->is_aligned && marker->kind == ARRAY ? image[h->size - 1] : 1;
   if (format->version == 2) {
     return check_fields(d, where, h);
   }
@@ -101,7 +102,6 @@ static bool read_header(decoder *d, const place *where, header *h) {
     h->fields.shape[axis] = word_at(format, image, format->shape_at + axis * format->word);
   }
   h->fields.payload = marker->kind == RECORD ? word_at(format, image, format->size_at) : 0;
-  h->alignment = image[h->size - 1];
   return true;
 }
 
@@ -122,14 +122,14 @@ static bool measure(decoder *d, const place *where, header *h) {
   }
   h->padding = 0;
   if (h->marker->kind == ARRAY) {
-    if (format->is_aligned && !wire_is_alignment(h->alignment)) {
+    if (!wire_is_alignment(h->alignment)) {
       return refuse(d, ALIGN, where->start + h->size - 1);
     }
     length = wire_extent(it->dtype, it->ndim, shape);
     if (length < 0) {
       return refuse(d, OVERFLOW, where->start + format->shape_at);
     }
-    h->padding = format->is_aligned ? -length & (h->alignment - 1) : 0;
+    h->padding = -length & (h->alignment - 1);
   }
   if (format->version == 1 && h->marker->kind != RECORD) {
     it->payload = (uint64_t)length;
