@@ -79,7 +79,7 @@ impl Nif {
     ) -> Result<Self, String> {
         let signature = Signature::parse(signature_text)?;
         if signature.params.len() > MAX_PARAMS {
-            return Err(format!("signature '{signature_text}': more than {} parameters", MAX_PARAMS));
+            return Err(format!("signature '{signature_text}': more than {MAX_PARAMS} parameters"));
         }
         let text = |it: String| CString::new(it).map_err(|_| format!("'{signature_text}': a NUL in its texts"));
         let name = text(signature.name.clone())?;
