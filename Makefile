@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: $(VENV)/.built $(VENV)/.julia ## set everything up: .venv with all toolchains, the package and its libraries
+build: $(VENV)/.built $(VENV)/.julia $(VENV)/.cells ## set everything up: .venv with all toolchains, the package and its libraries
 
 lab: build ## JupyterLab on notebooks/ at 127.0.0.1; the URL with its token is printed
 	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --allow-root --notebook-dir=notebooks
@@ -47,6 +47,11 @@ fmt: build ## format all languages
 	$(BIN)/ruff check --fix src tests julia
 	cargo fmt --all --manifest-path rust/Cargo.toml
 	$(BIN)/python -m ziglang fmt zig
+
+# The first cell of a language would wait for its SDK and its compiler's cache; what fails is said when a cell needs it.
+$(VENV)/.cells: $(VENV)/.built
+	$(BIN)/python -c 'from nif_lab.cells.cell import prewarm; prewarm(("rust", "zig", "nim"))'
+	@touch $@
 
 julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)
 

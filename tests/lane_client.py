@@ -126,7 +126,7 @@ def nonsense(seed: str, count: str, limit: str) -> None:
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{FAKE}" "$@"\n')
         program.chmod(0o755)
         memory = Lab([]).memory
-        workers = _core.Workers(str(program), seed, [["file", ""]], 3)
+        workers = _core.Workers(str(program), seed, ["file", ""], 3)
         call = _core.open_isolated(workers, "fake", None, memory.core).functions["any"]
         seen: dict[str, int] = {}
         for _ in range(int(count)):

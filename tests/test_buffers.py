@@ -120,6 +120,16 @@ def test_handles_lead_to_live_blocks_only(memory: MemoryManager) -> None:
         memory.resolve(handle)
 
 
+def test_closing_a_released_buffer_leaves_the_next_one_in_its_place_alone(memory: MemoryManager) -> None:
+    first = memory.allocate(100, "u1", ["rust"])
+    first.release("rust")
+    second = memory.allocate(100, "u1", ["rust"])
+    assert second.address == first.address
+    first.close()
+    del first
+    assert memory.metrics().languages["rust"] == (1, 100)
+
+
 class Ownership(RuleBasedStateMachine):
     """Random owners, views and releases, against a model that counts in Python."""
 

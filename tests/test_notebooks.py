@@ -1,7 +1,7 @@
 """The notebooks: clean as they are stored, and each exercise's hidden solution is right while other answers aren't.
 
 Their outputs are compared by nbval. An exercise is three cells, tagged ``exercise`` (a start that runs as it is),
-``solution`` (a folded Python block) and ``check``, which prints ``right`` or ``not yet: `` and what is missing.
+``solution`` (a folded block of code) and ``check``, which prints ``right`` or ``not yet: `` and what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 SIZE_MAX = 300_000
-SOLUTION = re.compile(r"<details>.*?^```python\n(.*?)^```$.*?</details>", re.S | re.M)
+SOLUTION = re.compile(r"<details>.*?^```(?:python|nim)\n(.*?)^```$.*?</details>", re.S | re.M)
 MACHINE = re.compile(r"/(work|root|home|tmp|usr)/|site-packages")
 
 #: Plausible wrong answers, by what they are told; those of later notebooks are in test_exercises.py.
@@ -48,6 +48,12 @@ def read(frame):
     if len(frame) != 6 + 8 * struct.unpack_from("<BBI", frame)[2]:
         raise ValueError("the length is wrong")
     return np.frombuffer(frame, "<f8", offset=6)""",
+    },
+    "06_write_your_own": {
+        "0.2500 isn't the share of the dark pixels": """%%nim
+func ink*(image: Matrix[float64]): float64 =
+  ## `ink(image[m, n])`: no count at all.
+  0.25""",
     },
 }
 
@@ -106,7 +112,7 @@ def test_the_start_of_an_exercise_is_told_what_is_missing(path: Path) -> None:
 def test_the_hidden_solution_of_an_exercise_is_right_and_wrong_answers_are_told_why(path: Path) -> None:
     notebook = read(path)
     found = SOLUTION.search(tagged(notebook, "solution").source)
-    assert found, "expected a Python block between <details> and </details>"
+    assert found, "expected a block of code between <details> and </details>"
     tagged(notebook, "exercise").source = found[1]
     wrong = WRONG.get(path.stem, {})
     check = tagged(notebook, "check")

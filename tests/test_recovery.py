@@ -461,20 +461,20 @@ def test_what_can_not_start_says_why_and_does_not_hang(tmp_path: Path) -> None:
         (str(tmp_path / "none"), library, "doesn't start", "nif-lab build"),
         ("/bin/false", library, "exit with code 1", "nif-lab doctor"),
     ):
-        workers = _core.Workers(worker, "zig", [["file", source]], 1)
+        workers = _core.Workers(worker, "zig", ["file", source], 1)
         start = time.monotonic()
         with pytest.raises(Exception, match=says) as caught:
             _core.open_isolated(workers, "zig")
         assert cure in str(caught.value)
         assert time.monotonic() - start < 5
     with pytest.raises(ValueError, match="a source is"):
-        _core.Workers(program, "zig", [["what"]], 1)
+        _core.Workers(program, "zig", ["what"], 1)
 
 
 def test_a_library_that_breaks_later_fails_the_call_with_a_cure(tmp_path: Path) -> None:
     library = tmp_path / "libnif_zig.so"
     library.write_bytes(nif_lab.backends.find("zig").library.read_bytes())
-    workers = _core.Workers(str(PACKAGE / "_native" / WORKER), "zig", [["file", str(library)]], 0)
+    workers = _core.Workers(str(PACKAGE / "_native" / WORKER), "zig", ["file", str(library)], 0)
     add = _core.open_isolated(workers, "zig").functions["add"]
     assert add.function(1, 2) == 3
     good = library.read_bytes()

@@ -32,6 +32,16 @@ print(json.dumps({
 }))
 """
 
+CELLS = """
+import json
+import numpy as np
+import nif_lab
+from nif_lab import backends
+lab = nif_lab.Lab(["rust", "zig", "nim"])
+x = np.array([1.0, 2.0, 6.0])
+print(json.dumps({name: lab.cell(name, backends.find(name).example).functions["mean"](x) for name in lab.backends}))
+"""
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,6 +62,10 @@ def test_the_wheel_has_every_library(wheel: Path) -> None:
         "nif_worker",
         "julia/Project.toml",
         "julia/src/NifLab.jl",
+        "rust/Cargo.lock",
+        "rust/nif/src/lib.rs",
+        "zig/src/nif.zig",
+        "nim/src/nif.nim",
     ):
         assert f"nif_lab/_native/{expected}" in names
     assert "nif_lab/include/nif_lab.h" in names
@@ -79,3 +93,22 @@ def test_it_works_in_an_empty_environment_without_compilers(wheel: Path, tmp_pat
     done = subprocess.run([python, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["dot"]["julia"] == 328350.0, done.stderr
     assert sorted(os.listdir(tmp_path)) == [".cache", "env"], "nothing but caches is written"
+
+
+def test_cells_need_no_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Only the compilers, which are put on PATH here."""
+    import ziglang
+
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "zig").symlink_to(Path(ziglang.__file__).parent / "zig")
+    own = ("HOME", "CARGO_HOME", "RUSTUP_HOME")  # where rustup's cargo looks for its compiler
+    env = {name: os.environ[name] for name in own if name in os.environ}
+    env["PATH"] = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    done = subprocess.run([python, "-c", CELLS], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(("rust", "zig", "nim"), 3.0)

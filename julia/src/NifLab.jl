@@ -15,6 +15,7 @@ include("xxh3.jl")
 include("kernels.jl")
 include("wire.jl")
 include("faults.jl")
+include("cells.jl")
 
 using .Nif
 export @nif, AnyArray, Block, Bytes, Mat, MutMat, MutVec, NifError, Vec, checkcancel

@@ -18,12 +18,12 @@ end
         catch caught
             caught.msg
         end
-    @test occursin("first line must be the call", refused(""))
+    @test occursin("first line must be the call", refused("f(x[n"))
     @test occursin("first line must be the call", refused("g(x[n]): another name"))
     @test occursin("the docstring names y, the function x", refused("f(y[n]): x"))
     @test occursin("x has 1 dimensions by its type, [m,n] by the docstring", refused("f(x[m,n]): x"))
     @test occursin("takes any shape: write x[...]", refused("f(x[n]): x"; types = Tuple{AnyArray}))
-    @test occursin("can't cross the ABI: Float32", refused("f(x): x"; types = Tuple{Float32}))
-    @test occursin("can't cross the ABI: Float32", refused("f(x[n]): x"; result = Float32))
+    @test occursin("can't be the parameter of a NIF: Float32", refused("f(x): x"; types = Tuple{Float32}))
+    @test occursin("can't be the result of a NIF: Float32", refused("f(x[n]): x"; result = Float32))
     @test occursin("outputs", refused("f(out[n], x[n]): x"; names = (:out, :x), types = Tuple{MutVec{Float64},Vec{Float64}}))
 end

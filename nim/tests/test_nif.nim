@@ -134,8 +134,12 @@ suite "nif":
       func faultless(x: openArray[float64]; y: float64) {.nif.} =
         ## `faultless(x[n], y)`: as the others should be.
         discard
+    check compiles do:
+      func undocumented(x: openArray[float64]; y: float64) {.nif.} = discard
     refused:
-      func undocumented(x: float64) {.nif.} = discard
+      func unfinished(x: float64) {.nif.} =
+        ## `unfinished(x`: no call.
+        discard
     refused:
       func misnamed(x: float64) {.nif.} =
         ## `other(x)`: another name.

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from .lab import Lab as Lab
+    from .loading import library_path as library_path
     from .recovery import RecoveryPolicy as RecoveryPolicy
     from .telemetry import FunctionStats as FunctionStats
     from .telemetry import Snapshot as Snapshot
@@ -22,7 +25,16 @@ if TYPE_CHECKING:
     from .transfer import TransferMatrix as TransferMatrix
 
 __version__: Final = "0.1.0"
-__all__ = ["FunctionStats", "Lab", "RecoveryPolicy", "Snapshot", "Transfer", "TransferMatrix", "get_include"]
+__all__ = [
+    "FunctionStats",
+    "Lab",
+    "RecoveryPolicy",
+    "Snapshot",
+    "Transfer",
+    "TransferMatrix",
+    "get_include",
+    "library_path",
+]
 
 _HOME: Final = {
     "FunctionStats": ".telemetry",
@@ -31,12 +43,20 @@ _HOME: Final = {
     "Snapshot": ".telemetry",
     "Transfer": ".transfer",
     "TransferMatrix": ".transfer",
+    "library_path": ".loading",
 }
 
 
 def get_include() -> str:
     """Return the folder of ``nif_lab.h``, for a C compiler's ``-I``."""
     return str(Path(__file__).parent / "include")
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Add ``%%rust``, ``%%zig``, ``%%nim``, ``%%julia`` and ``%%nif``: IPython calls it for ``%load_ext nif_lab``."""
+    from .cells.magics import Magics
+
+    Magics(shell)
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

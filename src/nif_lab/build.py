@@ -7,13 +7,14 @@ build``. So it needs nothing but the standard library.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import backends
-from .backends.base import source_root
+from .backends.base import Backend, source_root
 from .errors import BackendError
 
 __all__ = ["Built", "build"]
@@ -63,10 +64,21 @@ def build(name: str, folder: Path | None = None) -> Built:
         target.parent.mkdir(parents=True, exist_ok=True)
         compiler = backend.compiler().version if backend.compiled else "sources only"
         backend.build(root / name, target)
+        if folder:  # a wheel's: cells are compiled where there is no checkout
+            _copy_sdk(root / name, target.parent / name, backend)
     except BackendError as error:
         seconds = time.perf_counter() - start
         return Built(name, False, seconds, reason=error.reason, cure=error.cure, detail=error.detail)
     return Built(name, True, time.perf_counter() - start, compiler)
+
+
+def _copy_sdk(source: Path, target: Path, backend: Backend) -> None:
+    """Put what cells are compiled with beside the libraries."""
+    for it in backend.sdk:
+        shutil.rmtree(target / it, ignore_errors=True)
+        shutil.copytree(source / it, target / it, ignore=shutil.ignore_patterns("target", "tests"))
+    for it in backend.sdk_files:
+        shutil.copy(source / it, target)
 
 
 def main() -> int:

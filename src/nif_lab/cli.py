@@ -112,6 +112,18 @@ def faults(arguments: argparse.Namespace) -> int:
     return benchmarks.run_faults(arguments)
 
 
+def new(arguments: argparse.Namespace) -> int:
+    """Write a small, complete project whose library a Lab loads."""
+    from . import projects
+
+    try:
+        project = projects.new(arguments.language, arguments.name, arguments.folder)
+    except (ValueError, OSError) as error:
+        raise NifLabError(str(error)) from None
+    print(json.dumps({"ok": True, "project": str(project)}) if arguments.json else f"{project}: see its README.md")
+    return 0
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """Show every byte of a frame of the wire protocol: which field it is, what it means, what is wrong."""
     from . import wire
@@ -139,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
     top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run in (doctor, build, demo, monitor, bench, faults, inspect):
+    for run in (doctor, build, demo, monitor, bench, faults, inspect, new):
         summary = (run.__doc__ or "").splitlines()[0]
         command = commands.add_parser(run.__name__, help=summary, description=summary)
         command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
@@ -162,6 +174,12 @@ def parser() -> argparse.ArgumentParser:
                 "--dialect", choices=tuple(DIALECTS), default="rust", help="of a version 1 frame (rust)"
             )
             command.add_argument("--frame-version", type=int, choices=(1, 2), help="the frame's own unless given")
+        if run is new:
+            command.add_argument("language", metavar="LANGUAGE", type=_language, help=", ".join(backends.names()))
+            command.add_argument("name", metavar="NAME", help="of the project, its library and its folder")
+            command.add_argument(
+                "--folder", type=Path, default=Path(), metavar="DIR", help="where its folder is made (.)"
+            )
         if run is demo:
             report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
             report.help = "where the HTML report goes (report.html)"

@@ -6,6 +6,7 @@
     ├── BackendError                 a backend as a whole
     │   ├── ToolchainMissing           its compiler or runtime isn't there (reason and cure)
     │   ├── BuildError                 the compiler said no
+    │   │   └── CellError                of a notebook cell: messages with lines
     │   ├── AbiError                   the file isn't a NIF library of this version
     │   └── BackendNotLoaded           called all the same
     ├── SharedMemoryError            a pool, a buffer or a mapped file of ``lab.memory``
@@ -32,6 +33,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
@@ -43,10 +45,12 @@ __all__ = [
     "BufferReleased",
     "BuildError",
     "CallTimeout",
+    "CellError",
     "CircuitOpen",
     "CopyRequired",
     "HandleError",
     "MappingError",
+    "Message",
     "NifCancelled",
     "NifError",
     "NifLabError",
@@ -93,6 +97,53 @@ class ToolchainMissing(BackendError):
 
 class BuildError(BackendError):
     """A compiler refused the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a compiler says of a cell.
+
+    Attributes
+    ----------
+    text
+        Its words, one line or some.
+    line, column
+        Where in the cell, from 1; 0 if it doesn't say.
+    width
+        How many characters are meant.
+    is_error
+        Or a warning.
+    """
+
+    text: str
+    line: int = 0
+    column: int = 0
+    width: int = 1
+    is_error: bool = True
+
+
+class CellError(BuildError):
+    """A cell isn't what its language takes.
+
+    Attributes
+    ----------
+    messages : tuple of Message
+        What is wrong, in lines of the cell; warnings too.
+    report : object
+        The same under the cell's own lines, as text and as HTML; None until somebody has them.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        messages: tuple[Message, ...] = (),
+        cure: str = "",
+        detail: str = "",
+        report: object = None,
+    ) -> None:
+        super().__init__(reason, cure, detail)
+        self.messages = messages
+        self.report = report
 
 
 class AbiError(BackendError):
@@ -172,11 +223,15 @@ class NifError(NifLabError):
         The argument at fault, by name.
     reason : str
         What was expected and what came, without the place.
+    cell : str
+        The notebook cell that the function is from; empty for a built-in one.
     tried : tuple
         The steps of the recovery (`nif_lab.recovery.Step`) that didn't help; empty where none was taken.
     """
 
     tried: tuple[object, ...] = ()
+    #: The notebook cell that the function is from.
+    cell: str = ""
 
     def __init__(
         self, message: str, backend: str = "", function: str = "", argument: str | None = None, reason: str = ""
@@ -188,7 +243,8 @@ class NifError(NifLabError):
         self.reason = reason or message
 
     def __str__(self) -> str:
-        return "\n  ".join((super().__str__(), *(f"tried: {step}" for step in self.tried)))
+        place = (f"the function is from {self.cell}",) if self.cell else ()
+        return "\n  ".join((super().__str__(), *place, *(f"tried: {step}" for step in self.tried)))
 
 
 class NifTypeError(NifError, TypeError):

@@ -13,13 +13,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from . import _core, summary
+from . import _core, projects, summary
 from . import backends as languages
 from . import transfer as transfers
+from .backends.base import Options
+from .cells import Cell, Cells, Request, Shelf
 from .codecs import Wire
 from .errors import BackendError, BackendNotLoaded
 from .faults import Faults
+from .lane import Lane
 from .ledger import Ledger
+from .loading import library_file
 from .memory import POOLS, MemoryManager, Pool
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .segment import LANES
@@ -27,6 +31,7 @@ from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -60,7 +65,13 @@ class LoadedBackend:
     library : Library or None
         What was opened: ``language``, ``compiler``, ``version``, ``path``.
     functions : mapping of str to Nif
-        Every function, those that fail on purpose included.
+        Every function, those that fail on purpose and those of cells included.
+    cells : Shelf
+        The functions of notebook cells.
+    backend : Backend
+        The language, or the file that was loaded.
+    recorded_in : tuple
+        The Lab's telemetry and memory.
     """
 
     def __init__(
@@ -77,8 +88,9 @@ class LoadedBackend:
         self.workers: Workers | None = None
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
-        self._backend = backend
-        self._recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
+        self.cells = Shelf(self)
+        self.backend = backend
+        self.recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
         if lane == "isolated":
             # It starts while others load.
             self.workers = self._try(backend.start_workers)
@@ -96,14 +108,21 @@ class LoadedBackend:
     def load(self) -> Self:
         """Open the library, or wait for the worker that does."""
         if self.lane == "direct":
-            self.library = self._try(lambda: self._backend.open(*self._recorded_in))
+            self.library = self._try(lambda: self.backend.open(*self.recorded_in))
         elif (workers := self.workers) is not None:
-            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self._recorded_in))
+            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
+        if self.library is not None and (odd := [it for it in self.library.functions if self._means(it)]):
+            self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
+            self.library = None
         if self.library is not None:
             self.functions = MappingProxyType(self.library.functions)
             for name, nif in self.functions.items():
                 setattr(self, name, nif.function)
         return self
+
+    def _means(self, name: str) -> bool:
+        """Whether an attribute that isn't a function has that name."""
+        return hasattr(type(self), name) or name in vars(self)
 
     @property
     def loaded(self) -> bool:
@@ -113,6 +132,11 @@ class LoadedBackend:
     def path(self) -> str | None:
         """The library's file; None for a runtime's table or when not loaded."""
         return self.library.path if self.library else None
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """What was opened: its own library, and those of cells."""
+        return (*((self.library,) if self.library else ()), *self.cells.libraries)
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -140,35 +164,6 @@ class LoadedBackend:
         return summary.backend_html(self)
 
 
-class Lane:
-    """All backends of a Lab in one lane: ``lab.isolated.zig.dot(x, y)``.
-
-    A backend is opened there when it is first asked for.
-    """
-
-    def __init__(self, lab: Lab, name: str) -> None:
-        self.name = name
-        self._languages = tuple(lab.backends)
-        self._open = partial(_in_lane, weakref.ref(lab))
-
-    def __getattr__(self, backend: str) -> LoadedBackend:
-        if backend.startswith("_"):
-            raise AttributeError(backend)
-        return self[backend]
-
-    def __getitem__(self, backend: str) -> LoadedBackend:
-        return self._open(backend, self.name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._languages)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self]
-
-    def __repr__(self) -> str:
-        return f"<{self.name} lane: {', '.join(self)}>"
-
-
 class Lab:
     """Load the native backends and call their functions.
 
@@ -192,6 +187,10 @@ class Lab:
         The backends in either lane: ``lab.isolated.zig.dot(x, y)``.
     recovery : Recovery
         Policies of failed calls.
+    cells : Cells
+        Native code of notebook cells; `cell` and the magics use it.
+    libraries : dict of str to LoadedBackend
+        What `load` has loaded.
     ledger : Ledger
         Every copy that a call or transfer made, and the shares of what wasn't copied.
     faults : Faults
@@ -227,12 +226,15 @@ class Lab:
         self.recovery = Recovery(partial(_others, weakref.ref(self)), policy or RecoveryPolicy())
         made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
-        self.direct, self.isolated = (Lane(self, it) for it in LANES)
+        self.libraries: dict[str, LoadedBackend] = {}
+        self.direct, self.isolated = (Lane(it, self.backends, partial(_in_lane, weakref.ref(self))) for it in LANES)
         for backend in made.values():
-            self._keep(backend)
+            self._keep(backend.load())
         self.wire = Wire(self.backends, self.memory)
         self.ledger = Ledger(self.memory.core)
         self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
+        this = weakref.ref(self)
+        self.cells = Cells(partial(_in_lane, this), partial(_shown, this))
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
@@ -244,7 +246,6 @@ class Lab:
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
 
     def _keep(self, backend: LoadedBackend) -> None:
-        backend.load()
         self._opened[backend.name, backend.lane] = backend
         if backend.lane == "isolated":
             self.recovery.attach(backend)
@@ -253,7 +254,7 @@ class Lab:
         """Return a backend of this Lab in a lane; it is opened there if it wasn't."""
         self._named(name)
         if (name, lane) not in self._opened:
-            self._keep(LoadedBackend(languages.find(name), self.telemetry, self.memory, lane))
+            self._keep(LoadedBackend(self._named(name).backend, self.telemetry, self.memory, lane).load())
         return self._opened[name, lane]
 
     def call(
@@ -286,6 +287,9 @@ class Lab:
             What the function refused or failed with, with all that was tried.
         """
         loaded = self._named(backend) if lane is None else self._in_lane(backend, lane)
+        if function in loaded.functions:
+            # A cell's function may run in another lane than its backend.
+            loaded = self._in_lane(backend, loaded.functions[function].lane_name)
         if timeout is None and retries is None and failover is None:
             return getattr(loaded, function)(*args, **kwargs)
         if timeout is not None and loaded.lane == "direct":
@@ -293,6 +297,83 @@ class Lab:
         getattr(loaded, function)  # raises with a hint if there is none
         policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
         return self.recovery.call(loaded, function, args, kwargs, policy)
+
+    def load(self, path: str | Path, name: str | None = None, lane: str = "isolated") -> LoadedBackend:
+        """Load a library as a backend of its own: ``lab.load("libmine.so")``, then ``lab.mine.f(x)``.
+
+        Parameters
+        ----------
+        path
+            A library with the entry table of docs/abi.md, one of TVM-FFI functions, or a file of Julia functions.
+        name
+            What it is called; ``mine`` for ``libmine.so`` unless given.
+        lane
+            ``"isolated"``, in workers of its own, or ``"direct"``.
+
+        Raises
+        ------
+        AbiError
+            When it can't be loaded, with the reason and the cure.
+        ValueError
+            When the name is taken or can't be one.
+        """
+        if lane not in LANES:
+            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
+        file = library_file(path, name, {*languages.names(), *vars(self), *dir(type(self))})
+        loaded = LoadedBackend(file, self.telemetry, self.memory, lane)
+        if not loaded.load().loaded:
+            raise file.refusal(loaded.reason, loaded.cure, loaded.detail)
+        self._keep(loaded)
+        self.libraries[file.name] = loaded
+        setattr(self, file.name, loaded)
+        return loaded
+
+    def new(self, language: str, name: str, folder: str | Path = ".") -> Path:
+        """Write a project whose library `load` takes into the folder ``name``: see `nif_lab.projects.new`."""
+        return projects.new(language, name, folder)
+
+    def cell(
+        self,
+        language: str,
+        source: str,
+        *,
+        name: str = "",
+        lane: str = "isolated",
+        replace: bool = False,
+        release: bool = True,
+        flags: Iterable[str] = (),
+    ) -> Cell:
+        """Compile native code and add its public functions to the backend, as ``%%zig`` does.
+
+        Parameters
+        ----------
+        language
+            Which.
+        source
+            Plain functions in that language's idiom; docs/cells.md has an example of each.
+        name
+            What errors call it; its first function's name unless given. A cell takes the place of one of the same name.
+        lane
+            ``"isolated"``, where a crash costs nothing, or ``"direct"``.
+        replace
+            Whether it may take functions' names from other cells, and hide built-in ones.
+        release
+            Whether it is optimised.
+        flags
+            More flags for the compiler.
+
+        Raises
+        ------
+        CellError
+            With the compiler's messages in lines of the source.
+        ToolchainMissing
+            With the reason and the cure.
+        """
+        if lane not in LANES:
+            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
+        options = Options(release, tuple(flags))
+        what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
+        return self.cells.run(what)
 
     def snapshot(self) -> Snapshot:
         """Return all counters, and the figures of the memory, as they are now."""
@@ -367,8 +448,10 @@ class Lab:
         return self._transfers.matrix(loaded, value, modes, selves=selves, strict=strict)
 
     def _named(self, name: str) -> LoadedBackend:
+        if name in self.libraries:
+            return self.libraries[name]
         if name not in self.backends:
-            raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join(self.backends)}")
+            raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join([*self.backends, *self.libraries])}")
         return self.backends[name]
 
     def dashboard(self, rate: float = 10.0) -> Dashboard:
@@ -391,9 +474,19 @@ def _in_lane(lab: weakref.ref[Lab], name: str, lane: str) -> LoadedBackend:
     return this._in_lane(name, lane)
 
 
-def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:
-    """Yield the other backends of a Lab, isolated: who may answer in place of one."""
+def _shown(lab: weakref.ref[Lab], name: str) -> LoadedBackend:
     this = lab()
-    for other in tuple(this.backends) if this is not None else ():
+    if this is None:
+        raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
+    return this._named(name)
+
+
+def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:
+    """Yield the other backends of a Lab, isolated: who may answer in place of one.
+
+    Languages only: a function of the same name and signature may mean something else in a library.
+    """
+    this = lab()
+    for other in tuple(this.backends) if this is not None and name in this.backends else ():
         if other != name and (loaded := _in_lane(lab, other, "isolated")).loaded:
             yield loaded

@@ -30,7 +30,7 @@ from .segment import OUTCOMES, STEPS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ._core import Nif
+    from ._core import Library, Nif
     from .lab import LoadedBackend
 
 __all__ = ["Circuit", "FailoverWarning", "Recovery", "RecoveryPolicy", "Step"]
@@ -200,19 +200,27 @@ class Recovery:
         if loaded.library is None:
             return
         self._attached.append(loaded)
-        self._set_timeouts(loaded)
 
         # The functions hold what is set here: with strong references the Lab would hold itself.
         this, that = weakref.ref(self), weakref.ref(loaded)
 
         def recover(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError) -> Any:
+            __tracebackhide__ = True  # the failed call is the user's; how it was tried again is in the error
             recovery, mine = this(), that()
-            if recovery is None or mine is None:
+            if recovery is None or mine is None or name not in mine.functions:
                 raise error
             policy = recovery.policy(mine.name, name)
             return _Call(recovery, mine, mine.functions[name], args, kwargs, policy).recover(error, 0.0)
 
-        loaded.library.set_recovery(recover)
+        def look_after(library: Library) -> None:
+            library.set_recovery(recover)
+            recovery, mine = this(), that()
+            if recovery is not None and mine is not None:
+                library.circuit_open = recovery.circuit(mine.name) == "open"
+                recovery._set_timeouts(mine)
+
+        look_after(loaded.library)
+        loaded.cells.added = look_after
 
     def _set_timeouts(self, loaded: LoadedBackend) -> None:
         for name, nif in loaded.functions.items():
@@ -289,6 +297,7 @@ class _Call:
 
     def recover(self, error: NifError, seconds: float) -> Any:
         """Take the steps that the policy allows; raise the first failure, with all of them, if none helps."""
+        __tracebackhide__ = True
         first, last = error, error
         self._note("try", self.loaded, self.nif, seconds, error)
         if self._may_repeat(error):
@@ -312,6 +321,7 @@ class _Call:
                         warnings.warn(text, FailoverWarning, stacklevel=self.depth)
                         return answer
         first.tried = tuple(self.steps[1:])
+        first.cell = self.loaded.cells.cell_of(self.nif.name)
         raise first
 
     def _may_repeat(self, error: NifError) -> bool:
@@ -351,14 +361,15 @@ class _Call:
 
     def _half_open(self) -> bool:
         circuit = self.recovery.circuit_of(self.loaded.name)
-        if circuit.may_try(self.policy, time.monotonic()) and self.loaded.library is not None:
-            self.loaded.library.circuit_open = False
+        if circuit.may_try(self.policy, time.monotonic()):
+            for library in self.loaded.libraries:
+                library.circuit_open = False
             return True
         return False
 
     def _switch(self, loaded: LoadedBackend, nif: Nif, is_open: bool) -> None:
-        if loaded.library is not None:
-            loaded.library.circuit_open = is_open
+        for library in loaded.libraries:
+            library.circuit_open = is_open
         self._publish(nif, Step("circuit", loaded.name, "opened" if is_open else "closed", 0.0))
 
     @staticmethod

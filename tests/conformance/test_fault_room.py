@@ -5,6 +5,7 @@ That process is this file, run as a program: ``test_fault_room.py zig null_store
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import mmap
 import os
@@ -222,4 +223,6 @@ def main(language: str, kind: str, file: str) -> None:
 
 
 if __name__ == "__main__":
+    for plugin in filter(None, os.environ.get("PYTEST_PLUGINS", "").split(",")):
+        importlib.import_module(plugin)  # it may bring a language
     main(*sys.argv[1:])

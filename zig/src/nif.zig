@@ -26,6 +26,8 @@ const abi = @import("nif/abi.zig");
 const arguments = @import("nif/arguments.zig");
 const arrays = @import("nif/arrays.zig");
 const calls = @import("nif/call.zig");
+const layouts = @import("nif/layout.zig");
+const messages = @import("nif/message.zig");
 const signatures = @import("nif/signature.zig");
 
 pub const AnyArray = arrays.AnyArray;
@@ -47,7 +49,7 @@ pub const fail = calls.fail;
 pub const log = calls.log;
 
 /// To be made `pub const panic` of the root file: a panic ends the call, not the process.
-pub const panic = std.debug.FullPanic(calls.panic);
+pub const panic = @import("nif/panics.zig");
 
 /// A file whose public functions are NIFs. Beside them stand their `flags`.
 pub const Room = struct {
@@ -58,13 +60,13 @@ pub const Room = struct {
 
 /// Export `nif_init` and `__tvm_ffi_<name>` for each function of the rooms. Call it once, at compile time.
 pub fn exportLibrary(comptime version: [:0]const u8, comptime rooms: []const Room) void {
-    const table = comptime functionsOf(rooms ++ [_]Room{.{ .functions = abi, .source = @embedFile("nif/abi.zig") }});
+    const table = comptime functionsOf(rooms ++ [_]Room{.{ .functions = layouts, .source = @embedFile("nif/layout.zig") }});
     for (table) |function| {
         @export(function.call, .{ .name = "__tvm_ffi_" ++ std.mem.span(function.name) });
     }
     const library = struct {
         const description: abi.Library = .{
-            .struct_hash = abi.struct_hash,
+            .struct_hash = layouts.struct_hash,
             .language = "zig",
             .compiler = "zig " ++ builtin.zig_version_string,
             .library_version = version,
@@ -185,5 +187,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, calls, signatures };
+    _ = .{ abi, arguments, arrays, calls, layouts, messages, signatures };
 }

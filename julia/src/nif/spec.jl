@@ -49,13 +49,23 @@ isparameter(type) =
     type in (Int64, Float64, Bool, String, Bytes, AnyArray) ||
     (type isa DataType && type <: Union{VectorView,MatrixView} && hasmethod(dtype, Tuple{Type{eltype(type)}}))
 
+const PARAMETER_TYPES = "Int64, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T} and AnyArray"
+const RESULT_TYPES = "Nothing, Int64, UInt64, Float64, Bool, String and Block"
+
+suggested_dims(type) = type === AnyArray ? "[...]" : ("", "[n]", "[m,n]")[rank(type)+1]
+
 """
     describe(name, docstring, Names, Types, Result, flags) -> Spec
 
-Take the dimensions from the docstring's first line, which is the call: `dot(x[n], y[n])`, closed by a period or a colon.
+Take the dimensions from the docstring's first line, which is the call: `dot(x[n], y[n])`, closed by a period or a colon. Without
+that line all vectors are of one length, and all matrices of one shape.
 """
 function describe(name, docstring, names, types, result, flags)
     refuse(text) = error("@nif $name: ", text)
+    if !occursin(r"^\s*`?\w+\(", docstring)
+        call = join((string(it, suggested_dims(type)) for (it, type) in zip(names, types.parameters)), ", ")
+        docstring = "`$name($call)`: $docstring"
+    end
     call = match(r"^\s*`?(\w+)\((.*?)\)`?[.:]\s*(.*?)\s*$"s, docstring)
     call !== nothing && call[1] == string(name) ||
         refuse("the docstring's first line must be the call with its dimensions, like `$name(x[n])`, closed by a period or a colon")
@@ -66,12 +76,12 @@ function describe(name, docstring, names, types, result, flags)
         it[2] === nothing ? Symbol("") : Symbol(replace(it[2], ' ' => ""))
     end
     for (parameter, type, dim) in zip(names, types.parameters, dims)
-        isparameter(type) || refuse("$parameter has a type that can't cross the ABI: $type")
+        isparameter(type) || refuse("$parameter has a type that can't be the parameter of a NIF: $type; it takes $PARAMETER_TYPES")
         type === AnyArray ? dim == Symbol("...") || refuse("$parameter takes any shape: write $parameter[...]") :
         length(axis_names(dim)) == rank(type) ||
             refuse("$parameter has $(rank(type)) dimensions by its type, [$dim] by the docstring")
     end
-    isresult(result) || refuse("the result has a type that can't cross the ABI: $result")
+    isresult(result) || refuse("the result has a type that can't be the result of a NIF: $result; it gives $RESULT_TYPES")
     outputs = [ismutable(type) && occursin(r"^out(_|$)", string(it)) for (it, type) in zip(names, types.parameters)]
     issorted(outputs) || refuse("outputs (arrays named out or out_…) come after all other parameters")
     texts = [

@@ -315,7 +315,8 @@ func paramKind*(T: typedesc): ParamKind =
   elif T is string or T is cstring: StrParam
   elif T is Bytes: BytesParam
   elif T is AnyArray: AnyParam
-  else: {.error: "nif: a parameter can't be of type " & $T & "; see docs/abi.md, \"Signatures\"".}
+  else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int64, float64, bool, string, cstring, Bytes, " &
+    "openArray[T], Matrix[T] (var where it is written) and AnyArray".}
 
 func resultText*(T: typedesc): string =
   ## The type of a result in a signature.
@@ -326,7 +327,7 @@ func resultText*(T: typedesc): string =
   elif T is bool: "bool"
   elif T is cstring: "str"
   elif T is Tensor: "any[...]"
-  else: {.error: "nif: a result can't be of type " & $T & "; see docs/abi.md, \"Signatures\"".}
+  else: {.error: "nif: a result can't be of type " & $T & "; it gives int64, uint64, float64, bool, cstring, Tensor or none".}
 
 func toAny*[T](value: T): NifAny {.inline.} =
   ## A result as the ABI has it. A `cstring` must live as long as the library: return constants only.

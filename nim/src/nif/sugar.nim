@@ -86,6 +86,26 @@ func parseCall(text: string): DocCall =
   result.rest = text[close + 1 .. ^1].strip(trailing = false, chars = {'`', '.', ':', ' '})
   result.rest = result.rest.splitWhitespace.join(" ")
 
+func startsWithCall(text: string): bool =
+  ## Whether a documentation begins with a name and a parenthesis.
+  let text = text.strip(chars = {'`', ' '})
+  let name = text.find(AllChars - IdentChars)
+  name > 0 and text[name] == '('
+
+func suggestedCall(routine: NimNode; text: string): DocCall =
+  ## The call of a routine that doesn't document it: all vectors are of one length, all matrices of one shape.
+  result = DocCall(name: $routine.name, rest: text.splitWhitespace.join(" "))
+  for group in routine.params[1 .. ^1]:
+    let plain = if group[^2].kind == nnkVarTy: group[^2][0] else: group[^2]
+    let head = if plain.kind == nnkBracketExpr: plain[0] else: plain
+    let dims =
+      if head.eqIdent("openArray"): @["n"]
+      elif head.eqIdent("Matrix"): @["m", "n"]
+      elif head.eqIdent("AnyArray"): @["..."]
+      else: @[]
+    for declared in group[0 ..< ^2]:
+      result.params.add ($declared, dims)
+
 func docOf(routine: NimNode): string =
   ## The documentation comment, or an empty string.
   if routine.body.kind == nnkStmtList and routine.body.len > 0 and routine.body[0].kind == nnkCommentStmt:
@@ -129,7 +149,8 @@ func convert(name: string; declared, slot: NimNode): Converted {.raises: [Except
 
 func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
   let function = routine.name
-  let doc = parseCall(docOf(routine))
+  let written = docOf(routine)
+  let doc = if written.startsWithCall: parseCall(written) else: suggestedCall(routine, written)
   if doc.name.len == 0 or not function.eqIdent(doc.name):
     error("nif: the documentation of '" & $function & "' must begin with the call, as in `" & $function &
       "(x[n], y[n])`: what it does", routine)

@@ -116,7 +116,13 @@ impl SharedBuffer {
     }
 
     fn forget(&self) {
-        lock(&self.common.buffers).remove(&(self.shared.handle.segment, self.shared.handle.offset));
+        let place = (self.shared.handle.segment, self.shared.handle.offset);
+        let mut buffers = lock(&self.common.buffers);
+        // Released before, its block may be another buffer's by now.
+        if buffers.get(&place).is_some_and(|it| Arc::ptr_eq(it, &self.shared)) {
+            buffers.remove(&place);
+        }
+        drop(buffers);
         self.shared.free();
     }
 

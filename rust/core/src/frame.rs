@@ -16,11 +16,9 @@ use crate::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::isolated::LaneFailure;
 use crate::memory::{Common, Memory};
 use crate::python;
-use crate::signature::{Extent, Param};
+use crate::signature::{Extent, MAX_PARAMS, Param};
 use nif_worker::clock;
 
-/// The most parameters a NIF may have.
-pub const MAX_PARAMS: usize = 16;
 /// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
 /// comes back only after 5 ms: docs/architecture.md has the measurement.
 pub const RELEASE_BYTES: usize = 16 << 20;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nif_worker::crew::{Crew, Holding};
+use nif_worker::crew::{Crew, Holding, Opening};
 use nif_worker::line::Line;
+use nif_worker::message::{FromWorker, Table};
 use nif_worker::process::Exit;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -166,6 +167,11 @@ impl Nif {
                 Some(line) => line,
                 None => connect(py, &lane.crew)?,
             };
+            if self.origin.opening.as_ref().is_some_and(|it| !line.worker.has_opened(it.first)) {
+                holding.line = Some(line);
+                let reason = "no worker can open this function's library any more".into();
+                return Err(LaneFailure::NoWorker(reason, "mend it and load it again".into()).into());
+            }
             let mut exchange = Exchange::new(self, &frame, limits);
             let answered = exchange.run(py, &mut line);
             // A worker that failed, or skipped a clean-up, isn't asked again.
@@ -191,8 +197,35 @@ impl Nif {
     }
 }
 
+/// What a worker made of a source.
+pub enum Said {
+    Opened(Table),
+    Refused(String, String),
+    Ended(Exit),
+}
+
+/// Have a worker that runs no call open a source. It is ended if it doesn't come to an end with that before Ctrl-C.
+pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, Failure> {
+    let mut answer = line.ask_to_open(opening).map(|()| None);
+    while let Ok(None) = answer {
+        py.check_signals().inspect_err(|_| line.worker.kill())?;
+        answer = py.detach(|| line.said(TICK));
+    }
+    Ok(match answer {
+        Ok(Some(FromWorker::Opened(table))) => {
+            line.worker.note_opened(opening.first);
+            Said::Opened(table)
+        }
+        Ok(Some(FromWorker::Refused(reason, cure))) => Said::Refused(reason, cure),
+        Ok(None) | Err(_) => {
+            line.worker.kill();
+            Said::Ended(py.detach(|| line.worker.wait().clone()))
+        }
+    })
+}
+
 /// Get the turn, however long the calls before this one take.
-fn hold<'a>(py: Python<'_>, crew: &'a Crew) -> Result<Holding<'a>, Failure> {
+pub fn hold<'a>(py: Python<'_>, crew: &'a Crew) -> Result<Holding<'a>, Failure> {
     if let Some(holding) = crew.turn(Duration::ZERO) {
         return Ok(holding);
     }
@@ -214,13 +247,25 @@ pub fn restart(py: Python<'_>, crew: &Crew) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A line to a worker that is ready.
+/// A line to a worker that is ready, and has opened what was loaded since the crew began.
 #[cold]
 pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
     let start = Instant::now();
     loop {
         match py.detach(|| crew.take(TICK)) {
-            Ok(Some(worker)) => return Ok(Line::new(worker)),
+            Ok(Some(worker)) => {
+                let mut line = Line::new(worker);
+                for opening in crew.missing(&line.worker) {
+                    // One that is refused now, or broken, is missed by its own functions alone.
+                    if let Said::Ended(exit) = open(py, &mut line, &opening)? {
+                        opening.blame(&exit);
+                        break;
+                    }
+                }
+                if line.worker.exit().is_none() {
+                    return Ok(line);
+                }
+            }
             Ok(None) => py.check_signals()?,
             Err((reason, cure)) => return Err(LaneFailure::NoWorker(reason, cure).into()),
         }

@@ -61,8 +61,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<recorder::Recorder>()?;
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(library::open_library, module)?)?;
+    module.add_function(wrap_pyfunction!(library::open_tvm_ffi, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::open_isolated, module)?)?;
+    module.add_function(wrap_pyfunction!(library::open_beside, module)?)?;
     module.add_function(wrap_pyfunction!(library::host_address, module)?)?;
     module.add_function(wrap_pyfunction!(library::layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use nif::abi::{Library as Table, flag};
 use nif_memory::Config;
+use nif_worker::crew::Opening;
 use nif_worker::library::{Opened, Refusal, check_table, functions, open_file, refuse, text};
-use nif_worker::message;
+use nif_worker::message::{self, Source};
+use nif_worker::tvm_ffi;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,13 +21,13 @@ use pyo3::types::PyDict;
 use crate::errors::abi_error;
 use crate::frame::Failure;
 use crate::host::HOST;
-use crate::isolated::{Lane, LaneFailure, connect};
+use crate::isolated::{Lane, LaneFailure, Said, connect, hold, open};
 use crate::memory::Memory;
 use crate::nif::Nif;
 use crate::owner::Owner;
 use crate::target::{Place, Target};
 use crate::telemetry::Telemetry;
-use crate::workers::Workers;
+use crate::workers::{Workers, source_of};
 
 /// Where a library's functions come from; shared by all of them.
 pub struct Origin {
@@ -38,6 +40,8 @@ pub struct Origin {
     pub memory: Py<Memory>,
     /// The workers that run its functions, if they are isolated.
     pub lane: Option<Lane>,
+    /// What its workers open for it, if that isn't what they open first.
+    pub opening: Option<Arc<Opening>>,
     /// The backend's number in the segment.
     pub number: u16,
     tainted: AtomicBool,
@@ -171,6 +175,7 @@ fn origin(
         telemetry,
         memory,
         lane,
+        opening: None,
         number,
         tainted: AtomicBool::new(false),
         running: AtomicUsize::new(0),
@@ -196,6 +201,24 @@ pub fn open_library(
     load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
     let origin = origin(py, backend, Some(path.into()), owner, None, telemetry, memory)?;
     describe_table(py, opened.table, origin)
+}
+
+/// Open the functions `names` of the TVM-FFI library `path`; `runtime` is where `libtvm_ffi.so` is.
+#[pyfunction]
+#[pyo3(signature = (path, runtime, names, backend, telemetry=None, memory=None))]
+#[allow(clippy::needless_pass_by_value, reason = "Python's list becomes one")]
+pub fn open_tvm_ffi(
+    py: Python<'_>,
+    path: &str,
+    runtime: &str,
+    names: Vec<String>,
+    backend: &str,
+    telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
+) -> PyResult<Library> {
+    let opened = tvm_ffi::open(Path::new(path), runtime, &names);
+    let table = opened.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
+    describe_table(py, table, origin(py, backend, Some(path.into()), None, None, telemetry, memory)?)
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`.
@@ -232,13 +255,69 @@ pub fn open_isolated(
         Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
         other => PyRuntimeError::new_err(other.text()),
     })?;
-    let table = line.worker.tables.get().and_then(|it| it.first()).cloned().unwrap_or_default();
+    let table = line.worker.table.get().cloned().unwrap_or_default();
     if let Some(mut holding) = workers.crew.turn(Duration::ZERO) {
         holding.line = Some(line);
     }
-    let places: Vec<Place> = (0..table.functions.len() as u32).map(Place::InWorker).collect();
     let origin = origin(py, backend, None, None, Some(Lane::new(&workers.crew)), telemetry, memory)?;
+    describe_remote(py, table, 0, origin)
+}
+
+/// The same of a table whose functions are a worker's, numbered from `first` on.
+fn describe_remote(py: Python<'_>, table: message::Table, first: u32, origin: Origin) -> PyResult<Library> {
+    let places: Vec<Place> = (first..).take(table.functions.len()).map(Place::InWorker).collect();
     describe(py, table, &places, origin)
+}
+
+/// Have the workers of a backend open one more source, now and whenever one is started.
+///
+/// `source`: as of `Workers`. A worker that doesn't survive it is replaced.
+#[pyfunction]
+#[pyo3(signature = (workers, source, backend, telemetry=None, memory=None))]
+pub fn open_beside(
+    py: Python<'_>,
+    workers: &Workers,
+    source: Vec<String>,
+    backend: &str,
+    telemetry: Option<Py<Telemetry>>,
+    memory: Option<Py<Memory>>,
+) -> PyResult<Library> {
+    let raise = |failure: Failure| match failure {
+        Failure::Python(error) => error,
+        Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
+        other => PyRuntimeError::new_err(other.text()),
+    };
+    let crew = &workers.crew;
+    let mut holding = hold(py, crew).map_err(raise)?;
+    let opening = Arc::new(crew.plan(source_of(source)?));
+    let (line, table) = loop {
+        let mut line = match holding.line.take().filter(|it| it.worker.exit().is_none()) {
+            Some(line) => line,
+            None => connect(py, crew).map_err(raise)?,
+        };
+        match open(py, &mut line, &opening).map_err(raise)? {
+            Said::Opened(table) => break (line, table),
+            Said::Refused(reason, cure) => {
+                holding.line = Some(line);
+                return Err(abi_error(py, &reason, &cure));
+            }
+            Said::Ended(exit) => {
+                opening.blame(&exit);
+                if opening.is_broken() {
+                    let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
+                    return Err(abi_error(py, &format!("a worker ended while it opened this, by {exit}{said}"), ""));
+                }
+            }
+        }
+    };
+    crew.keep(&opening, table.functions.len());
+    holding.line = Some(line);
+    drop(holding);
+    let path = if let Source::File(path) = &opening.source { Some(path.clone()) } else { None };
+    let mut origin = origin(py, backend, path, None, Some(Lane::new(crew)), telemetry, memory)?;
+    let first = opening.first;
+    origin.opening = Some(opening);
+    describe_remote(py, table, first, origin)
 }
 
 /// The address of the Lab's `nif_host`, for runtimes that are asked for their table.

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::calls::{Given, general_call, straight_call};
 use crate::errors;
-use crate::frame::{self, Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
+use crate::frame::{Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
 use crate::host::{ErrorRecord, HostTensor};
 use crate::interrupt;
 use crate::isolated::{Limits, Timeout, isolated_call};
@@ -26,7 +26,7 @@ use crate::library::Origin;
 use crate::memory::Common;
 use crate::owner::Owner;
 use crate::python;
-use crate::signature::Signature;
+use crate::signature::{MAX_PARAMS, Signature};
 use crate::target::{Place, Target, elsewhere};
 use crate::telemetry::{Slot, Step};
 
@@ -78,8 +78,8 @@ impl Nif {
         origin: Arc<Origin>,
     ) -> Result<Self, String> {
         let signature = Signature::parse(signature_text)?;
-        if signature.params.len() > frame::MAX_PARAMS {
-            return Err(format!("signature '{signature_text}': more than {} parameters", frame::MAX_PARAMS));
+        if signature.params.len() > MAX_PARAMS {
+            return Err(format!("signature '{signature_text}': more than {MAX_PARAMS} parameters"));
         }
         let text = |it: String| CString::new(it).map_err(|_| format!("'{signature_text}': a NUL in its texts"));
         let name = text(signature.name.clone())?;
@@ -111,7 +111,7 @@ impl Nif {
             unsigned: signature.result == "u64",
             outputs,
             mutable: signature.bits(|it| it.mutable),
-            matrices: signature.bits(|it| it.spelled.matches(',').count() == 1),
+            matrices: signature.bits(|it| it.spelled.matches(',').count() == 1 || it.spelled == "any"),
             place: format!("{}.{}", origin.backend, signature.name),
             signature,
             signature_text: signature_text.into(),
@@ -225,7 +225,8 @@ impl Nif {
     ) -> Result<(), Failure> {
         let params = &self.signature.params;
         let array_type = python::array_type();
-        if given.positional == params.len() && given.values.len() == params.len() && self.outputs == 0 {
+        let is_plain = given.positional == given.values.len() && self.outputs == 0;
+        if is_plain && self.signature.is_whole(given.positional) {
             for (object, param) in given.values.iter().zip(params) {
                 // SAFETY: the caller vouches for the arguments.
                 unsafe { frame.push_object(py, *object, param, array_type)? };
@@ -267,11 +268,14 @@ impl Nif {
     #[cold]
     unsafe fn bind(&self, py: Python<'_>, given: &Given<'_>) -> Result<Vec<*mut ffi::PyObject>, Failure> {
         let params = &self.signature.params;
+        let unknown = |reason: String| Failure::Nif { kind: error_kind::TYPE_ERROR, argument: -1, reason };
         let count_error = |expected: usize, given: usize| {
             let s = if expected == 1 { "" } else { "s" };
-            let reason = format!("takes {expected} argument{s}, {given} given");
-            Failure::Nif { kind: error_kind::TYPE_ERROR, argument: -1, reason }
+            unknown(format!("takes {expected} argument{s}, {given} given"))
         };
+        if self.signature.is_open {
+            return Err(unknown(format!("takes up to {} arguments, none by name", params.len())));
+        }
         if given.values.len() > params.len() {
             return Err(count_error(params.len(), given.values.len()));
         }
@@ -282,7 +286,6 @@ impl Nif {
             // SAFETY: `names` is a tuple with a str for each named value.
             let name = unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(given.names, i as isize)) };
             let name = name.to_string();
-            let unknown = |reason: String| Failure::Nif { kind: error_kind::TYPE_ERROR, argument: -1, reason };
             let Some(index) = params.iter().position(|p| p.name == name) else {
                 return Err(unknown(format!("has no parameter '{name}'")));
             };
@@ -377,7 +380,7 @@ impl Nif {
             Failure::Lane(failure) => errors::lane_error(py, &failure, &self.origin.backend, &self.signature.name),
             Failure::Nif { kind, argument, reason } => {
                 let argument = usize::try_from(argument).ok().and_then(|i| self.signature.params.get(i));
-                let argument = argument.map(|param| param.name.as_str());
+                let argument = argument.map(|param| param.name.as_str()).filter(|name| !name.is_empty());
                 errors::call_error(py, kind, &self.origin.backend, &self.signature.name, argument, &reason)
             }
         }
@@ -420,7 +423,7 @@ impl Nif {
     /// The parameters' names.
     #[getter]
     fn parameters(&self) -> Vec<&str> {
-        self.signature.params.iter().map(|p| p.name.as_str()).collect()
+        self.signature.params.iter().map(|p| p.name.as_str()).filter(|it| !it.is_empty()).collect()
     }
 
     /// ``"direct"`` or ``"isolated"``.

@@ -3,6 +3,9 @@
 //! The grammar is in docs/abi.md. The Lab needs it for what a callee can't do: keywords, outputs that were left out,
 //! read-only arrays, `inspect.signature`.
 
+/// The most parameters a NIF may have.
+pub const MAX_PARAMS: usize = 16;
+
 /// Where the length of an output's axis comes from when the caller leaves the output out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
@@ -27,6 +30,8 @@ pub struct Signature {
     pub name: String,
     pub params: Vec<Param>,
     pub result: String,
+    /// It takes any number of arguments up to that of the parameters, which have no names: `f(...) -> any`.
+    pub is_open: bool,
 }
 
 /// The axes of `f64[m,n]`: its element type and its dimension names.
@@ -52,6 +57,11 @@ impl Signature {
         let (name, rest) = text.split_once('(').ok_or_else(|| wrong("no '('"))?;
         let (inside, tail) = rest.rsplit_once(')').ok_or_else(|| wrong("no ')'"))?;
         let result = tail.strip_prefix(" -> ").ok_or_else(|| wrong("no ' -> result'"))?;
+        if inside == "..." {
+            // Nobody knows what it writes to.
+            let any = Param { name: String::new(), spelled: "any".into(), mutable: true, output: None };
+            return Ok(Self { name: name.into(), params: vec![any; MAX_PARAMS], result: result.into(), is_open: true });
+        }
         let mut params = Vec::new();
         for part in split_outside_brackets(inside) {
             let (name, spelled) = part.split_once(": ").ok_or_else(|| wrong("a parameter without ': type'"))?;
@@ -70,7 +80,13 @@ impl Signature {
         if params[first..].iter().any(|p| !is_output(p)) {
             return Err(wrong("outputs come last"));
         }
-        Ok(Self { name: name.into(), params, result: result.into() })
+        Ok(Self { name: name.into(), params, result: result.into(), is_open: false })
+    }
+
+    /// Is that every argument, with no output left out?
+    #[inline]
+    pub fn is_whole(&self, given: usize) -> bool {
+        given == self.params.len() || (self.is_open && given < self.params.len())
     }
 
     /// How many arguments a caller must give.
@@ -80,11 +96,14 @@ impl Signature {
 
     /// Does it return an array, which it asks its host for?
     pub fn returns_array(&self) -> bool {
-        self.result.contains('[')
+        self.result.contains('[') || self.result == "any"
     }
 
     /// As Python's `inspect` reads it from a built-in's documentation: `axpy(a, x, y)`.
     pub fn python(&self) -> String {
+        if self.is_open {
+            return format!("{}(*args)", self.name);
+        }
         let params: Vec<String> = self
             .params
             .iter()
@@ -152,6 +171,13 @@ mod tests {
         assert_eq!(s.params[2].output, Some(("i64".to_string(), vec![Extent::Scalar(1)])));
         let unknown = Signature::parse("f(out: mut f64[k]) -> None").unwrap();
         assert_eq!((unknown.required(), unknown.params[0].output.as_ref()), (1, None));
+    }
+
+    #[test]
+    fn takes_any_arguments_where_it_says_so() {
+        let s = Signature::parse("f(...) -> any").unwrap();
+        assert!(s.is_open && s.returns_array() && s.params.len() == MAX_PARAMS);
+        assert_eq!(s.python(), "f(*args)");
     }
 
     #[test]

@@ -11,8 +11,9 @@ use nif::abi::{Any, AnyValue, Call, DEVICE_CPU, Device, Tensor, type_index};
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 
-use crate::frame::{MAX_PARAMS, Outcome, RELEASE_BYTES};
+use crate::frame::{Outcome, RELEASE_BYTES};
 use crate::host::ErrorRecord;
+use crate::signature::MAX_PARAMS;
 use crate::{dtype, interrupt, python};
 
 /// The arguments; uninitialised room for the most, so that a short call pays for what it uses.

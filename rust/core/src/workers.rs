@@ -15,26 +15,37 @@ pub struct Workers {
     pub crew: Arc<Crew>,
 }
 
+fn tvm_ffi_of(words: Vec<String>) -> Option<Source> {
+    let mut words = words.into_iter();
+    Some(Source::TvmFfi { path: words.next()?, runtime: words.next()?, names: words.collect() })
+}
+
+/// `("file", path)`, `("tvm ffi", path, runtime, name, ...)`, `("julia", library, bindir, image, code)`, or `("julia code", code)` for a Julia that runs.
+pub fn source_of(words: Vec<String>) -> PyResult<Source> {
+    let mut words = words.into_iter();
+    let kind = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.collect();
+    let made = match kind.as_str() {
+        "file" => <[String; 1]>::try_from(rest).map(|[path]| Source::File(path)).ok(),
+        "tvm ffi" => tvm_ffi_of(rest),
+        "julia code" => <[String; 1]>::try_from(rest).map(|[code]| Source::JuliaCode(code)).ok(),
+        "julia" => <[String; 4]>::try_from(rest)
+            .map(|[library, bindir, image, code]| Source::Julia { library, bindir, image, code })
+            .ok(),
+        _ => None,
+    };
+    made.ok_or_else(|| {
+        let forms = "(\"file\", path), (\"tvm ffi\", path, runtime, name, ...), (\"julia\", library, bindir, image, code) or (\"julia code\", code)";
+        PyValueError::new_err(format!("a source is {forms}"))
+    })
+}
+
 #[pymethods]
 impl Workers {
-    /// `program`: the worker's. `sources`: what each opens, as `("file", path)` or `("julia", library, bindir, image, code)`.
-    /// `spares`: how many are kept ready beside the one that works.
+    /// `program`: the worker's. `source`: what each opens first. `spares`: how many are kept ready beside the one that works.
     #[new]
-    fn new(program: PathBuf, name: String, sources: Vec<Vec<String>>, spares: usize) -> PyResult<Self> {
-        let source = |words: Vec<String>| match words.as_slice() {
-            [kind, path] if kind == "file" => Ok(Source::File(path.clone())),
-            [kind, library, bindir, image, code] if kind == "julia" => Ok(Source::Julia {
-                library: library.clone(),
-                bindir: bindir.clone(),
-                image: image.clone(),
-                code: code.clone(),
-            }),
-            _ => {
-                Err(PyValueError::new_err("a source is (\"file\", path) or (\"julia\", library, bindir, image, code)"))
-            }
-        };
-        let sources = sources.into_iter().map(source).collect::<PyResult<_>>()?;
-        let crew = Crew::new(Recipe { program, name, sources, spares })?;
+    fn new(program: PathBuf, name: String, source: Vec<String>, spares: usize) -> PyResult<Self> {
+        let crew = Crew::new(Recipe { program, name, source: Some(source_of(source)?), spares })?;
         Ok(Self { crew: Arc::new(crew) })
     }
 

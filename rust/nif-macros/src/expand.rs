@@ -89,11 +89,16 @@ fn documentation(attributes: &[Attribute]) -> String {
     lines.join("\n")
 }
 
-/// The call in the documentation, which must be that of the function.
+/// The call in the documentation, which must be that of the function; without one, the call that the types suggest.
 fn documented_call(function: &ItemFn, params: &[Parameter]) -> Result<CallLine> {
     let name = &function.sig.ident;
     let cure = suggestion(name, params);
-    let Some(line) = call_line::parse(&documentation(&function.attrs)) else {
+    let text = documentation(&function.attrs);
+    let Some(line) = call_line::parse(&text) else {
+        if !text.trim_start().trim_start_matches('`').starts_with(&format!("{name}(")) {
+            return call_line::parse(&format!("{}: {text}", suggested_call(name, params)))
+                .ok_or_else(|| Error::new(name.span(), "a NIF has a plain name, and so do its parameters"));
+        }
         let text = format!("the documentation of a NIF starts with its call: {cure}");
         return Err(Error::new(name.span(), text));
     };
@@ -117,8 +122,13 @@ fn documented_call(function: &ItemFn, params: &[Parameter]) -> Result<CallLine> 
 
 /// The line that the documentation should start with.
 fn suggestion(name: &Ident, params: &[Parameter]) -> String {
+    format!("/// {}: what it does.", suggested_call(name, params))
+}
+
+/// A call in which all vectors are of one length, and all matrices of one shape.
+fn suggested_call(name: &Ident, params: &[Parameter]) -> String {
     let items: Vec<_> = params.iter().map(|it| format!("{}{}", it.name, example_dims(&it.type_))).collect();
-    format!("/// `{name}({})`: what it does.", items.join(", "))
+    format!("`{name}({})`", items.join(", "))
 }
 
 /// Dimensions for a type that has some, as far as its spelling tells. (The compiler itself checks them, in `Param::new`.)
@@ -264,7 +274,7 @@ mod tests {
             }
         };
         for (line, reason) in [
-            ("Inner product.", "the documentation of a NIF starts with its call"),
+            ("`dot(x[n`: it.", "the documentation of a NIF starts with its call"),
             ("`dott(x[n])`: it.", "the documentation calls this function `dott`; it starts with"),
             ("`dot(x[n])`: it.", "the documentation names other parameters than the function; it starts with"),
             ("`dot(x, a[m, n], s, any[...])`.", "the documentation gives no dimensions for `x`; it starts with"),
@@ -272,6 +282,18 @@ mod tests {
             assert_eq!(refusal(quote! {}, function(line)), format!("{reason}: {cure}"));
         }
         assert!(nif(quote! {}, function(" `dot(x[n], a[m, n], s, any[...])`: it.")).is_ok());
+    }
+
+    #[test]
+    fn a_call_that_isnt_documented_follows_from_the_types() {
+        let function: ItemFn = syn::parse_quote! {
+            /// Scales in (place).
+            fn scale(x: &mut [f64], by: f64, m: nif::Matrix<'_, f64>) {}
+        };
+        let line = documented_call(&function, &parameters(&function).unwrap()).unwrap();
+        let dims: Vec<_> = line.items.iter().map(|it| it.dims.join(",")).collect();
+        assert_eq!((line.name.as_str(), line.doc.as_str()), ("scale", "Scales in (place)."));
+        assert_eq!(dims, ["n", "", "m,n"]);
     }
 
     #[test]

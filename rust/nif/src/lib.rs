@@ -15,6 +15,8 @@
 //! The signature, the documentation, every check of docs/abi.md and the export `__tvm_ffi_dot` follow from the function
 //! and the first line of its documentation. [`library!`] exports `nif_init`; it finds the functions by itself.
 //!
+//! Without that line all slices are `[n]` and all matrices `[m, n]`: of one length, of one shape.
+//!
 //! | in a parameter | in the signature |
 //! |---|---|
 //! | `f64` `i64` `bool` `&str` | `f64` `i64` `bool` `str` |

@@ -26,6 +26,8 @@ pub mod request {
     pub const GRANT: u32 = 2;
     /// There is no memory for that block.
     pub const REFUSE: u32 = 3;
+    /// Only read the messages, one of which is to open something.
+    pub const OPEN: u32 = 4;
 }
 
 /// `Reply::what`.
@@ -66,7 +68,7 @@ pub struct Request {
     pub what: u32,
     /// How many messages to read from the socket first.
     pub mail: u32,
-    /// Of all libraries, in the order in which they were opened.
+    /// The function's number.
     pub function: u32,
     pub count: u32,
     pub timed: u32,

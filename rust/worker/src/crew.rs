@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::library::Refusal;
 use crate::line::Line;
-use crate::message::{self, FromWorker, Table};
-use crate::process::{Recipe, Worker};
+use crate::message::{self, FromWorker, Source};
+use crate::process::{Exit, Recipe, Worker};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
 const HOLD: Duration = Duration::from_millis(200);
@@ -38,11 +39,47 @@ struct Turn {
     line: Option<Line>,
 }
 
+/// A source that workers open beside the first, as long as somebody holds this.
+#[derive(Debug)]
+pub struct Opening {
+    pub source: Source,
+    /// The number of its first function.
+    pub first: u32,
+    /// How often a worker ended while it opened this.
+    ended: AtomicU32,
+}
+
+impl Opening {
+    /// Is it opened no more, because workers end by it?
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) >= START_TRIES
+    }
+
+    /// Note that a worker ended while it opened this. One that somebody killed may have opened anything.
+    pub fn blame(&self, exit: &Exit) {
+        let tries = if exit.signal == Some(libc::SIGKILL) { 1 } else { START_TRIES };
+        self.ended.fetch_add(tries, Ordering::Relaxed);
+    }
+}
+
+/// The first number of what is opened beside the first source: no library has so many functions.
+const BESIDE: u32 = 1 << 16;
+
 struct Shared {
     recipe: Recipe,
+    openings: Mutex<Openings>,
     bench: Mutex<Bench>,
     changed: Condvar,
     wake: OwnedFd,
+}
+
+/// What was opened beside the first source.
+#[derive(Default)]
+struct Openings {
+    all: Vec<Weak<Opening>>,
+    /// Functions that were ever in it.
+    count: u32,
 }
 
 /// Who could work.
@@ -84,7 +121,13 @@ impl Crew {
     pub fn new(recipe: Recipe) -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let name = format!("nif_lab {}", recipe.name);
-        let shared = Arc::new(Shared { recipe, bench: Mutex::default(), changed: Condvar::new(), wake });
+        let shared = Arc::new(Shared {
+            recipe,
+            openings: Mutex::default(),
+            bench: Mutex::default(),
+            changed: Condvar::new(),
+            wake,
+        });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(move || watch(&theirs))?;
         Ok(Self {
@@ -164,6 +207,27 @@ impl Crew {
         }
     }
 
+    /// A source to be opened beside the first.
+    pub fn plan(&self, source: Source) -> Opening {
+        let first = BESIDE + lock(&self.shared.openings).count;
+        Opening { source, first, ended: AtomicU32::new(0) }
+    }
+
+    /// Have the workers to come open it too, which has so many functions. To be called by who holds the turn.
+    pub fn keep(&self, opening: &Arc<Opening>, functions: usize) {
+        let mut openings = lock(&self.shared.openings);
+        openings.all.retain(|it| it.strong_count() > 0);
+        openings.all.push(Arc::downgrade(opening));
+        openings.count += u32::try_from(functions).unwrap_or(u32::MAX);
+    }
+
+    /// What a worker hasn't opened yet and should.
+    pub fn missing(&self, worker: &Worker) -> Vec<Arc<Opening>> {
+        let openings = lock(&self.shared.openings);
+        let held = openings.all.iter().filter_map(Weak::upgrade);
+        held.filter(|it| !it.is_broken() && !worker.has_opened(it.first)).collect()
+    }
+
     /// How many are ready beside the one that works, and how many were ever started.
     pub fn counts(&self) -> (usize, u64) {
         let bench = lock(&self.shared.bench);
@@ -215,8 +279,8 @@ impl Drop for Holding<'_> {
 struct Watched {
     worker: Arc<Worker>,
     said: Option<PipeReader>,
-    /// The tables it has told of, while it is starting.
-    tables: Option<Vec<Table>>,
+    /// It hasn't told of its first source yet.
+    is_starting: bool,
     /// What it said and nobody has seen yet, and when it said the last of it.
     held: Vec<u8>,
     heard: Instant,
@@ -245,7 +309,7 @@ fn watch(shared: &Shared) {
                     all.push(Watched {
                         worker: Arc::new(worker),
                         said: Some(said),
-                        tables: Some(Vec::new()),
+                        is_starting: true,
                         held: Vec::new(),
                         heard: Instant::now(),
                     });
@@ -274,7 +338,7 @@ fn wait(shared: &Shared, all: &[Watched]) {
         if let Some(said) = &it.said {
             descriptors.push(PollFd::from_borrowed_fd(said.as_fd(), PollFlags::IN));
         }
-        if it.tables.is_some() {
+        if it.is_starting {
             descriptors.push(PollFd::from_borrowed_fd(it.worker.socket.as_fd(), PollFlags::IN));
         }
     }
@@ -300,7 +364,7 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
         bench.pids.retain(|pid| *pid != it.worker.pid);
         drop(bench);
         it.worker.reap();
-        if it.tables.is_some() {
+        if it.is_starting {
             give_up_start(shared, &it.worker);
         }
         return false;
@@ -310,7 +374,7 @@ fn look_after(shared: &Shared, it: &mut Watched) -> bool {
         let _ = io::stderr().write_all(&it.held);
         it.held.clear();
     }
-    if it.tables.is_some() && is_readable(&it.worker.socket) {
+    if it.is_starting && is_readable(&it.worker.socket) {
         hear(shared, it);
     }
     true
@@ -337,13 +401,8 @@ fn listen(it: &mut Watched) {
 fn hear(shared: &Shared, it: &mut Watched) {
     match message::receive::<FromWorker>(&it.worker.socket) {
         Ok((FromWorker::Opened(table), _)) => {
-            let mut tables = it.tables.take().unwrap_or_default();
-            tables.push(table);
-            if tables.len() < shared.recipe.sources.len() {
-                it.tables = Some(tables);
-                return;
-            }
-            let _ = it.worker.tables.set(tables);
+            it.is_starting = false;
+            let _ = it.worker.table.set(table);
             let mut bench = lock(&shared.bench);
             bench.starting -= 1;
             bench.ended = 0;
@@ -352,7 +411,7 @@ fn hear(shared: &Shared, it: &mut Watched) {
             shared.changed.notify_all();
         }
         Ok((FromWorker::Refused(reason, cure), _)) => {
-            it.tables = None;
+            it.is_starting = false;
             refuse(shared, (reason, cure));
             it.worker.kill();
         }

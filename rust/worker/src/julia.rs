@@ -4,9 +4,13 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 /// What Julia must keep: stack overflow, read-only memory, and the suspension of its own threads.
 const JULIAS_OWN: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGUSR2];
+
+/// How code is evaluated and a string read, once a Julia runs.
+static RUNTIME: OnceLock<(Eval, StringPtr)> = OnceLock::new();
 
 type Init = unsafe extern "C" fn(bindir: *const c_char, image: *const c_char);
 type Eval = unsafe extern "C" fn(code: *const c_char) -> *mut c_void;
@@ -27,6 +31,33 @@ pub unsafe fn start(library: &str, bindir: &str, image: &str, code: &str) -> Res
     let c = |text: &str| CString::new(text).map_err(|e| e.to_string());
     // SAFETY: the caller's promise.
     unsafe { embed(&c(library)?, &c(bindir)?, &c(image)?, &c(code)?) }
+}
+
+/// Evaluate more code in the Julia that was started; return the string that it gives.
+///
+/// # Errors
+///
+/// There is no Julia yet, or it could not evaluate the code.
+///
+/// # Safety
+///
+/// It is called on the thread of `start`.
+pub unsafe fn evaluate(code: &str) -> Result<String, String> {
+    let code = CString::new(code).map_err(|e| e.to_string())?;
+    let (eval, string) = *RUNTIME.get().ok_or("no Julia runs here")?;
+    // SAFETY: the caller's promise; the functions are those of the Julia that runs.
+    unsafe { answer(eval, string, &code) }
+}
+
+unsafe fn answer(eval: Eval, string: StringPtr, code: &CStr) -> Result<String, String> {
+    // SAFETY: the caller's promise; the value is read before anything else is evaluated.
+    unsafe {
+        let value = eval(code.as_ptr());
+        if value.is_null() {
+            return Err("it could not evaluate its first line".into());
+        }
+        Ok(CStr::from_ptr(string(value)).to_string_lossy().into_owned())
+    }
 }
 
 unsafe fn embed(library: &CStr, bindir: &CStr, image: &CStr, code: &CStr) -> Result<String, String> {
@@ -53,11 +84,8 @@ unsafe fn embed(library: &CStr, bindir: &CStr, image: &CStr, code: &CStr) -> Res
         init(bindir.as_ptr(), image.as_ptr());
         // Without this Ctrl-C would never reach Python again.
         restore(&former);
-        let value = eval(code.as_ptr());
-        if value.is_null() {
-            return Err("it could not evaluate its first line".into());
-        }
-        Ok(CStr::from_ptr(string(value)).to_string_lossy().into_owned())
+        let _ = RUNTIME.set((eval, string));
+        answer(eval, string, code)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The isolated lane: what a worker process and its host share, and both sides of a call.
 //!
-//! From the bottom: `clock`, `library` and `julia` serve any host of NIF libraries, the core's direct lane too; `message` and
+//! From the bottom: `clock`, `library`, `tvm_ffi` and `julia` serve any host of NIF libraries, the core's direct lane too; `message` and
 //! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `crew` and `line`
 //! are its host. Nothing here knows Python.
 
@@ -29,3 +29,4 @@ pub mod process;
 mod processor;
 mod segments;
 pub mod serve;
+pub mod tvm_ffi;

@@ -137,7 +137,7 @@ pub fn describe(table: &Table) -> message::Table {
 }
 
 /// Is it a whole shared object for this machine?
-fn check_elf(path: &Path) -> io::Result<()> {
+pub fn check_elf(path: &Path) -> io::Result<()> {
     let damaged = |what: &str| io::Error::other(format!("not a whole shared library ({what})"));
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif_memory::{Arena, files};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply};
-use crate::message::{self, ToWorker};
+use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply, request};
+use crate::crew::Opening;
+use crate::message::{self, FromWorker, ToWorker};
 use crate::process::Worker;
 use crate::processor::processor;
 
@@ -84,6 +86,40 @@ impl Line {
             }
         }
         Ok(mail)
+    }
+
+    /// Ask the worker to open a source; what it says comes by `said`. To be called when no call runs.
+    ///
+    /// # Errors
+    ///
+    /// The socket's: the worker is gone.
+    pub fn ask_to_open(&mut self, opening: &Opening) -> io::Result<()> {
+        let asked = ToWorker::Open { source: opening.source.clone(), first: opening.first };
+        message::send(&self.worker.socket, &asked, None)?;
+        // SAFETY: the request is the host's until it rings.
+        unsafe {
+            (*self.request()).what = request::OPEN;
+            (*self.request()).mail = 1;
+        }
+        self.ring();
+        Ok(())
+    }
+
+    /// What the worker said of that, if it said it within that time; an error once it has ended.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or says nothing that makes sense.
+    pub fn said(&self, limit: Duration) -> io::Result<Option<FromWorker>> {
+        let socket = &self.worker.socket;
+        let mut either =
+            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(self.worker.pidfd(), PollFlags::IN)];
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        let _ = poll(&mut either, Some(&limit)); // interrupted: there is nothing yet
+        if either[0].revents().contains(PollFlags::IN) {
+            return message::receive(socket).map(|(said, _)| Some(said));
+        }
+        if either[1].revents().is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Hand the request over.

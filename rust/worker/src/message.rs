@@ -17,8 +17,12 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// A NIF library's file.
     File(String),
+    /// A library of these TVM-FFI functions, and where their runtime is.
+    TvmFfi { path: String, runtime: String, names: Vec<String> },
     /// A Julia, and the code that answers with the address of its table; `{host}` in it becomes that of the worker's host.
     Julia { library: String, bindir: String, image: String, code: String },
+    /// Code for the Julia that runs, which answers in the same way.
+    JuliaCode(String),
 }
 
 /// What a host says.
@@ -26,8 +30,8 @@ pub enum Source {
 pub enum ToWorker {
     /// The descriptor that comes along is the channel.
     Channel,
-    /// Open this.
-    Open(Source),
+    /// Open this; its functions are numbered from `first` on.
+    Open { source: Source, first: u32 },
     /// The descriptor that comes along is a segment of the arena.
     Map { segment: u32, size: u64 },
     /// That segment is gone.

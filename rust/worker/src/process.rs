@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -27,7 +27,8 @@ pub struct Recipe {
     pub program: PathBuf,
     /// The backend's name; it shows in process listings.
     pub name: String,
-    pub sources: Vec<Source>,
+    /// What it opens first.
+    pub source: Option<Source>,
     /// Workers that are kept ready beside the one that works.
     pub spares: usize,
 }
@@ -79,8 +80,10 @@ pub struct Worker {
     pidfd: OwnedFd,
     pub socket: UnixStream,
     map: SharedMap,
-    /// The tables of its libraries, once it has opened them all.
-    pub tables: OnceLock<Vec<Table>>,
+    /// The table of its first source, once that is open.
+    pub table: OnceLock<Table>,
+    /// Where the numbers of what it opened since begin.
+    opened: Mutex<Vec<u32>>,
     exit: OnceLock<Exit>,
     tail: Mutex<VecDeque<u8>>,
 }
@@ -107,11 +110,19 @@ impl Worker {
         let pid = child.id();
         let id = Pid::from_child(&child);
         let pidfd = pidfd_open(id, PidfdFlags::empty())?;
-        let it =
-            Self { pid, pidfd, socket, map, tables: OnceLock::new(), exit: OnceLock::new(), tail: Mutex::default() };
+        let it = Self {
+            pid,
+            pidfd,
+            socket,
+            map,
+            table: OnceLock::new(),
+            opened: Mutex::default(),
+            exit: OnceLock::new(),
+            tail: Mutex::default(),
+        };
         message::send(&it.socket, &ToWorker::Channel, Some(it.map.file().as_fd()))?;
-        for source in &recipe.sources {
-            message::send(&it.socket, &ToWorker::Open(source.clone()), None)?;
+        if let Some(source) = recipe.source.clone() {
+            message::send(&it.socket, &ToWorker::Open { source, first: 0 }, None)?;
         }
         message::send(&it.socket, &ToWorker::Serve, None)?;
         Ok((it, said))
@@ -133,6 +144,16 @@ impl Worker {
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.get()
+    }
+
+    /// It has opened what is numbered from there on.
+    pub fn note_opened(&self, first: u32) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(first);
+    }
+
+    #[must_use]
+    pub fn has_opened(&self, first: u32) -> bool {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).contains(&first)
     }
 
     /// End it, if it hasn't ended.
@@ -170,11 +191,5 @@ impl Worker {
             said: String::from_utf8_lossy(&said).trim().into(),
         });
         self.channel().reply_bell.silence();
-    }
-
-    /// A number for whoever watches it.
-    #[must_use]
-    pub fn descriptor(&self) -> i32 {
-        self.pidfd.as_raw_fd()
     }
 }

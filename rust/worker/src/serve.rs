@@ -9,7 +9,10 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nif::abi::{ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Host, Tensor, type_index};
+use nif::abi::{
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
+    type_index,
+};
 
 use nif_memory::ALIGNMENT;
 
@@ -20,7 +23,7 @@ use crate::library::{self, Refusal, functions, text};
 use crate::message::{self, FromWorker, Source, Table, ToWorker};
 use crate::processor::Aside;
 use crate::segments::Segments;
-use crate::{clock, crash, julia};
+use crate::{clock, crash, julia, tvm_ffi};
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -53,8 +56,9 @@ pub struct Server {
     socket: UnixStream,
     channel: &'static Channel,
     segments: Segments,
-    /// Of all libraries, in order.
+    /// The functions of the first source, and of each that was opened since, with the number of its first.
     calls: Vec<Call>,
+    beside: Vec<(u32, &'static [Function])>,
     /// The last request that was seen, and the last reply that was rung.
     seen: u32,
     rung: u32,
@@ -76,6 +80,7 @@ impl Server {
             channel,
             segments: Segments::default(),
             calls: Vec::new(),
+            beside: Vec::new(),
             seen: 0,
             rung: 0,
             patience: Patience::new(SPIN),
@@ -99,8 +104,10 @@ impl Server {
             self.wait();
             // SAFETY: the host rang: the request is written, and isn't touched until the reply is rung.
             let asked = unsafe { &*self.channel.request() };
+            // Once a source is open and that was said, the host may write the next request.
+            let is_call = asked.what == request::CALL;
             self.read_mail(asked.mail)?;
-            if asked.what == request::CALL {
+            if is_call {
                 self.call(asked)?;
             }
         }
@@ -135,8 +142,8 @@ impl Server {
     fn read_message(&mut self) -> io::Result<bool> {
         let (said, descriptor) = message::receive::<ToWorker>(&self.socket)?;
         match (said, descriptor) {
-            (ToWorker::Open(source), _) => {
-                let answer = match self.open(&source) {
+            (ToWorker::Open { source, first }, _) => {
+                let answer = match self.open(&source, first) {
                     Ok(table) => FromWorker::Opened(table),
                     Err((reason, cure)) => FromWorker::Refused(reason, cure),
                 };
@@ -152,7 +159,7 @@ impl Server {
         Ok(true)
     }
 
-    fn open(&mut self, source: &Source) -> Result<Table, Refusal> {
+    fn open(&mut self, source: &Source, first: u32) -> Result<Table, Refusal> {
         let (table, shown) = match source {
             Source::File(path) => {
                 let opened = library::open_file(Path::new(path), &raw const HOST)?;
@@ -160,18 +167,21 @@ impl Server {
                 std::mem::forget(opened); // it is never closed
                 (table, path.as_str())
             }
+            Source::TvmFfi { path, runtime, names } => (tvm_ffi::open(Path::new(path), runtime, names)?, path.as_str()),
             Source::Julia { library, bindir, image, code } => {
                 let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
                 // SAFETY: this is the only thread that calls anything.
                 let answer = unsafe { julia::start(library, bindir, image, &code) };
                 crash::come_first();
                 let answer = answer.map_err(|why| (format!("Julia doesn't start: {why}"), "nif-lab doctor".into()))?;
-                let Ok(address) = answer.parse::<usize>() else {
-                    return Err((format!("Julia can't load the NifLab package: {answer}"), "please report it".into()));
-                };
-                let table = std::ptr::with_exposed_provenance(address);
-                // SAFETY: the runtime gave this address as that of its table.
-                (unsafe { library::check_table(table, "the table of Julia") }?, "the table of Julia")
+                julias_table(&answer)
+                    .map_err(|why| (format!("Julia can't load the NifLab package: {why}"), "please report it".into()))?
+            }
+            Source::JuliaCode(code) => {
+                let code = code.replace("{host}", &(&raw const HOST).addr().to_string());
+                // SAFETY: this is the only thread that calls anything.
+                let answer = unsafe { julia::evaluate(&code) };
+                julias_table(&answer.unwrap_or_else(|why| why)).map_err(|why| (why, String::new()))?
             }
         };
         if let Some(load) = table.load {
@@ -181,7 +191,11 @@ impl Server {
                 return Err(library::refuse(format!("{shown}: its load hook failed with status {status}")));
             }
         }
-        self.calls.extend(functions(table).iter().map(|it| it.call));
+        if first == 0 {
+            self.calls = functions(table).iter().map(|it| it.call).collect();
+        } else {
+            self.beside.push((first, functions(table)));
+        }
         Ok(library::describe(table))
     }
 
@@ -196,7 +210,10 @@ impl Server {
             self.values[i] = Any { type_index: argument.kind, zero: 0, v };
         }
         self.segments.open_wanted()?;
-        let call = *self.calls.get(asked.function as usize).ok_or_else(|| io::Error::other("no such function"))?;
+        let call = match self.calls.get(asked.function as usize) {
+            Some(call) => *call,
+            None => self.beside(asked.function).ok_or_else(|| io::Error::other("no such function"))?,
+        };
         let mut error = ErrorRecord::default();
         let mut env = Env {
             struct_size: size_of::<Env>() as u32,
@@ -234,6 +251,11 @@ impl Server {
         self.granted.clear();
         self.answer();
         Ok(())
+    }
+
+    #[cold]
+    fn beside(&self, number: u32) -> Option<Call> {
+        self.beside.iter().find_map(|(first, rows)| Some(rows.get(number.checked_sub(*first)? as usize)?.call))
     }
 
     fn put_result(&mut self, head: &mut ReplyHead, result: &Any) {
@@ -390,6 +412,15 @@ impl Server {
         }
         self.answer();
     }
+}
+
+/// The table whose address Julia answered, if that is what it answered.
+fn julias_table(answer: &str) -> Result<(&'static Library, &'static str), String> {
+    let shown = "the table of Julia";
+    let address: usize = answer.parse().map_err(|_| answer.to_owned())?;
+    // SAFETY: the runtime gave this address as that of its table.
+    let table = unsafe { library::check_table(std::ptr::with_exposed_provenance(address), shown) };
+    table.map(|it| (it, shown)).map_err(|(reason, _)| reason)
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {

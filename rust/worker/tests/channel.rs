@@ -172,8 +172,8 @@ fn messages_make_the_round_trip() {
         let julia = Source::Julia { library, bindir, image, code };
         let all = [
             ToWorker::Channel,
-            ToWorker::Open(julia),
-            ToWorker::Open(Source::File(random.text(300))),
+            ToWorker::Open { source: julia, first: random.word() },
+            ToWorker::Open { source: Source::File(random.text(300)), first: random.word() },
             ToWorker::Map { segment, size },
             ToWorker::Unmap { segment },
             ToWorker::Serve,

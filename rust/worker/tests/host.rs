@@ -35,7 +35,7 @@ impl Kept {
     }
 
     fn start(program: &str, name: &str) -> Self {
-        let recipe = Recipe { program: program.into(), name: name.into(), sources: Vec::new(), spares: 0 };
+        let recipe = Recipe { program: program.into(), name: name.into(), source: None, spares: 0 };
         Self(Arc::new(Worker::start(&recipe).unwrap().0))
     }
 
@@ -240,13 +240,13 @@ fn a_worker_that_is_asked_nonsense_says_so_and_ends() {
     }
 }
 
-fn crew(program: &str, sources: Vec<Source>) -> Crew {
-    Crew::new(Recipe { program: program.into(), name: "test".into(), sources, spares: 1 }).unwrap()
+fn crew(program: &str, source: Option<Source>) -> Crew {
+    Crew::new(Recipe { program: program.into(), name: "test".into(), source, spares: 1 }).unwrap()
 }
 
 #[test]
 fn one_has_the_turn_at_a_time() {
-    let crew = crew("/nowhere", Vec::new());
+    let crew = crew("/nowhere", None);
     let (inside, turns) = (AtomicU32::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -271,19 +271,19 @@ fn what_does_not_start_is_refused_with_a_cure() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let text = folder.join("libtext.so");
     std::fs::write(&text, "not a library").unwrap();
-    let file = |path: &str| vec![Source::File(path.into())];
+    let file = |path: &str| Some(Source::File(path.into()));
     let real = env!("CARGO_BIN_EXE_nif_worker");
     let julia = ["/no/libjulia.so", "/no", "/no", "1"].map(String::from);
     let [library, bindir, image, code] = julia;
-    for (program, sources, says, cure) in [
+    for (program, source, says, cure) in [
         ("/nowhere/nif_worker", file("/lib.so"), "doesn't start", "nif-lab build"),
         (text.to_str().unwrap(), file("/lib.so"), "doesn't start", "nif-lab build"),
         ("/bin/true", file("/lib.so"), "ended while it opened its library, by exit with code 0", "nif-lab doctor"),
         (real, file("/no/such.so"), "No such file", "nif-lab build"),
         (real, file(text.to_str().unwrap()), "not a whole shared library", "nif-lab build"),
-        (real, vec![Source::Julia { library, bindir, image, code }], "Julia doesn't start", "nif-lab doctor"),
+        (real, Some(Source::Julia { library, bindir, image, code }), "Julia doesn't start", "nif-lab doctor"),
     ] {
-        let crew = crew(program, sources);
+        let crew = crew(program, source);
         for _ in 0..2 {
             let start = Instant::now();
             let Err((reason, mends)) = crew.take(LONG) else { panic!("{program} started, or nothing was said") };

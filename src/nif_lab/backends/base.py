@@ -7,6 +7,7 @@ build the wheel.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import BackendError, BuildError, ToolchainMissing
+from ..errors import BackendError, BuildError, Message, ToolchainMissing
 
 if TYPE_CHECKING:
     from .._core import Library, Memory, Telemetry, Workers
 
-__all__ = ["WORKER", "Backend", "Compiler", "find_program", "run", "source_root"]
+__all__ = ["WORKER", "Backend", "Compiler", "Job", "Options", "find_program", "run", "source_root"]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The program that runs a backend's functions in the isolated lane.
@@ -34,6 +35,49 @@ class Compiler:
 
     command: tuple[str, ...]
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a cell is compiled.
+
+    Attributes
+    ----------
+    release
+        Optimised, with the language's run-time checks; without it the cell is compiled sooner and runs slower.
+    flags
+        More flags for the compiler.
+    """
+
+    release: bool = True
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell that is to be compiled.
+
+    Attributes
+    ----------
+    code
+        Its text.
+    work
+        An empty folder, for this job alone.
+    shared
+        A folder that jobs of one language share and keep; nobody else can write to it.
+    options
+        How.
+    """
+
+    code: str
+    work: Path
+    shared: Path
+    options: Options
+
+    @property
+    def library(self) -> Path:
+        """Where the library is expected."""
+        return self.work / "cell.so"
 
 
 def source_root() -> Path | None:
@@ -51,15 +95,26 @@ def find_program(name: str) -> str | None:
 def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a compiler; return its output, or raise `BuildError` with it.
 
-    Nothing reaches this process's standard output: the text belongs to whoever asked for the build.
+    Nothing reaches this process's standard output: the text belongs to whoever asked for the build. It has no colours,
+    which Jupyter's kernels ask all programs for.
     """
+    plain = {name: value for name, value in os.environ.items() if name not in ("CLICOLOR_FORCE", "FORCE_COLOR")}
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+        command, cwd=cwd, env={**plain, "NO_COLOR": "1", **(env or {})}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise BuildError(f"{Path(command[0]).name} ended with status {done.returncode}", detail=done.stdout.strip())
     return done.stdout.strip()
+
+
+def digest(*folders: Path) -> str:
+    """Return a hash of all files in some folders, their names included."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(it for it in folder.rglob("*") if it.is_file() and "target" not in it.parts):
+            total.update(f"{file.relative_to(folder)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
 
 
 class Backend(ABC):
@@ -77,13 +132,54 @@ class Backend(ABC):
         Whether building needs the toolchain; Julia's sources are loaded as they are.
     lane
         Where its calls run unless somebody says otherwise.
+    library_flags
+        What its compiler is given for a library.
+    sdk
+        The folders, in the language's own, that a cell is compiled with; empty where cells aren't compiled.
+    sdk_files
+        Files beside them that this takes too.
+    public
+        How a cell says that a function is public.
+    comment
+        How one begins.
+    example
+        A small cell: it shows the idiom, and compiling it fills the compiler's caches.
+    forms
+        What a cell can be shown as.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
     rank: ClassVar[int] = 100
     compiled: ClassVar[bool] = True
     lane: ClassVar[str] = "direct"
+    library_flags: ClassVar[tuple[str, ...]] = ()
+    sdk: ClassVar[tuple[str, ...]] = ()
+    sdk_files: ClassVar[tuple[str, ...]] = ()
+    public: ClassVar[str] = ""
+    comment: ClassVar[str] = "//"
+    example: ClassVar[str] = ""
+    forms: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def sources(self) -> Path:
+        """The language's folder: the checkout's, else the wheel's copy."""
+        root = source_root()
+        return (root if root else PACKAGE / "_native") / self.name
+
+    def sdk_folders(self) -> tuple[Path, ...]:
+        """Return the folders that a cell is compiled with.
+
+        Raises
+        ------
+        BackendError
+            When one isn't there.
+        """
+        folders = tuple(self.sources / it for it in self.sdk)
+        for folder in folders:
+            if not folder.is_dir():
+                raise BackendError(f"the SDK is missing: {folder}", "reinstall nif_lab, or use a checkout")
+        return folders
 
     @property
     def library(self) -> Path:
@@ -127,6 +223,43 @@ class Backend(ABC):
         self.require_built()
         return _core.open_library(str(self.library), self.name, telemetry, memory)
 
+    def cell_key(self, options: Options) -> list[str]:
+        """Return what a compiled cell depends on, beside its source and this machine."""
+        compiler = self.compiler()
+        return [self.name, *compiler.command, compiler.version, digest(*self.sdk_folders()), str(options)]
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        """Compile a cell's plain functions into ``job.library``; return the compiler's warnings.
+
+        What is added to the cell doesn't change the numbers of its lines. A language without a compiler does nothing.
+
+        Raises
+        ------
+        CellError
+            With the compiler's messages, in lines of the cell.
+        """
+        raise NotImplementedError
+
+    def show_cell(self, job: Job, form: str) -> str:
+        """Return what the compiler makes of a cell, as text in one of the `forms`."""
+        raise NotImplementedError
+
+    def cell_source(self, code: str, library: Path) -> list[str]:
+        """Return what a worker opens for a cell that was compiled."""
+        return ["file", str(library)]
+
+    def open_cell(
+        self, code: str, library: Path, telemetry: Telemetry | None = None, memory: Memory | None = None
+    ) -> Library:
+        """Open a cell that was compiled in this process."""
+        from .. import _core
+
+        return _core.open_library(str(library), self.name, telemetry, memory)
+
+    def cell_messages(self, said: str) -> list[Message]:
+        """Read what was said by who opened a cell, and refused it; empty unless that is about lines of the cell."""
+        return []
+
     def source(self) -> list[str]:
         """Return what a worker opens: ``["file", path]``, or a runtime."""
         return ["file", str(self.library)]
@@ -139,6 +272,6 @@ class Backend(ABC):
         program = PACKAGE / "_native" / WORKER
         if not program.is_file():
             raise BackendError(f"not built: {program} is missing", "nif-lab build rust")
-        workers = _core.Workers(str(program), self.name, [self.source()], spares)
+        workers = _core.Workers(str(program), self.name, self.source(), spares)
         workers.prepare()
         return workers

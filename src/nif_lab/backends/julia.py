@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BackendError, ToolchainMissing
-from .base import PACKAGE, Backend, Compiler, source_root
+from ..errors import BackendError, CellError, Message, ToolchainMissing
+from .base import Backend, Compiler, Job, run
 
 if TYPE_CHECKING:
     from .._core import Library, Memory, Owner, Telemetry
@@ -91,40 +91,63 @@ def find_julia() -> Installation:
     raise ToolchainMissing("no Julia on this machine", CURE)
 
 
-def package() -> Path:
-    """Return the folder of the NifLab package: the checkout's, else the wheel's copy."""
-    root = source_root()
-    return (root if root else PACKAGE / "_native") / "julia"
-
-
-#: Gives the table's address as text, or says why there is none. Loaded as a package its compiled form is kept in a
-#: folder of ours, which makes later starts 4 s quicker; where that can't be written, the sources are compiled anew.
+#: Loaded as a package its compiled form is kept in a folder of ours, which makes later starts 4 s quicker; where that
+#: can't be written, the sources are compiled anew.
+LOAD: Final = """
+if !isdefined(Main, :NifLab)
+    pushfirst!(DEPOT_PATH, {cache})
+    push!(LOAD_PATH, {package})
+    try
+        @eval Main using NifLab
+    catch
+        @eval Main include(joinpath({package}, "src", "NifLab.jl"))
+    finally
+        popfirst!(DEPOT_PATH)
+    end
+end
+"""
+#: Gives the table's address as text, or says why there is none.
 CODE: Final = """
 try
-    if !isdefined(Main, :NifLab)
-        pushfirst!(DEPOT_PATH, {cache})
-        push!(LOAD_PATH, {package})
-        try
-            @eval Main using NifLab
-        catch
-            @eval Main include(joinpath({package}, "src", "NifLab.jl"))
-        finally
-            popfirst!(DEPOT_PATH)
-        end
-    end
+    {load}
     string(Base.invokelatest(Main.NifLab.table_address, UInt({host})))
 catch e
     "error: " * sprint(showerror, e)
 end
 """
+#: The same of a cell: the NifLab package is loaded already.
+CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code})"
+#: Writes what the compiler makes of a cell.
+SHOW_CODE: Final = "{load}\nprint(Base.invokelatest(Main.NifLab.Cells.show_cell, {form}, {code}))"
 
 
-def _code(host: int | str) -> str:
-    def text(path: Path) -> str:
-        return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+def _text(value: object) -> str:
+    """Return a string literal of Julia."""
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
+
+def _load(package: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
-    return CODE.format(cache=text(cache), package=text(package()), host=host)
+    return LOAD.format(cache=_text(cache), package=_text(package))
+
+
+def _code(package: Path, host: int | str) -> str:
+    return CODE.format(load=_load(package), host=host)
+
+
+def _cell_code(code: str, host: int | str) -> str:
+    # Braces mean something to who puts the host in; in a literal they can be written otherwise.
+    literal = _text(code).replace("{", "\\x7b").replace("}", "\\x7d")
+    return CELL_CODE.format(code=literal, host=host)
+
+
+def _evaluate(library: str, code: str) -> str:
+    """Evaluate code in the Julia that runs here, on its own thread; return the string that it gives."""
+    julia = ctypes.CDLL(library)
+    julia.jl_eval_string.restype = ctypes.c_void_p
+    julia.jl_string_ptr.restype, julia.jl_string_ptr.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    value = julia.jl_eval_string(code.encode())
+    return julia.jl_string_ptr(value).decode() if value else "error:0:it could not be evaluated"
 
 
 def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> str:
@@ -148,13 +171,13 @@ def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> st
 
 
 @cache
-def _runtime() -> tuple[Owner, int]:
+def _runtime(package: Path) -> tuple[Owner, int]:
     """Start Julia, once in a process; return its thread and the address of the table."""
     from .. import _core
 
     found = find_julia()
     owner = _core.Owner("nif_lab julia")
-    code = _code(_core.host_address())
+    code = _code(package, _core.host_address())
     if found.number >= OLDEST_FOR_JULIACALL:
         answer = _start_through_juliacall(owner, found, code)
     else:
@@ -173,9 +196,18 @@ class Julia(Backend):
     compiled = False
     # A runtime with signal handlers and a garbage collector of its own is best kept out of the notebook's process.
     lane = "isolated"
+    forms = ("asm", "llvm")
+    public = "what `export` names, else all without a leading underscore"
+    comment = "#"
+    example = """\
+"`mean(x[n])`: the arithmetic mean."
+function mean(x::Vec{Float64})::Float64
+    return sum(x) / length(x)
+end
+"""
 
     def is_built(self) -> bool:
-        return (package() / "src" / "NifLab.jl").is_file()
+        return (self.sources / "src" / "NifLab.jl").is_file()
 
     def compiler(self) -> Compiler:
         found = find_julia()
@@ -191,9 +223,41 @@ class Julia(Backend):
     def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
         from .. import _core
 
-        owner, address = _runtime()
+        owner, address = _runtime(self.sources)
         return _core.open_table(address, self.name, owner, telemetry, memory)
 
     def source(self) -> list[str]:
         found = find_julia()
-        return ["julia", found.library, found.bindir, found.image, _code("{host}")]
+        return ["julia", found.library, found.bindir, found.image, _code(self.sources, "{host}")]
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        """Do nothing: the Julia that runs the cell compiles it."""
+        return []
+
+    def show_cell(self, job: Job, form: str) -> str:
+        # In a Julia of its own: the one that runs is busy with calls.
+        code = SHOW_CODE.format(load=_load(self.sources), form=_text(form), code=_text(job.code))
+        shown = run([find_julia().program, "--startup-file=no", "-e", code])
+        messages = self.cell_messages(shown) if shown.startswith("error:") else []
+        if messages:
+            raise CellError("the cell doesn't compile", tuple(messages))
+        return shown
+
+    def cell_source(self, code: str, library: Path) -> list[str]:
+        return ["julia code", _cell_code(code, "{host}")]
+
+    def open_cell(
+        self, code: str, library: Path, telemetry: Telemetry | None = None, memory: Memory | None = None
+    ) -> Library:
+        from .. import _core
+
+        owner, _ = _runtime(self.sources)
+        found = find_julia()
+        answer = owner.run(lambda: _evaluate(found.library, _cell_code(code, _core.host_address())))
+        if not answer.isdigit():
+            raise BackendError(answer)
+        return _core.open_table(int(answer), self.name, owner, telemetry, memory)
+
+    def cell_messages(self, said: str) -> list[Message]:
+        found = re.search(r"error:(\d+):(.*)", said, re.S)
+        return [Message(found[2].strip(), int(found[1]), 0)] if found else []

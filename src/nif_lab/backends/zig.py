@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
-from ..errors import ToolchainMissing
-from .base import Backend, Compiler, run
+from ..errors import BuildError, CellError, Message, ToolchainMissing
+from .base import Backend, Compiler, Job, run
 
 __all__ = ["Zig"]
 
@@ -28,6 +29,20 @@ FLAGS: Final = (
     "-fno-soname",
     "-Bsymbolic",  # two Zig libraries in a process each call their own functions
 )  # fmt: skip
+
+CELL_FLAGS: Final = ("-mcpu=native",)  # a cell runs where it was compiled
+#: Zig's own code generator has the same checks, needs no LLVM to end, and its loops are four times slower.
+DEBUG: Final = ("-fno-llvm",) if platform.machine() == "x86_64" else ("-O", "Debug")
+ROOT: Final = """\
+const nif = @import("nif");
+pub const panic = nif.panic;
+comptime {
+    nif.exportLibrary("0.1.0", &.{.{ .functions = @import("cell.zig"), .source = "\\n" ++ @embedFile("cell.zig") }});
+}
+"""
+#: What a cell needn't write itself; in Zig the order of declarations doesn't matter.
+IMPORTS: Final = ("nif", "std")
+SAID: Final = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (?P<level>error|note): (?P<text>.*)$")
 
 
 def _programs() -> list[str]:
@@ -50,6 +65,18 @@ class Zig(Backend):
     name = "zig"
     title = "Zig"
     rank = 2
+    library_flags = FLAGS
+    sdk = ("src",)
+    public = "pub fn"
+    forms = ("asm", "llvm")
+    example = """\
+/// `mean(x[n])`: the arithmetic mean.
+pub fn mean(x: []const f64) f64 {
+    var total: f64 = 0;
+    for (x) |value| total += value;
+    return total / @as(f64, @floatFromInt(x.len));
+}
+"""
 
     def compiler(self) -> Compiler:
         problems = []
@@ -80,18 +107,68 @@ class Zig(Backend):
         module
             The root file, or the flags that name it and its imports: ``--dep nif -Mroot=cell.zig -Mnif=...``.
         """
-        compiler = self.compiler()
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
-        command = [
-            *compiler.command, "build-lib", *FLAGS,
-            # The oldest glibc of the wheel's platform, and no instruction of this machine's own.
-            "-target", f"{platform.machine()}-linux-gnu.2.17",
-            "--cache-dir", str(_cache()),
-            f"-femit-bin={unfinished}",
-            str(sdk / "nif" / "guard.c"), *module,  # in this order: it becomes part of the root module
-        ]  # fmt: skip
         try:
-            run(command)
+            self._build_lib(sdk, f"-femit-bin={unfinished}", *module)
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def _build_lib(self, sdk: Path, *arguments: str) -> None:
+        command = [
+            *self.compiler().command, "build-lib", *FLAGS,
+            # The oldest glibc of the wheel's platform, and no instruction of this machine's own.
+            "-target", f"{platform.machine()}-linux-gnu.2.17",
+            "--cache-dir", str(_cache()),
+            str(sdk / "nif" / "guard.c"), *arguments,  # in this order: it becomes part of the root module
+        ]  # fmt: skip
+        run(command)
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        self._compile(job, f"-femit-bin={job.library}")
+        return []
+
+    def show_cell(self, job: Job, form: str) -> str:
+        shown = job.work / f"cell.{form}"
+        self._compile(job, "-fno-emit-bin", f"-femit-{'asm' if form == 'asm' else 'llvm-ir'}={shown}")
+        return shown.read_text()
+
+    def _compile(self, job: Job, *output: str) -> None:
+        (sdk,) = self.sdk_folders()
+        missing = [it for it in IMPORTS if not re.search(rf"^(pub )?const {it}\b", job.code, re.M)]
+        imports = "".join(f'\nconst {it} = @import("{it}");' for it in missing)
+        (job.work / "cell.zig").write_text(job.code + "\n" + imports + "\n")
+        (job.work / "root.zig").write_text(ROOT)
+        flags = (*CELL_FLAGS, *(() if job.options.release else DEBUG), *job.options.flags)
+        try:
+            self._build_lib(
+                sdk, *flags, *output, "--dep", "nif", f"-Mroot={job.work / 'root.zig'}", f"-Mnif={sdk / 'nif.zig'}"
+            )
+        except BuildError as error:
+            messages = _read(error.detail, job.code)
+            raise CellError(
+                "the cell doesn't compile", tuple(messages), detail="" if messages else error.detail
+            ) from None
+
+
+def _read(said: str, code: str) -> list[Message]:
+    """Read Zig's messages; one that is about the SDK's code is put where the function it names is declared."""
+    lines = said.splitlines()
+    count = len(code.split("\n"))
+    messages = []
+    for number, line in enumerate(lines):
+        found = SAID.match(line)
+        if not found or found["level"] != "error":
+            continue
+        text, place = found["text"], (int(found["line"]), int(found["column"]))
+        carets = lines[number + 2].strip() if number + 2 < len(lines) else ""
+        width = len(carets) if re.fullmatch(r"~*\^~*", carets) else 1
+        if width > 1:
+            place = (place[0], place[1] - carets.index("^"))
+        if not (found["file"].endswith("cell.zig") and place[0] <= count):
+            named = re.match(r"(?:pub fn )?(\w+)\b", text)
+            declared = named and re.search(rf"^pub fn (?={named[1]}\b)", code, re.M)
+            place = (code.count("\n", 0, declared.start()) + 1, 8) if declared else (0, 0)
+            width = len(named[1]) if named and declared else 1
+        messages.append(Message(text, *place, width))
+    return messages

@@ -19,7 +19,16 @@ from .. import backends as languages
 __all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
-SUITES: Final = {"dispatch": 100, "lane": 30, "memory": 20, "monitoring": 300, "recovery": 1, "transfer": 4, "wire": 20}
+SUITES: Final = {
+    "cells": 9,
+    "dispatch": 100,
+    "lane": 30,
+    "memory": 20,
+    "monitoring": 300,
+    "recovery": 1,
+    "transfer": 4,
+    "wire": 20,
+}
 
 
 #: Where ``nif-lab faults`` makes calls fail.
@@ -33,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
+        help="of cells (9), dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
         "quartets of monitoring (300)",
     )
     parser.add_argument(
@@ -43,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure calls, here and in another process, arrays, monitoring, recovery and frames."""
+    """Measure cells, calls, here and in another process, arrays, monitoring, recovery and frames."""
     from . import report
 
     seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
@@ -67,9 +76,11 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
     from ..progress import Progress
-    from . import dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
+    from . import cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
 
-    if suite == "dispatch":
+    if suite == "cells":
+        result = cells.compare(rounds, seed)
+    elif suite == "dispatch":
         lab = Lab(lane="direct")
         result = dispatch.compare(lab, rounds, seed)
     elif suite == "lane":

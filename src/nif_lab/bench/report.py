@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import lane, memory, recovery, transfer, verdict, wire
+from . import cells, lane, memory, recovery, transfer, verdict, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -125,6 +125,14 @@ wall time.
 
 <!-- wire -->
 <!-- /wire -->
+
+## How soon a cell can be called: `nif-lab bench cells`
+
+`lab.cell` of each language's example (`%%zig?` shows it), with another comment each time, from the text to the function
+that a worker has loaded. All caches of the compilers are warm.
+
+<!-- cells -->
+<!-- /cells -->
 """
 
 Rows = Sequence[Sequence[str]]
@@ -254,6 +262,7 @@ def _spread(row: dict[str, float], key: str, show: Callable[[float], str]) -> st
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]] = {
+    "cells": cells.tables,
     "dispatch": _dispatch,
     "faults": verdict.tables,
     "lane": _lane,

@@ -1,4 +1,4 @@
-//! The structs of nif_lab.h, and the one NIF that spells their layout.
+//! The structs of nif_lab.h.
 //! docs/abi.md is the prose; the asserts at the end hold this file to it.
 
 const std = @import("std");
@@ -136,49 +136,6 @@ pub const Library = extern struct {
     unload: ?*const fn () callconv(.c) void = null,
 };
 
-/// The structs that both sides must agree on, in the order that abi.md gives.
-const shared = .{
-    .{ "nif_tensor", Tensor },
-    .{ "nif_bytes", Bytes },
-    .{ "nif_any", Any },
-    .{ "nif_host", Host },
-    .{ "nif_env", Env },
-    .{ "nif_function", Function },
-    .{ "nif_library", Library },
-};
-
-/// FNV-1a over the sizes and offsets, a number at a time.
-pub const struct_hash: u32 = hash: {
-    var hash: u32 = 2166136261;
-    for (shared) |entry| {
-        hash = (hash ^ @sizeOf(entry[1])) *% 16777619;
-        for (@typeInfo(entry[1]).@"struct".field_names) |field| {
-            hash = (hash ^ @offsetOf(entry[1], field)) *% 16777619;
-        }
-    }
-    break :hash hash;
-};
-
-pub const flags = .{ .layout = .{ .pure = true } };
-
-/// `layout()`: size of every struct of the ABI; offset and size of every field.
-pub fn layout() [:0]const u8 {
-    return comptime text: {
-        @setEvalBranchQuota(100_000);
-        var text: []const u8 = "";
-        for (shared) |entry| {
-            const name, const Struct = entry;
-            text = text ++ std.fmt.comptimePrint("{s} {d}\n", .{ name, @sizeOf(Struct) });
-            const info = @typeInfo(Struct).@"struct";
-            for (info.field_names, info.field_types) |field, Field| {
-                const numbers = .{ name, field, @offsetOf(Struct, field), @sizeOf(Field) };
-                text = text ++ std.fmt.comptimePrint("{s}.{s} {d} {d}\n", numbers);
-            }
-        }
-        break :text std.fmt.comptimePrint("{s}", .{std.mem.trimEnd(u8, text, "\n")});
-    };
-}
-
 /// The size of `Struct` and the offsets of its fields are exactly `numbers`.
 fn assertLayout(comptime Struct: type, comptime numbers: []const usize) void {
     const fields = @typeInfo(Struct).@"struct".field_names;
@@ -198,11 +155,4 @@ comptime {
     assertLayout(Function, &.{ 40, 0, 8, 16, 24, 32, 36 });
     assertLayout(Library, &.{ 64, 0, 4, 8, 16, 24, 32, 36, 40, 48, 56 });
     std.debug.assert(@sizeOf(Any.Value) == 8);
-}
-
-test "the layout names every struct and field once" {
-    const text = layout();
-    try std.testing.expect(std.mem.startsWith(u8, text, "nif_tensor 48\nnif_tensor.data 0 8\n"));
-    try std.testing.expect(std.mem.endsWith(u8, text, "nif_library.unload 56 8"));
-    try std.testing.expectEqual(44, std.mem.countScalar(u8, text, '\n'));
 }

@@ -6,6 +6,7 @@ const std = @import("std");
 const abi = @import("abi.zig");
 const arrays = @import("arrays.zig");
 const Call = @import("call.zig").Call;
+const Message = @import("message.zig").Message;
 const Parameter = @import("signature.zig").Parameter;
 
 const Refused = error{Refused};
@@ -92,7 +93,7 @@ inline fn takeArray(
 fn takeBytes(call: *const Call, value: *const abi.Any, index: usize) Refused!Array {
     const small_sizes = [_]i64{ 0, 1, 2, 3, 4, 5, 6, 7, 8 };
     const bytes = bytesOf(value);
-    if (bytes.data == null and bytes.size > 0) return refuse(call, index, "has no data", .{});
+    if (bytes.data == null and bytes.size > 0) return refuse(call, index, .{"has no data"});
     return .{
         .address = if (bytes.data) |data| @intFromPtr(data) else 1,
         .dtype = arrays.elementType(u8),
@@ -114,8 +115,8 @@ inline fn checkMemory(
     comptime contiguous: bool,
 ) Refused!Array {
     const is_empty = isEmpty(shape);
-    if (tensor.device.type != abi.device_cpu) return refuse(call, index, "expected memory of the CPU", .{});
-    if (tensor.data == null and !is_empty) return refuse(call, index, "has no data", .{});
+    if (tensor.device.type != abi.device_cpu) return refuse(call, index, .{"expected memory of the CPU"});
+    if (tensor.data == null and !is_empty) return refuse(call, index, .{"has no data"});
     const address = @intFromPtr(tensor.data) +% tensor.byte_offset;
     if (address % alignment != 0) return refuseAlignment(call, index, alignment);
     if (contiguous and !is_empty and !isContiguous(shape, tensor.strides)) {
@@ -157,7 +158,7 @@ fn checkDimensions(
     inline for (parameters, 0..) |parameter, index| {
         if (comptime parameter.form == .int and isDimension(parameters, parameter.name)) {
             const length = call.arguments.?[index].v.i;
-            if (length < 0) return refuse(call, index, "expected 0 or more, got {d}", .{length});
+            if (length < 0) return refuse(call, index, .{ "expected 0 or more, got ", length });
         }
     }
     inline for (parameters, 0..) |parameter, index| {
@@ -314,40 +315,39 @@ fn alignmentOf(dtype: abi.DType) usize {
     return if (dtype.code == .complex) sizeOf(dtype) / 2 else sizeOf(dtype);
 }
 
-fn refuse(call: *const Call, index: usize, comptime format: []const u8, values: anytype) Refused {
+fn refuse(call: *const Call, index: usize, parts: anytype) Refused {
     @branchHint(.cold);
-    call.report(.value, @intCast(index), format, values);
+    call.report(.value, @intCast(index), parts);
     return error.Refused;
 }
 
 fn refuseCount(call: *const Call, count: usize) Refused {
     @branchHint(.cold);
-    const plural = if (count == 1) "" else "s";
-    call.report(.type, -1, "takes {d} argument{s}, {d} given", .{ count, @as([]const u8, plural), call.n_arguments });
+    const plural: []const u8 = if (count == 1) "" else "s";
+    call.report(.type, -1, .{ "takes ", count, " argument", plural, ", ", call.n_arguments, " given" });
     return error.Refused;
 }
 
 fn refuseType(call: *const Call, kind: abi.Kind, index: usize, expected: []const u8) Refused {
     @branchHint(.cold);
     const given: Description = .{ .value = &call.arguments.?[index] };
-    call.report(kind, @intCast(index), "expected {s}, got {f}", .{ expected, given });
+    call.report(kind, @intCast(index), .{ "expected ", expected, ", got ", given });
     return error.Refused;
 }
 
 fn refuseAlignment(call: *const Call, index: usize, alignment: usize) Refused {
     @branchHint(.cold);
-    return refuse(call, index, "expected data aligned to {d} bytes", .{alignment});
+    return refuse(call, index, .{ "expected data aligned to ", alignment, " bytes" });
 }
 
 fn refuseStrides(call: *const Call, index: usize, strides: []const i64) Refused {
     @branchHint(.cold);
-    const list: List = .{ .numbers = strides };
-    return refuse(call, index, "expected contiguous memory, got strides {f}", .{list});
+    return refuse(call, index, .{ "expected contiguous memory, got strides ", List{ .numbers = strides } });
 }
 
 fn refuseOverlap(call: *const Call, index: usize, other: []const u8) Refused {
     @branchHint(.cold);
-    return refuse(call, index, "overlaps argument '{s}'", .{other});
+    return refuse(call, index, .{ "overlaps argument '", other, "'" });
 }
 
 fn refuseDimension(
@@ -359,24 +359,23 @@ fn refuseDimension(
 ) Refused {
     @branchHint(.cold);
     const given: Description = .{ .value = &call.arguments.?[index] };
-    const values = .{ spelling, dimension, expected, given };
-    return refuse(call, index, "expected {s} with {s} = {d}, got {f}", values);
+    return refuse(call, index, .{ "expected ", spelling, " with ", dimension, " = ", expected, ", got ", given });
 }
 
 /// What came, as errors spell it: "str", "f32[3,4]".
 const Description = struct {
     value: *const abi.Any,
 
-    pub fn format(description: Description, writer: *std.Io.Writer) std.Io.Writer.Error!void {
+    pub noinline fn describe(description: Description, message: *Message) void {
         const tensor = tensorOf(description.value) orelse
-            return writer.writeAll(scalarName(description.value.type_index));
+            return message.add(.{scalarName(description.value.type_index)});
         if (arrays.elementName(tensor.dtype)) |name| {
-            try writer.writeAll(name);
+            message.add(.{name});
         } else {
             const dtype = tensor.dtype;
-            try writer.print("{d}/{d}/{d}", .{ @backingInt(dtype.code), dtype.bits, dtype.lanes });
+            message.add(.{ @backingInt(dtype.code), "/", dtype.bits, "/", dtype.lanes });
         }
-        try writer.print("{f}", .{List{ .numbers = shapeOf(tensor) }});
+        message.add(.{List{ .numbers = shapeOf(tensor) }});
     }
 };
 
@@ -398,13 +397,9 @@ fn scalarName(index: abi.TypeIndex) []const u8 {
 const List = struct {
     numbers: []const i64,
 
-    pub fn format(list: List, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.writeByte('[');
-        for (list.numbers, 0..) |number, index| {
-            if (index > 0) try writer.writeByte(',');
-            try writer.print("{d}", .{number});
-        }
-        try writer.writeByte(']');
+    pub noinline fn describe(list: List, message: *Message) void {
+        for (list.numbers, 0..) |number, index| message.add(.{ if (index > 0) "," else "[", number });
+        message.add(.{if (list.numbers.len > 0) "]" else "[]"});
     }
 };
 

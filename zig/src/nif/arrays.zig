@@ -34,6 +34,12 @@ pub fn elementName(dtype: abi.DType) ?[]const u8 {
     return null;
 }
 
+/// Whether arrays of this Zig type can cross.
+pub fn isElement(comptime T: type) bool {
+    inline for (elements) |element| if (element[1] == T) return true;
+    return false;
+}
+
 /// The element type that a Zig type stands for.
 pub fn elementType(comptime T: type) abi.DType {
     inline for (elements) |element| if (element[1] == T) return element[2];

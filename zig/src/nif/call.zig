@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const Message = @import("message.zig").Message;
 
 /// The host that the last `nif_init` brought; null until one did.
 var kept_host: std.atomic.Value(?*const abi.Host) = .init(null);
@@ -53,27 +54,25 @@ pub const Call = struct {
     n_arguments: i32,
     about: *const About,
 
-    /// Tell the caller why the call fails. `argument` is an index, or -1.
-    pub fn report(
-        call: *const Call,
-        kind: abi.Kind,
-        argument: i32,
-        comptime format: []const u8,
-        values: anytype,
-    ) void {
+    /// Tell the caller why the call fails. `argument` is an index, or -1; `parts` are those of `Message.add`.
+    pub fn report(call: *const Call, kind: abi.Kind, argument: i32, parts: anytype) void {
         @branchHint(.cold);
-        var message: Message = undefined;
+        var message: Message = .{};
         defer message.free();
-        call.tell(kind, argument, message.print(format, values));
+        message.add(parts);
+        call.tell(kind, argument, message.text());
     }
 
-    fn tell(call: *const Call, kind: abi.Kind, argument: i32, text: [*:0]const u8) void {
+    noinline fn tell(call: *const Call, kind: abi.Kind, argument: i32, text: [*:0]const u8) void {
         if (call.env) |env| return env.host.set_error(env, kind, text, argument);
         const setError = tvmSetter() orelse return;
-        const place: Place = .{ .call = call, .argument = argument };
-        var message: Message = undefined;
+        // For callers that don't know where: "dot(): argument 'y': ...".
+        var message: Message = .{};
         defer message.free();
-        setError(exceptionName(kind), message.print("{f}{s}", .{ place, text }));
+        message.add(.{ call.about.name, "(): " });
+        if (argument >= 0) message.add(.{ "argument '", call.about.parameter_names[@intCast(argument)], "': " });
+        message.add(.{std.mem.span(text)});
+        setError(exceptionName(kind), message.text());
     }
 
     /// Tell the caller of an error that the function returned.
@@ -94,10 +93,11 @@ pub const Call = struct {
     fn reportFailure(call: *const Call) void {
         @branchHint(.cold);
         defer failure.clear();
-        call.tell(failure.kind, call.indexOf(failure.parameter), failure.text);
+        const text = if (failure.message) |*it| it.text() else "error.Failed came without nif.fail()";
+        call.tell(failure.kind, call.indexOf(failure.parameter), text);
     }
 
-    fn indexOf(call: *const Call, parameter: ?[]const u8) i32 {
+    noinline fn indexOf(call: *const Call, parameter: ?[]const u8) i32 {
         const wanted = parameter orelse return -1;
         for (call.about.parameter_names, 0..) |name, index| {
             if (std.mem.eql(u8, name, wanted)) return @intCast(index);
@@ -112,24 +112,19 @@ threadlocal var failure: Failure = .{};
 const Failure = struct {
     kind: abi.Kind = .@"error",
     parameter: ?[]const u8 = null,
-    text: [*:0]const u8 = "error.Failed came without nif.fail()",
-    message: Message = .{},
+    message: ?Message = null,
 
-    fn set(
-        self: *Failure,
-        kind: abi.Kind,
-        parameter: ?[]const u8,
-        comptime format: []const u8,
-        values: anytype,
-    ) void {
+    /// Begin another; returns the message to fill in.
+    fn begin(self: *Failure, kind: abi.Kind, parameter: ?[]const u8) *Message {
         self.clear(); // of a failure that the function got over
         self.kind = kind;
         self.parameter = parameter;
-        self.text = self.message.print(format, values);
+        self.message = .{};
+        return &self.message.?;
     }
 
     fn clear(self: *Failure) void {
-        self.message.free();
+        if (self.message) |*message| message.free();
         self.* = .{};
     }
 };
@@ -147,42 +142,12 @@ pub fn leave(outer: ?*abi.Env) void {
     asked = outer;
 }
 
-/// Where a call failed, for callers that don't know: "dot(): argument 'y': ".
-const Place = struct {
-    call: *const Call,
-    argument: i32,
-
-    pub fn format(place: Place, writer: *std.Io.Writer) std.Io.Writer.Error!void {
-        try writer.print("{s}(): ", .{place.call.about.name});
-        if (place.argument < 0) return;
-        try writer.print("argument '{s}': ", .{place.call.about.parameter_names[@intCast(place.argument)]});
-    }
-};
-
-/// A formatted text, closed by a NUL. Texts of a usual length need no allocation.
-const Message = struct {
-    buffer: [512]u8 = @splat(0),
-    allocated: ?[:0]u8 = null,
-
-    fn print(message: *Message, comptime format: []const u8, values: anytype) [*:0]const u8 {
-        message.allocated = null;
-        return std.fmt.bufPrintSentinel(&message.buffer, format, values, 0) catch {
-            message.allocated = std.fmt.allocPrintSentinel(std.heap.c_allocator, format, values, 0) catch
-                return "no memory for the reason";
-            return message.allocated.?;
-        };
-    }
-
-    fn free(message: *Message) void {
-        if (message.allocated) |text| std.heap.c_allocator.free(text);
-        message.allocated = null;
-    }
-};
-
-/// What `std.debug.FullPanic` calls. `defaultPanic` would add a symboliser to every library.
-pub fn panic(text: []const u8, _: ?usize) noreturn {
+/// End the call with a panic of these parts. `std.debug.defaultPanic` would add a symboliser to every library.
+pub fn panic(parts: anytype) noreturn {
     @branchHint(.cold);
-    failure.set(.tainted_panic, null, "{s}", .{text});
+    const message = failure.begin(.tainted_panic, null);
+    message.add(parts);
+    const text = std.mem.span(message.text());
     nif_guard_leave(); // returns in tests and on a kernel's own threads, where there is no call to leave
     const stderr = 2;
     for ([_][]const u8{ "panic: ", text, "\n" }) |part| _ = std.c.write(stderr, part.ptr, part.len);
@@ -197,7 +162,7 @@ pub const Error = error{ Failed, OutOfMemory, NoHost, Cancelled };
 /// `parameter` is the name of the argument at fault, or null.
 pub fn fail(kind: abi.Kind, parameter: ?[]const u8, comptime format: []const u8, values: anytype) Error {
     @branchHint(.cold);
-    failure.set(kind, parameter, format, values);
+    failure.begin(kind, parameter).print(format, values);
     return error.Failed;
 }
 
@@ -220,9 +185,10 @@ pub const LogLevel = enum(i32) { debug = 10, info = 20, warning = 30, @"error" =
 /// A line in the Lab's log; lost where there is no host.
 pub fn log(level: LogLevel, comptime format: []const u8, values: anytype) void {
     const host = kept_host.load(.acquire) orelse return;
-    var message: Message = undefined;
-    host.log(@backingInt(level), message.print(format, values));
-    message.free();
+    var message: Message = .{};
+    defer message.free();
+    message.print(format, values);
+    host.log(@backingInt(level), message.text());
 }
 
 fn exceptionName(kind: abi.Kind) [*:0]const u8 {
@@ -247,19 +213,6 @@ fn tvmSetter() ?*const TvmSetter {
         lookup.done.store(true, .release);
     }
     return lookup.setter.load(.acquire);
-}
-
-test "messages of any length end in NUL" {
-    for ([_]usize{ 0, 511, 512, 10_000 }) |length| {
-        const text = try std.testing.allocator.alloc(u8, length);
-        defer std.testing.allocator.free(text);
-        @memset(text, 'x');
-        var message: Message = undefined;
-        const printed = message.print("{s}", .{text});
-        defer message.free();
-        try std.testing.expectEqualStrings(text, std.mem.span(printed));
-        try std.testing.expectEqual(length >= 512, message.allocated != null);
-    }
 }
 
 test "outside a call, asking the host is refused and failing is only an error" {

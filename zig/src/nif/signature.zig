@@ -1,7 +1,8 @@
 //! Signatures, at compile time: types from the function, names, dimensions and text from its documentation.
 //!
 //! Zig's reflection knows no parameter names, so they stand in the first line of the documentation, which is
-//! the call: "dot(x[n], y[n])". The room's own source is searched for it.
+//! the call: "dot(x[n], y[n])". The room's own source is searched for it. Without one, the names of the declaration are
+//! taken, all vectors are [n] and all matrices [m,n].
 
 const std = @import("std");
 const mem = std.mem;
@@ -57,7 +58,11 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
     const info = @typeInfo(@TypeOf(@field(functions, name))).@"fn";
     const declaration = mem.find(u8, source, "\npub fn " ++ name ++ "(") orelse
         @compileError("pub fn " ++ name ++ " isn't in the source that was given for its room");
-    const call = parseCall(name, documentation(source, declaration));
+    const written_doc = documentation(source, declaration);
+    const call = if (startsWithCall(written_doc))
+        parseCall(name, written_doc)
+    else
+        suggestedCall(name, source[declaration..], info.param_types, written_doc);
     if (call.arguments.len != info.param_types.len) {
         @compileError(name ++ ": the call in its documentation has another number of arguments");
     }
@@ -70,7 +75,7 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
         const written, const dimensions = parseArgument(argument);
         position = mem.findPos(u8, source, position, written ++ ": ") orelse
             @compileError(name ++ ": has no parameter " ++ written);
-        const parameter = parameterOf(written, dimensions, T);
+        const parameter = parameterOf(name, written, dimensions, T);
         const separator = if (index == 0) "" else ", ";
         const mut = if (parameter.mutable) "mut " else "";
         text = text ++ separator ++ written ++ ": " ++ mut ++ parameter.spelling;
@@ -79,7 +84,7 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
     return .{
         .name = name,
         .parameters = parameters,
-        .text = terminated(text ++ ") -> " ++ resultName(info.return_type.?)),
+        .text = terminated(text ++ ") -> " ++ resultName(name, info.return_type.?)),
         .doc = terminated(call.doc),
     };
 }
@@ -118,6 +123,46 @@ fn parseCall(comptime name: []const u8, comptime text: []const u8) DocumentedCal
     return .{ .arguments = arguments, .doc = mem.trim(u8, rest[1..], " \n") };
 }
 
+/// Whether a documentation begins with a name and a parenthesis.
+fn startsWithCall(comptime text: []const u8) bool {
+    for (mem.trimStart(u8, text, "` "), 0..) |character, index| switch (character) {
+        'a'...'z', 'A'...'Z', '0'...'9', '_' => {},
+        else => return character == '(' and index > 0,
+    };
+    return false;
+}
+
+/// Without a call in the documentation all vectors are of one length, and all matrices of one shape.
+fn suggestedCall(
+    comptime name: []const u8,
+    comptime declaration: []const u8,
+    comptime types: []const ?type,
+    comptime doc: []const u8,
+) DocumentedCall {
+    const start = mem.findScalar(u8, declaration, '(').? + 1;
+    var words = mem.tokenizeAny(u8, declaration[start..], " \t\r\n");
+    var arguments: []const []const u8 = &.{};
+    for (types) |maybe_type| {
+        const T = maybe_type orelse @compileError(name ++ ": a NIF can't be generic");
+        // A parameter's name ends in a colon; what stands between two of them is a type.
+        const word = while (words.next()) |word| {
+            if (word[word.len - 1] == ':') break word[0 .. word.len - 1];
+        } else @compileError(name ++ ": write a space after the colon of each parameter");
+        arguments = arguments ++ [_][]const u8{word ++ suggestedDimensions(T)};
+    }
+    return .{ .arguments = arguments, .doc = mem.trim(u8, doc, " \n") };
+}
+
+fn suggestedDimensions(comptime T: type) []const u8 {
+    if (T == []const u8) return "";
+    return switch (formOf(T, 1) orelse return "") {
+        .vector => "[n]",
+        .matrix => "[m,n]",
+        .any => "[...]",
+        .int, .float, .bool, .str, .bytes => "",
+    };
+}
+
 /// Up to the comma or parenthesis that ends the first argument; commas also stand inside brackets.
 fn argumentLength(comptime text: []const u8) ?usize {
     var bracketed = false;
@@ -140,15 +185,24 @@ fn parseArgument(comptime argument: []const u8) struct { [:0]const u8, []const [
     return .{ terminated(name), dimensions };
 }
 
-fn parameterOf(comptime name: [:0]const u8, comptime dimensions: []const []const u8, comptime T: type) Parameter {
-    const form = formOf(T, dimensions.len);
+fn parameterOf(
+    comptime function: []const u8,
+    comptime name: [:0]const u8,
+    comptime dimensions: []const []const u8,
+    comptime T: type,
+) Parameter {
+    const form = formOf(T, dimensions.len) orelse @compileError(function ++ ": parameter '" ++ name ++ "': " ++
+        @typeName(T) ++ " can't be the parameter of a NIF; it takes i64, f64, bool, []const u8, nif.Bytes, " ++
+        "[]const T, []T, nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
     const rank: usize = switch (form) {
         .int, .float, .bool, .str, .bytes => 0,
         .vector, .any => 1,
         .matrix => 2,
     };
     if (dimensions.len != rank) {
-        @compileError(std.fmt.comptimePrint("{s}: {s} needs {d} dimensions", .{ name, @typeName(T), rank }));
+        @compileError(std.fmt.comptimePrint("{s}: parameter '{s}': {s} needs {d} dimensions", .{
+            function, name, @typeName(T), rank,
+        }));
     }
     var axes: []const u8 = "";
     for (dimensions, 0..) |dimension, index| axes = axes ++ (if (index == 0) "" else ",") ++ dimension;
@@ -171,7 +225,8 @@ fn parameterOf(comptime name: [:0]const u8, comptime dimensions: []const []const
     };
 }
 
-fn formOf(comptime T: type, comptime rank: usize) Form {
+/// Null for a type that can't cross.
+fn formOf(comptime T: type, comptime rank: usize) ?Form {
     switch (T) {
         i64 => return .int,
         f64 => return .float,
@@ -183,27 +238,32 @@ fn formOf(comptime T: type, comptime rank: usize) Form {
         else => {},
     }
     return switch (@typeInfo(T)) {
-        .pointer => |pointer| .{ .vector = arrays.elementType(pointer.child) },
-        .@"struct" => .{ .matrix = arrays.elementType(T.Element) },
-        else => @compileError(@typeName(T) ++ " can't be the parameter of a NIF"),
+        .pointer => |pointer| if (pointer.size == .slice and arrays.isElement(pointer.child))
+            .{ .vector = arrays.elementType(pointer.child) }
+        else
+            null,
+        .@"struct" => if (@hasDecl(T, "Element")) .{ .matrix = arrays.elementType(T.Element) } else null,
+        else => null,
     };
 }
 
-fn resultName(comptime Result: type) []const u8 {
+fn resultName(comptime function: []const u8, comptime Result: type) []const u8 {
     return switch (Result) {
         void => "None",
         i64, u64, f64, bool => @typeName(Result),
         [:0]const u8 => "str",
         *abi.Tensor => "any[...]",
         else => switch (@typeInfo(Result)) {
-            .error_union => |result| resultName(result.payload),
-            else => @compileError(@typeName(Result) ++ " can't be the result of a NIF"),
+            .error_union => |result| resultName(function, result.payload),
+            else => @compileError(function ++ ": " ++ @typeName(Result) ++ " can't be the result of a NIF; it gives " ++
+                "void, i64, u64, f64, bool, [:0]const u8 or *nif.Tensor, each also with an error"),
         },
     };
 }
 
 fn terminated(comptime text: []const u8) [:0]const u8 {
-    return std.fmt.comptimePrint("{s}", .{text});
+    const final = text[0..text.len].* ++ "".*;
+    return &final;
 }
 
 const example = struct {
@@ -229,4 +289,18 @@ test "a signature is made of types and documentation" {
     );
     try std.testing.expectEqualStrings("first line,\nsecond line.", signature.doc);
     try std.testing.expectEqualStrings("label", signature.parameters[2].name);
+}
+
+test "without a documented call the declaration suggests one" {
+    const source =
+        \\
+        \\/// Scales it.
+        \\pub fn scale(a: nif.Matrix(f32), factor: f64, label: []const u8, out: nif.MatrixMut(i64)) !u64 {
+    ;
+    const signature = comptime of(example, source, "scale");
+    try std.testing.expectEqualStrings(
+        "scale(a: f32[m,n], factor: f64, label: str, out: mut i64[m,n]) -> u64",
+        signature.text,
+    );
+    try std.testing.expectEqualStrings("Scales it.", signature.doc);
 }

@@ -1,0 +1,136 @@
+"""
+Notebook cells: plain functions become NIFs in a module of their own, without a word of theirs.
+"""
+module Cells
+
+using InteractiveUtils: code_llvm, code_native
+using ..Nif
+
+"""
+    open_cell(host, code) -> String
+
+Evaluate a cell in a fresh module and return the address of its table; or `error:`, the line and what is wrong.
+
+Which functions are exported: those that an `export` names, else all whose names don't begin with an underscore.
+"""
+function open_cell(host::Integer, code::String)
+    return answered() do line
+        room, _ = evaluated(code, line)
+        string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
+    end
+end
+
+"""
+    show_cell(form, code) -> String
+
+What the compiler makes of a cell's functions, `"asm"` or `"llvm"`; or `error:`, the line and what is wrong.
+"""
+function show_cell(form::String, code::String)
+    return answered() do line
+        room, names = evaluated(code, line)
+        shown = IOBuffer()
+        for name in names
+            f = Base.invokelatest(getfield, room, name)
+            for method in Base.invokelatest(methods, f)
+                types = Tuple{method.sig.parameters[2:end]...}
+                Base.invokelatest(form == "asm" ? code_native : code_llvm, shown, f, types; debuginfo = :none)
+            end
+        end
+        String(take!(shown))
+    end
+end
+
+"What `work` returns, given a place for the number of the line that it is at; or what is wrong, and where."
+function answered(work)
+    line = Ref(1)
+    try
+        return Base.invokelatest(work, line)
+    catch problem
+        problem isa LoadError && (problem = problem.error)
+        return string("error:", line[], ":", sprint(showerror, problem))
+    end
+end
+
+"A fresh module with what the cell defines, and the names of its public functions."
+function evaluated(code, line)
+    room = Module(:Cell)
+    Core.eval(room, :(using $(fullname(Nif)...)))
+    statements = parsed(code, line)
+    named = Symbol[it for (_, s) in statements if Meta.isexpr(s, :export) for it in s.args]
+    seen = Set{Symbol}()
+    for (number, statement) in statements
+        line[] = number
+        define(room, statement, named, seen)
+    end
+    for name in setdiff(named, seen)
+        error("$name is exported, but no function of that name with types is here")
+    end
+    return room, seen
+end
+
+"All statements with the lines they begin in."
+function parsed(code, line)
+    statements = Tuple{Int,Any}[]
+    at = firstindex(code)
+    while at <= lastindex(code)
+        # Blank lines and comments belong to nobody.
+        blank = match(r"\G(?:\s+|#(?!=)[^\n]*)+", code, at)
+        blank === nothing || (at += ncodeunits(blank.match))
+        at > lastindex(code) && break
+        line[] = 1 + count(==('\n'), SubString(code, 1, prevind(code, at)))
+        statement, next = Meta.parse(code, at; raise = false, depwarn = false)
+        if Meta.isexpr(statement, (:error, :incomplete))
+            stopped = prevind(code, min(next, ncodeunits(code) + 1))
+            Meta.isexpr(statement, :incomplete) || (line[] = 1 + count(==('\n'), SubString(code, 1, prevind(code, max(stopped, 1)))))
+            problem = statement.args[1]
+            error(problem isa Exception ? sprint(showerror, problem) : problem)
+        end
+        statement === nothing || push!(statements, (line[], relined(statement, line[] - 1)))
+        at = next
+    end
+    return statements
+end
+
+"Move the line numbers of a statement that was parsed by itself."
+relined(it, by) = it
+relined(it::LineNumberNode, by) = LineNumberNode(it.line + by, :cell)
+relined(it::Expr, by) = Expr(it.head, Any[relined(arg, by) for arg in it.args]...)
+
+"The definition in a statement and its docstring, or nothing."
+function definition_in(statement)
+    documented = Meta.isexpr(statement, :macrocall) && statement.args[1] == GlobalRef(Core, Symbol("@doc"))
+    definition = documented ? statement.args[end] : statement
+    is_definition = Meta.isexpr(definition, (:function, :(=))) && Meta.isexpr(definition.args[1], (:call, :(::)))
+    return is_definition ? definition : nothing
+end
+
+function define(room, statement, named, seen)
+    definition = definition_in(statement)
+    call = definition === nothing ? nothing : definition.args[1]
+    Meta.isexpr(call, :(::)) && (call = call.args[1])
+    name = Meta.isexpr(call, :call) ? call.args[1] : nothing
+    is_public = name isa Symbol && (isempty(named) ? !startswith(string(name), "_") : name in named)
+    is_public || return Core.eval(room, statement)
+    name in seen && error("$name is defined twice; a NIF has one method")
+    push!(seen, name)
+    marked = Expr(:macrocall, Symbol("@nif"), LineNumberNode(0, :cell), with_result(room, definition))
+    if definition !== statement
+        marked = Expr(statement.head, statement.args[1:end-1]..., marked)
+    end
+    Core.eval(room, marked)
+end
+
+"The definition with its result's type: what the compiler finds, where none is written."
+function with_result(room, definition)
+    call, body = definition.args
+    Meta.isexpr(call, :(::)) && return definition
+    _, parameters, _ = Nif.dissect(definition)
+    trial = Core.eval(room, Expr(:function, Expr(:tuple, call.args[2:end]...), body))
+    types = [Core.eval(room, last(it)) for it in parameters]
+    found = Base.invokelatest(Core.Compiler.return_type, trial, Tuple{types...})
+    result = Nif.isresult(found) ? found : found === Union{} ? Nothing :
+        error("$(call.args[1]): write the type of its result, `$call::Float64` say; it may be $(Nif.RESULT_TYPES)")
+    return Expr(definition.head, Expr(:(::), call, result), body)
+end
+
+end

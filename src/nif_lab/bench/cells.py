@@ -1,0 +1,77 @@
+"""``nif-lab bench cells``: from the text of a notebook's cell to a function that can be called."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import backends
+from ..lab import Lab
+
+__all__ = ["compare", "tables"]
+
+
+def compare(rounds: int, seed: int) -> dict[str, Any]:
+    """Compile each language's example again and again, with another comment each time, so that nobody has it yet.
+
+    Parameters
+    ----------
+    rounds
+        How often for each contender; an order is drawn for each round. One more comes before, which isn't counted.
+    seed
+        Of the orders and the comments.
+
+    Returns
+    -------
+    dict
+        ``cells``: for each contender ``title`` and the milliseconds ``ms``, ``q1_ms``, ``q3_ms``, ``min_ms`` and
+        ``max_ms`` from text to callable, in the isolated lane. ``unavailable``: who can't take part, and why.
+    """
+    rng = random.Random(seed)  # noqa: S311
+    lab, x = Lab(lane="isolated"), np.arange(100.0)
+    loaded = [name for name, it in lab.backends.items() if it.loaded]
+    contenders = [(name, True) for name in loaded]
+    contenders += [(name, False) for name in loaded if backends.find(name).compiled]
+    times: dict[tuple[str, bool], list[float]] = {it: [] for it in contenders}
+    for number in range(rounds + 1):
+        for name, release in rng.sample(contenders, len(contenders)):
+            source = f"{backends.find(name).example}{backends.find(name).comment} {rng.getrandbits(64)}\n"
+            start = time.perf_counter()
+            cell = lab.cell(name, source, release=release)
+            taken = time.perf_counter() - start
+            if cell.cached or cell.functions["mean"](x) != x.mean():
+                raise AssertionError(f"{name}: a cell that wasn't compiled, or a wrong answer")
+            if number > 0:
+                times[name, release].append(1e3 * taken)
+    return {
+        "cells": {
+            _name(*it): {"title": _title(lab.backends[it[0]].title, it[1]), **_spread(times[it])} for it in times
+        },
+        "unavailable": {it.name: it.reason for it in lab.backends.values() if not it.loaded},
+    }
+
+
+def _name(language: str, release: bool) -> str:
+    return language if release else f"{language} debug"
+
+
+def _title(title: str, release: bool) -> str:
+    return title if release else f"{title}, --debug"
+
+
+def _spread(ms: Sequence[float]) -> dict[str, float]:
+    ends = np.quantile(ms, np.linspace(0, 1, 5)).tolist()
+    return dict(zip(("min_ms", "q1_ms", "ms", "q3_ms", "max_ms"), ends, strict=True))
+
+
+def tables(result: dict[str, Any]) -> list[tuple[str, Sequence[Sequence[str]]]]:
+    """Return the contenders as a table of text."""
+    rows = [("", "ms", "quartiles", "min", "max")]
+    for it in sorted(result["cells"].values(), key=lambda it: it["ms"]):
+        between = f"{it['q1_ms']:.0f} – {it['q3_ms']:.0f}"
+        rows.append((it["title"], f"{it['ms']:.0f}", between, f"{it['min_ms']:.0f}", f"{it['max_ms']:.0f}"))
+    return [("from a cell's text to its function", rows)]

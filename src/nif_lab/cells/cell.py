@@ -1,0 +1,219 @@
+"""From the text of a cell to functions of a backend."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .. import _core
+from .. import backends as languages
+from ..backends.base import Job, Options
+from ..errors import BackendError, BackendNotLoaded, CellError, Message
+from ..progress import Progress
+from .cache import Cache, Kept
+from .handle import Handle
+from .report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .._core import Library
+    from ..backends.base import Backend
+    from ..lab import LoadedBackend
+
+__all__ = ["Cell", "Cells", "Request", "compiled", "prewarm", "show"]
+
+#: Every library has it.
+LAYOUT: Final = "layout"
+DEFAULTS: Final = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell whose functions can be called.
+
+    Attributes
+    ----------
+    language, name : str
+        ``"zig"``, and what its errors call it.
+    functions : mapping of str to Handle
+        Its functions, which are attributes of the backend too.
+    lane : str
+        Where they run.
+    seconds : float
+        From its text to its functions.
+    cached : bool
+        Whether it had been compiled before.
+    warnings : tuple of Message
+        What the compiler didn't like.
+    report : Report
+        The same as text and HTML.
+    """
+
+    language: str
+    name: str
+    functions: dict[str, Handle]
+    lane: str
+    seconds: float
+    cached: bool
+    warnings: tuple[Message, ...]
+    report: Report
+
+    def __str__(self) -> str:
+        listed = "\n".join(f"  {it.nif.signature}" for it in self.functions.values())
+        how = "found in the cache" if self.cached else "compiled"
+        head = f"{self.language} cell {self.name}: {how} in {self.seconds * 1e3:.0f} ms, {self.lane} lane\n{listed}"
+        return f"{head}\n{self.report}" if self.warnings else head
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A cell, and what is to become of it.
+
+    Attributes
+    ----------
+    language, code, lane, options
+        What, and how.
+    name
+        What its errors call it; its first function's name unless given.
+    key
+        Which cell it is: one with the same key takes its place. Its first function's name unless given.
+    replace
+        Whether it may take functions from other cells, and hide built-in ones.
+    first
+        The number in the notebook's cell of the first line of ``code``.
+    """
+
+    language: str
+    code: str
+    name: str = ""
+    key: str = ""
+    lane: str = "isolated"
+    replace: bool = False
+    options: Options = DEFAULTS
+    first: int = 1
+
+
+class Cells:
+    """The cells of a Lab.
+
+    Parameters
+    ----------
+    find
+        Gives a backend of the Lab by its name and lane.
+    shown
+        Gives the backend that users see by its name.
+    """
+
+    def __init__(self, find: Callable[[str, str], LoadedBackend], shown: Callable[[str], LoadedBackend]) -> None:
+        self._find = find
+        self._shown = shown
+
+    def run(self, request: Request) -> Cell:
+        """Compile a cell, or find it compiled, and make its functions those of the backend."""
+        start = time.perf_counter()
+        backend = languages.find(request.language)
+        try:
+            _check_text(request.code)
+            with Progress() as show:
+                show(f"{backend.title} cell")
+                made, cached = compiled(backend, request.code, request.options)
+            opened = self._open(backend, request, made.library)
+            functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
+            if not functions:
+                raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
+        except CellError as error:
+            raise _reported(error, request) from None
+        name = request.name or next(iter(functions))
+        key = request.key or next(iter(functions))
+        homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
+        for home in homes:
+            home.cells.check(functions, key, request.replace)
+        handles = {it: Handle(backend.name, name, nif) for it, nif in functions.items()}
+        for home in homes:
+            handles = home.cells.add(opened, key, handles)
+        report = Report("", request.code, made.warnings, request.first)
+        seconds = time.perf_counter() - start
+        return Cell(backend.name, name, handles, request.lane, seconds, cached, made.warnings, report)
+
+    def _open(self, backend: Backend, request: Request, library: Path) -> Library:
+        home = self._find(request.language, request.lane)
+        try:
+            if request.lane == "direct":
+                return backend.open_cell(request.code, library, *home.recorded_in)
+            if home.workers is None:
+                raise BackendNotLoaded(f"{backend.title} has no workers: {home.reason}", home.cure)
+            source = backend.cell_source(request.code, library)
+            return _core.open_beside(home.workers, source, backend.name, *home.recorded_in)
+        except BackendError as error:
+            messages = backend.cell_messages(str(error))
+            if not messages:
+                raise
+            raise CellError("", tuple(messages)) from None
+
+
+def show(request: Request, form: str) -> str:
+    """Return what the compiler makes of a cell: ``"asm"``, ``"c"`` or ``"llvm"``, as its language can."""
+    backend = languages.find(request.language)
+    if form not in backend.forms:
+        can = f"use one of {', '.join(backend.forms)}"
+        raise BackendError(f"{backend.title} can't show a cell as {form}", can)
+    cache = Cache()
+    try:
+        with cache.work() as work:
+            return backend.show_cell(Job(request.code, work, cache.shared(backend.name), request.options), form)
+    except CellError as error:
+        raise _reported(error, request) from None
+
+
+def compiled(backend: Backend, code: str, options: Options) -> tuple[Kept, bool]:
+    """Return a compiled cell, and whether it was in the cache. One that somebody changed is compiled again."""
+    if not backend.compiled:
+        return Kept(Path(), ()), False
+    cache = Cache()
+    key = cache.key([*backend.cell_key(options), code])
+    try:
+        kept = cache.find(key)
+    except ValueError as error:
+        warnings.warn(f"{error}; the cell is compiled again", stacklevel=2)
+        kept = None
+    if kept is not None:
+        return kept, True
+    with cache.work() as work:
+        job = Job(code, work, cache.shared(backend.name), options)
+        said = backend.compile_cell(job)
+        return cache.keep(key, job.library, said), False
+
+
+def prewarm(names: Iterable[str]) -> None:
+    """Compile each language's example: it fills the compilers' own caches. What fails is said when it matters."""
+    for name in names:
+        with contextlib.suppress(BackendError, OSError):
+            backend = languages.find(name)
+            compiled(backend, backend.example, DEFAULTS)
+
+
+def _check_text(code: str) -> None:
+    """Refuse a text that no compiler could read."""
+    for number, line in enumerate(code.split("\n"), 1):
+        odd = re.search("[\0\ud800-\udfff]", line)
+        if odd:
+            raise CellError("", (Message(f"this character can't be written in UTF-8 source: {odd[0]!r}", number, 0),))
+    if not code.strip():
+        raise CellError("it is empty")
+
+
+def _reported(error: CellError, request: Request) -> CellError:
+    """Return the error with the cell's own lines."""
+    count = sum(it.is_error for it in error.messages)
+    what = f"{count} error{'s' if count > 1 else ''}" if count else error.reason
+    title = f"{request.language} cell{request.name and ' '}{request.name}: {what}"
+    report = Report(title, request.code, error.messages, request.first, error.detail)
+    return CellError(str(report), error.messages, error.cure, error.detail, report)

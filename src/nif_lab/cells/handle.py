@@ -1,0 +1,55 @@
+"""A function of a cell, as its users hold it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .._core import Nif
+
+__all__ = ["Handle"]
+
+
+class Handle:
+    """A function of a cell: who holds it calls what the cell has become.
+
+    Attributes
+    ----------
+    backend, cell : str
+        Which language, and which cell it is from now.
+    nif : Nif
+        The function as it is now.
+    """
+
+    __slots__ = ("__weakref__", "backend", "cell", "nif")
+
+    def __init__(self, backend: str, cell: str, nif: Nif) -> None:
+        self.backend = backend
+        self.cell = cell
+        self.nif = nif
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return self.nif.function(*args, **kwargs)
+
+    def becomes(self, other: Handle) -> Handle:
+        """Call from now on what another handle calls."""
+        self.cell, self.nif = other.cell, other.nif
+        return self
+
+    @property
+    def __name__(self) -> str:
+        return self.nif.name
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return f"{self.nif.signature}\n\n{self.nif.doc}"
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(it, kind) for it in self.nif.parameters])
+
+    def __repr__(self) -> str:
+        return f"<{self.backend}.{self.nif.signature}, from {self.cell}>"

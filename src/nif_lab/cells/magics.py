@@ -1,0 +1,156 @@
+"""``%%rust``, ``%%zig``, ``%%nim``, ``%%julia`` and ``%%nif LANGUAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .. import backends as languages
+from ..backends.base import Options
+from ..errors import BackendError, CellError
+from ..lab import Lab
+from ..segment import LANES
+from .cell import Request, prewarm, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ..backends.base import Backend
+
+__all__ = ["Magics"]
+
+
+class _Shown(CellError):
+    """A cell's error whose text was displayed already: only its first line is left to say."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"CellError: {self.reason.splitlines()[0]}"]
+
+
+class _Usage(Exception):
+    """The options were wrong; it has the text to show."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{self.format_usage().strip()}\n{message}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise _Usage(message or "")
+
+
+def _parser(magic: str) -> _Parser:
+    parser = _Parser(prog=f"%%{magic}", add_help=False)
+    if magic == "nif":
+        parser.add_argument("language", choices=languages.names(), help="the language of the cell")
+    parser.add_argument("--lane", choices=LANES, default="isolated", help="where its functions run (default: isolated)")
+    parser.add_argument("--name", default="", help="what errors call the cell")
+    parser.add_argument(
+        "--replace", action="store_true", help="take functions' names from other cells or built-in ones"
+    )
+    parser.add_argument("--time", action="store_true", help="say how long it took, and what there is now")
+    parser.add_argument("--show", choices=("asm", "c", "llvm"), help="show what the compiler makes of the cell instead")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--release", action="store_true", help="optimised (default)")
+    mode.add_argument("--debug", action="store_true", help="compiled sooner, runs slower")
+    parser.add_argument("-f", "--flags", default="", metavar="FLAGS", help="more flags for the compiler, in quotes")
+    return parser
+
+
+def _help(magic: str, backend: Backend) -> str:
+    """Return what ``%%zig?`` shows."""
+    text = f"""\
+Compile this cell's {backend.title} and add its public functions to `lab.{backend.name}`.
+Public: {backend.public}.
+
+{_parser(magic).format_help()}
+Example::
+
+    %%{magic}{" " + backend.name if magic == "nif" else ""}
+"""
+    return text + "".join(f"    {line}\n" for line in backend.example.splitlines())
+
+
+def _shorten(error: BackendError) -> None:
+    """Have IPython show the error alone: where this package noticed it is nobody's business."""
+    lines = [f"{type(error).__name__}: {error}"]
+    error.__dict__["_render_traceback_"] = lambda: lines
+
+
+def _display(report: object) -> None:
+    from IPython.display import display
+
+    display(report)  # type: ignore[no-untyped-call]  # IPython has no types here
+
+
+class Magics:
+    """The magics of one IPython session.
+
+    The functions are added to the Lab that the session calls ``lab``; without one, one is made under that name.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._cell_id = ""
+        for name in (*languages.names(), "nif"):
+            shell.register_magic_function(self._magic(name), "cell", name)  # type: ignore[arg-type]  # its decorator hides self
+        shell.events.register("pre_run_cell", self._note)
+        compiled = [name for name in languages.names() if languages.find(name).compiled]
+        threading.Thread(target=prewarm, args=(compiled,), name="nif_lab prewarm", daemon=True).start()
+
+    def _magic(self, name: str) -> Callable[[str, str], Any]:
+        def magic(line: str, cell: str) -> Any:
+            return self._run(name, line, cell)
+
+        magic.__doc__ = _help(name, languages.find(name if name != "nif" else "zig"))
+        return magic
+
+    def _note(self, info: Any) -> None:
+        self._cell_id = getattr(info, "cell_id", None) or ""
+
+    def _number(self) -> int:
+        """Return the number of the cell that runs; `execution_count` may be the next one's already."""
+        return len(self._shell.user_ns["In"]) - 1
+
+    def _lab(self) -> Lab:
+        lab = self._shell.user_ns.get("lab")
+        if isinstance(lab, Lab):
+            return lab
+        found = next((it for it in self._shell.user_ns.values() if isinstance(it, Lab)), None)
+        return self._shell.user_ns.setdefault("lab", found or Lab()) if lab is None else found or Lab()
+
+    def _run(self, magic: str, line: str, cell: str) -> Any:
+        try:
+            given = _parser(magic).parse_args(shlex.split(line))
+        except _Usage as usage:
+            print(usage)
+            return None
+        options = Options(not given.debug, tuple(shlex.split(given.flags)))
+        request = Request(
+            language=given.language if magic == "nif" else magic,
+            code=cell,
+            name=given.name or f"In [{self._number()}]",
+            key=given.name or self._cell_id,
+            lane=given.lane,
+            replace=given.replace,
+            options=options,
+            first=2,
+        )
+        try:
+            if given.show:
+                print(show(request, given.show))
+                return None
+            made = self._lab().cells.run(request)
+        except BackendError as error:
+            if isinstance(error, CellError) and error.report is not None:
+                _display(error.report)
+                raise _Shown(error.reason, error.messages, error.cure, error.detail, error.report) from None
+            _shorten(error)
+            raise
+        if made.warnings:
+            _display(made.report)
+        return made if given.time else None

@@ -1,0 +1,95 @@
+"""The functions that cells gave to one backend."""
+
+from __future__ import annotations
+
+import weakref
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ..errors import CellError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from .._core import Library, Nif
+    from ..lab import LoadedBackend
+    from .handle import Handle
+
+__all__ = ["Shelf"]
+
+
+class Shelf:
+    """The functions of cells in a backend: ``lab.zig.cells``.
+
+    Attributes
+    ----------
+    added : callable
+        Is told of each library that is added.
+    """
+
+    def __init__(self, loaded: LoadedBackend) -> None:
+        self.added: Callable[[Library], None] = lambda _: None
+        self._loaded = weakref.ref(loaded)
+        self._cells: dict[str, dict[str, Handle]] = {}
+        self._libraries: dict[str, Library] = {}
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """The cells' libraries, but for those that other cells have replaced."""
+        return tuple(self._libraries.values())
+
+    def cell_of(self, function: str) -> str:
+        """Return the name of the cell that a function is from; empty for a built-in one."""
+        return next((cell[function].cell for cell in self._cells.values() if function in cell), "")
+
+    def check(self, names: Iterable[str], key: str, replace: bool) -> None:
+        """Refuse functions of the cell ``key`` whose names are taken by others.
+
+        Raises
+        ------
+        CellError
+            With the name, whose it is, and the cure.
+        """
+        loaded = self._home()
+        mine = self._cells.get(key, {})
+        for name in names:
+            if hasattr(type(loaded), name) or (name in vars(loaded) and name not in loaded.functions):
+                raise CellError(
+                    f"'{name}' means something else in lab.{loaded.name}", cure="give the function another name"
+                )
+            if name in loaded.functions and name not in mine and not replace:
+                cell = self.cell_of(name)
+                owner = f"from {cell}" if cell else "a built-in one"
+                cure = "rename it, or take its place with --replace (replace=True)"
+                raise CellError(f"{loaded.name} has a function '{name}' already, {owner}", cure=cure)
+
+    def add(self, library: Library, key: str, handles: Mapping[str, Handle]) -> dict[str, Handle]:
+        """Make the functions of the cell ``key`` those of the backend; return the handles that their users hold.
+
+        What the cell had before is replaced: who holds a function calls the new one. A function that it no longer has
+        leaves the backend; who holds it still calls the old one.
+        """
+        loaded = self._home()
+        former = self._cells.pop(key, {})
+        for cell in self._cells.values():
+            for name in handles.keys() & cell.keys():
+                former[name] = cell.pop(name)
+        kept = {name: former[name].becomes(it) if name in former else it for name, it in handles.items()}
+        self._cells[key] = kept
+        self._libraries[key] = library
+        built_in: Mapping[str, Nif] = loaded.library.functions if loaded.library else {}
+        added = {name: it.nif for cell in self._cells.values() for name, it in cell.items()}
+        loaded.functions = MappingProxyType({**built_in, **added})
+        for name in former.keys() - kept.keys():
+            delattr(loaded, name)
+            if name in built_in:
+                setattr(loaded, name, built_in[name].function)
+        for name, handle in kept.items():
+            setattr(loaded, name, handle)
+        self.added(library)
+        return kept
+
+    def _home(self) -> LoadedBackend:
+        loaded = self._loaded()
+        assert loaded is not None, "the backend owns its shelf"
+        return loaded

@@ -1,0 +1,103 @@
+"""A project of one's own: ``lab.new("zig", "my_kernels")`` writes it, `Lab.load` takes what it builds."""
+
+from __future__ import annotations
+
+import keyword
+import shutil
+from pathlib import Path
+from typing import Final
+
+from . import backends as languages
+
+__all__ = ["new"]
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+#: What the projects in `templates` are called, with whom each of them is a project that works.
+MODEL: Final = "my_kernels"
+#: Files and modules that the projects have.
+OWN: Final = frozenset({"lib", "nif", "sdk", "src"})
+
+
+def new(language: str, name: str, folder: str | Path = ".") -> Path:
+    """Write a small, complete project into the folder ``name``.
+
+    Parameters
+    ----------
+    language
+        Which.
+    name
+        Of the project, its library and its folder; a Python identifier.
+    folder
+        Where its folder is made.
+
+    Returns
+    -------
+    Path
+        The new folder: functions, what builds them, a test, a notebook, a copy of the SDK, and a README.
+
+    Raises
+    ------
+    FileExistsError
+        When there is something of that name: nothing is overwritten.
+    ValueError
+        For a name that can't be one, or no language.
+    """
+    backend = languages.find(language)
+    is_word = name.isidentifier() and name.isascii() and not keyword.iskeyword(name)
+    if not is_word or name.startswith("_") or name in OWN:
+        raise ValueError(f"'{name}' can't be a project's name; use letters, digits and _, as in '{MODEL}'")
+    sdk = backend.sdk_folders()
+    project = (Path(folder).expanduser() / name).absolute()
+    try:
+        project.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(f"{project} exists; nothing was written. Use another name or folder") from None
+    library = f"lib{MODEL}.so" if backend.compiled else next((TEMPLATES / language).glob("*.in")).stem
+    sources = {it: _target(it) for part in ("common", language) for it in sorted((TEMPLATES / part).rglob("*.in"))}
+    parts = [f"| `{to}` | {_purpose(to)} |" for it, to in sources.items() if TEMPLATES / language in it.parents]
+    told = {
+        "@TITLE@": backend.title,
+        "@LIBRARY@": library,
+        "@FLAGS@": " ".join(backend.library_flags),
+        "@FILES@": "\n".join([*parts, *(["| `sdk` | a copy of nif_lab's SDK |"] if sdk else [])]),
+        "@BUILD@": f"`make` builds `{library}`." if backend.compiled else "There is nothing to build.",
+        "@NOTEBOOK_BUILD@": "!make" if backend.compiled else "# Julia compiles when the functions are called.",
+    }
+    for source, target in sources.items():
+        text = source.read_text(encoding="utf-8")
+        for placeholder, value in told.items():
+            text = text.replace(placeholder, value)
+        file = project / target.replace(MODEL, name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.replace(MODEL, name), encoding="utf-8")
+    for room in sdk:
+        _copy_sdk(room, project / "sdk")
+    for lock in (it / "Cargo.lock" for it in {room.parent for room in sdk}):
+        if lock.is_file():
+            shutil.copy(lock, project)  # the versions that the SDK was tested with
+    return project
+
+
+def _target(template: Path) -> str:
+    """Return where a template goes, relative to its project."""
+    return str(Path(*template.relative_to(TEMPLATES).parts[1:]).with_suffix(""))
+
+
+def _purpose(file: str) -> str:
+    if Path(file).suffix in (".toml", "") and not file.startswith("src"):
+        return "builds the library"
+    return "the library" if file == "src/lib.zig" else "the functions"
+
+
+def _copy_sdk(room: Path, target: Path) -> None:
+    """Copy the SDK out of a folder: all that is called ``nif…``, not the kernels beside it."""
+    ignored = shutil.ignore_patterns("target", "tests", "__pycache__")
+    if room.name.startswith("nif"):
+        shutil.copytree(room, target / room.name, ignore=ignored)
+        return
+    target.mkdir()
+    for it in room.glob("nif*"):
+        if it.is_dir():
+            shutil.copytree(it, target / it.name, ignore=ignored)
+        else:
+            shutil.copy(it, target)

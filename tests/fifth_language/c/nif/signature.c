@@ -1,0 +1,143 @@
+/* From "dot(x: f64[n], y: f64[n]) -> f64" to data, once for each function when the library is loaded. */
+#include <string.h>
+
+#include "sdk.h"
+
+static const struct {
+  const char *name;
+  nif_dtype dtype;
+} elements[] = {
+#define ELEMENT(WORD, TEXT, T, CODE) {TEXT, {CODE, 8 * sizeof(T), 1}},
+  NIF_ELEMENTS(ELEMENT)
+#undef ELEMENT
+};
+enum { N_ELEMENTS = sizeof elements / sizeof elements[0] };
+
+static const char *const scalars[] = {[I64] = "i64", [F64] = "f64", [BOOL] = "bool", [STR] = "str", [BYTES] = "bytes"};
+enum { N_SCALARS = sizeof scalars / sizeof scalars[0] };
+
+const char *nif_element_name(nif_dtype dtype) {
+  for (int i = 0; i < N_ELEMENTS; i++) {
+    if (memcmp(&elements[i].dtype, &dtype, sizeof dtype) == 0) {
+      return elements[i].name;
+    }
+  }
+  return NULL;
+}
+
+bool nif_is(word it, const char *text) { return strlen(text) == (size_t)it.size && !memcmp(it.text, text, it.size); }
+
+static bool same(word one, word other) { return one.size == other.size && !memcmp(one.text, other.text, one.size); }
+
+/* Step over `text`, if that is what comes. */
+static bool skip(const char **at, const char *text) {
+  size_t size = strlen(text);
+  bool comes = strncmp(*at, text, size) == 0;
+  *at += comes ? size : 0;
+  return comes;
+}
+
+/* What comes before any of the characters in `ends`. */
+static word read_word(const char **at, const char *ends) {
+  word read = {*at, (int32_t)strcspn(*at, ends)};
+  *at += read.size;
+  return read;
+}
+
+static bool read_form(word element, parameter *read) {
+  if (nif_is(read->type, "any[...]")) {
+    read->form = ANY;
+    read->ndim = 0;
+    return true;
+  }
+  for (int i = 0; read->ndim == 0 && i < N_SCALARS; i++) {
+    if (nif_is(element, scalars[i])) {
+      read->form = (form)i;
+      return true;
+    }
+  }
+  for (int i = 0; read->ndim > 0 && i < N_ELEMENTS; i++) {
+    if (nif_is(element, elements[i].name)) {
+      read->form = read->ndim == 1 ? VECTOR : MATRIX;
+      read->dtype = elements[i].dtype;
+      return true;
+    }
+  }
+  return false;
+}
+
+static bool read_parameter(const char **at, parameter *read) {
+  read->name = read_word(at, ":");
+  if (!skip(at, ": ")) {
+    return false;
+  }
+  read->is_mut = skip(at, "mut ");
+  read->type.text = *at;
+  word element = read_word(at, "[,)");
+  if (skip(at, "[")) {
+    do {
+      if (read->ndim == MOST_AXES) {
+        return false;
+      }
+      read->axes[read->ndim++] = read_word(at, ",]");
+    } while (skip(at, ","));
+    if (!skip(at, "]")) {
+      return false;
+    }
+  }
+  read->type.size = (int32_t)(*at - read->type.text);
+  return read_form(element, read);
+}
+
+/* An i64 parameter fixes the dimension of its name, wherever it stands; else the first axis of that name does. */
+static tie tie_of(signature *read, int32_t of, int32_t of_axis) {
+  word name = read->parameters[of].axes[of_axis];
+  for (int32_t i = 0; i < read->n_parameters; i++) {
+    parameter *it = &read->parameters[i];
+    if (it->form == I64 && same(it->name, name)) {
+      it->is_length = true;
+      return (tie){i, -1};
+    }
+  }
+  for (int32_t i = 0; i <= of; i++) {
+    for (int32_t axis = 0; axis < (i < of ? read->parameters[i].ndim : of_axis); axis++) {
+      if (same(read->parameters[i].axes[axis], name)) {
+        return (tie){i, axis};
+      }
+    }
+  }
+  return (tie){-1, -1};
+}
+
+static int32_t result_type(const char *name) {
+  if (!strcmp(name, "None")) return NIF_NONE;
+  if (!strcmp(name, "f64")) return NIF_FLOAT;
+  if (!strcmp(name, "bool")) return NIF_BOOL;
+  if (!strcmp(name, "str")) return NIF_STR;
+  if (!strcmp(name, "i64") || !strcmp(name, "u64")) return NIF_INT;
+  return strcmp(name, "any[...]") ? -1 : NIF_TENSOR;
+}
+
+bool nif_read_signature(const char *text, signature *read) {
+  const char *at = text;
+  *read = (signature){0};
+  read_word(&at, "(");
+  if (!skip(&at, "()")) {
+    skip(&at, "(");
+    do {
+      if (read->n_parameters == MOST_PARAMETERS || !read_parameter(&at, &read->parameters[read->n_parameters++])) {
+        return false;
+      }
+    } while (skip(&at, ", "));
+    if (!skip(&at, ")")) {
+      return false;
+    }
+  }
+  for (int32_t i = 0; i < read->n_parameters; i++) {
+    for (int32_t axis = 0; axis < read->parameters[i].ndim; axis++) {
+      read->parameters[i].ties[axis] = tie_of(read, i, axis);
+    }
+  }
+  read->result = skip(&at, " -> ") ? result_type(at) : -1;
+  return read->result >= 0;
+}
