@@ -86,6 +86,7 @@ def test_a_library_is_a_backend(mine: Lab, lane: str, tmp_path: Path) -> None:
     assert ("other_one", "dot") in {(it.backend, it.function) for it in mine.snapshot().functions if it.calls}
     assert "other_one" in repr(mine)
     assert "other_one" in mine._repr_html_()
+    assert "other_one" in mine.dashboard().text()
     assert "dot" in dir(other)
     with pytest.raises(NifTypeError, match=r"^other_one.dot\(\): argument 'y': expected f64\[n\], got str$"):
         other.dot(x, "y")

@@ -50,7 +50,7 @@ class Dashboard(Panel):
         )
         for panel in live:
             panel.live.bar = False  # one line for all
-        self._first = (*live, BackendsPanel(lab.backends))
+        self._first = (*live, BackendsPanel({**lab.backends, **lab.libraries}))
         self._others: tuple[Panel, ...] = ()
         columns = "repeat(auto-fit, minmax(min(100%, 420px), 1fr))"
         pair = widgets.GridBox(live[-2:], layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px 32px"))
