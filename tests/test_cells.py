@@ -321,10 +321,12 @@ def test_failover_goes_to_a_cell_of_the_same_signature(lab: nif_lab.Lab) -> None
 
 @pytest.fixture(scope="module")
 def shell(lab: nif_lab.Lab) -> Iterator[InteractiveShell]:
-    shell = InteractiveShell()
+    main = sys.modules["__main__"]
+    shell = InteractiveShell()  # which becomes __main__, where multiprocessing looks for what is to be run again
     shell.user_ns["lab"] = lab
     shell.run_line_magic("load_ext", "nif_lab")
     yield shell
+    sys.modules["__main__"] = main
     shell.user_ns.clear()
 
 

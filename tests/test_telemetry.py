@@ -95,11 +95,13 @@ def test_a_reader_in_another_process_sees_no_torn_record(small: Lab) -> None:
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seen, broken = pool.apply(watch, (os.getpid(), 1.5))
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seen, broken = pool.apply(watch, (os.getpid(), 1.5))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert seen > 10_000
     assert broken == 0
 
