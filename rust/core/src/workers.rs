@@ -15,12 +15,14 @@ pub struct Workers {
     pub crew: Arc<Crew>,
 }
 
+/// A path, where the runtime is, and the functions' names.
 fn tvm_ffi_of(words: Vec<String>) -> Option<Source> {
     let mut words = words.into_iter();
     Some(Source::TvmFfi { path: words.next()?, runtime: words.next()?, names: words.collect() })
 }
 
-/// `("file", path)`, `("tvm ffi", path, runtime, name, ...)`, `("julia", library, bindir, image, code)`, or `("julia code", code)` for a Julia that runs.
+/// `("file", path)`, `("tvm ffi", path, runtime, name, ...)`, `("julia", library, bindir, image, code)`, or
+/// `("julia code", code)` for a Julia that runs.
 pub fn source_of(words: Vec<String>) -> PyResult<Source> {
     let mut words = words.into_iter();
     let kind = words.next().unwrap_or_default();

@@ -34,33 +34,31 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
     rng = random.Random(seed)  # noqa: S311
     lab, x = Lab(lane="isolated"), np.arange(100.0)
     loaded = [name for name, it in lab.backends.items() if it.loaded]
-    contenders = [(name, True) for name in loaded]
-    contenders += [(name, False) for name in loaded if backends.find(name).compiled]
-    times: dict[tuple[str, bool], list[float]] = {it: [] for it in contenders}
+    contenders = {name: (name, True) for name in loaded}
+    contenders |= {f"{name} debug": (name, False) for name in loaded if backends.find(name).compiled}
+    times: dict[str, list[float]] = {it: [] for it in contenders}
     for number in range(rounds + 1):
-        for name, release in rng.sample(contenders, len(contenders)):
-            source = f"{backends.find(name).example}{backends.find(name).comment} {rng.getrandbits(64)}\n"
+        for contender in rng.sample([*contenders], len(contenders)):
+            name, release = contenders[contender]
+            backend = backends.find(name)
+            source = f"{backend.example}{backend.comment} {rng.getrandbits(64)}\n"
             start = time.perf_counter()
             cell = lab.cell(name, source, release=release)
             taken = time.perf_counter() - start
             if cell.cached or cell.functions["mean"](x) != x.mean():
                 raise AssertionError(f"{name}: a cell that wasn't compiled, or a wrong answer")
             if number > 0:
-                times[name, release].append(1e3 * taken)
+                times[contender].append(1e3 * taken)
     return {
         "cells": {
-            _name(*it): {"title": _title(lab.backends[it[0]].title, it[1]), **_spread(times[it])} for it in times
+            contender: {
+                "title": f"{lab.backends[name].title}{'' if release else ', --debug'}",
+                **_spread(times[contender]),
+            }
+            for contender, (name, release) in contenders.items()
         },
         "unavailable": {it.name: it.reason for it in lab.backends.values() if not it.loaded},
     }
-
-
-def _name(language: str, release: bool) -> str:
-    return language if release else f"{language} debug"
-
-
-def _title(title: str, release: bool) -> str:
-    return title if release else f"{title}, --debug"
 
 
 def _spread(ms: Sequence[float]) -> dict[str, float]:
