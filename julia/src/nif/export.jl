@@ -119,7 +119,8 @@ function exported(room::Module)
     for method in methods(entry)
         method.module === room && push!(found, method.sig.parameters[2].instance)
     end
-    return found
+    # `methods` lists them in another order in each process.
+    return sort!(found; by = f -> string(nameof(f)))
 end
 
 """

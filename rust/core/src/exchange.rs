@@ -25,6 +25,8 @@ fn tensors(frame: &Frame) -> [Option<&Tensor>; MAX_ARGUMENTS] {
 /// One request and what comes back.
 pub struct Exchange<'a> {
     nif: &'a Nif,
+    /// The worker's own number of the function.
+    number: u32,
     frame: &'a Frame,
     limits: Limits,
     parcels: Parcels,
@@ -41,9 +43,10 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(nif: &'a Nif, frame: &'a Frame, limits: Limits) -> Self {
+    pub fn new(nif: &'a Nif, number: u32, frame: &'a Frame, limits: Limits) -> Self {
         Self {
             nif,
+            number,
             frame,
             limits,
             parcels: Parcels::new(),
@@ -157,7 +160,7 @@ impl<'a> Exchange<'a> {
         unsafe {
             (&raw mut (*request).what).write(request::CALL);
             (&raw mut (*request).mail).write(mail);
-            (&raw mut (*request).function).write(self.nif.number);
+            (&raw mut (*request).function).write(self.number);
             (&raw mut (*request).count).write(self.frame.count as u32);
             (&raw mut (*request).timed).write(u32::from(self.nif.slot.is_next_timed()));
             (&raw mut (*request).garble).write(self.limits.garble);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nif_worker::crew::{Crew, Holding, Opening};
+use nif_worker::crew::{Crew, Holding, Opening, differs};
 use nif_worker::line::Line;
 use nif_worker::message::{FromWorker, Table};
 use nif_worker::process::Exit;
@@ -143,6 +143,16 @@ impl Nif {
             .map_err(|error| Failure::Given { kind, error })
     }
 
+    /// Why a worker that is ready can't call the function.
+    #[cold]
+    fn not_opened(&self) -> LaneFailure {
+        let refusal = self.origin.opening.as_ref().and_then(|it| it.refusal());
+        let (reason, cure) = refusal.unwrap_or_else(|| {
+            ("no worker can open this function's library any more".into(), "mend it and load it again".into())
+        });
+        LaneFailure::NoWorker(reason, cure)
+    }
+
     pub fn lane(&self) -> Option<&Lane> {
         self.origin.lane.as_ref()
     }
@@ -167,12 +177,11 @@ impl Nif {
                 Some(line) => line,
                 None => connect(py, &lane.crew)?,
             };
-            if self.origin.opening.as_ref().is_some_and(|it| !line.worker.has_opened(it.first)) {
+            let Some(number) = line.number_of(self.number) else {
                 holding.line = Some(line);
-                let reason = "no worker can open this function's library any more".into();
-                return Err(LaneFailure::NoWorker(reason, "mend it and load it again".into()).into());
-            }
-            let mut exchange = Exchange::new(self, &frame, limits);
+                return Err(self.not_opened().into());
+            };
+            let mut exchange = Exchange::new(self, number, &frame, limits);
             let answered = exchange.run(py, &mut line);
             // A worker that failed, or skipped a clean-up, isn't asked again.
             if exchange.is_spoilt {
@@ -212,10 +221,18 @@ pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, 
         answer = py.detach(|| line.said(TICK));
     }
     Ok(match answer {
-        Ok(Some(FromWorker::Opened(table))) => {
-            line.worker.note_opened(opening.first);
-            Said::Opened(table)
-        }
+        Ok(Some(FromWorker::Opened(table))) => match table.numbering(opening.table.get_or_init(|| table.clone())) {
+            Ok(numbers) => {
+                line.note_opened(opening.first, numbers);
+                Said::Opened(table)
+            }
+            // Another worker may list what the first one did, so this one ends and the next is tried.
+            Err(why) => {
+                opening.refuse(differs(&why));
+                line.worker.kill();
+                Said::Ended(py.detach(|| line.worker.wait().clone()))
+            }
+        },
         Ok(Some(FromWorker::Refused(reason, cure))) => Said::Refused(reason, cure),
         Ok(None) | Err(_) => {
             line.worker.kill();
@@ -255,11 +272,15 @@ pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
         match py.detach(|| crew.take(TICK)) {
             Ok(Some(worker)) => {
                 let mut line = Line::new(worker);
-                for opening in crew.missing(&line.worker) {
-                    // One that is refused now, or broken, is missed by its own functions alone.
-                    if let Said::Ended(exit) = open(py, &mut line, &opening)? {
-                        opening.blame(&exit);
-                        break;
+                for opening in crew.missing() {
+                    match open(py, &mut line, &opening)? {
+                        Said::Opened(_) => {}
+                        // If a worker can't open this source, only that source's functions fail.
+                        Said::Refused(reason, cure) => opening.refuse((reason, cure)),
+                        Said::Ended(exit) => {
+                            opening.blame(&exit);
+                            break;
+                        }
                     }
                 }
                 if line.worker.exit().is_none() {

@@ -255,7 +255,7 @@ pub fn open_isolated(
         Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
         other => PyRuntimeError::new_err(other.text()),
     })?;
-    let table = line.worker.table.get().cloned().unwrap_or_default();
+    let table = workers.crew.table().cloned().unwrap_or_default();
     if let Some(mut holding) = workers.crew.turn(Duration::ZERO) {
         holding.line = Some(line);
     }
@@ -351,13 +351,22 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
         });
     let raise = |(reason, cure): Refusal| Failure::Python(abi_error(py, &reason, &cure));
     let fresh = copied.map_err(raise)?;
-    load(py, fresh.table, path, origin.owner.as_ref())?.map_err(raise)?;
-    let targets = origin.targets.lock().unwrap_or_else(PoisonError::into_inner);
-    for function in functions(fresh.table) {
-        let signature = text(function.signature);
-        if let Some((_, target)) = targets.iter().find(|(held, _)| *held == signature) {
-            target.set(function.call);
+    let targets = || origin.targets.lock().unwrap_or_else(PoisonError::into_inner);
+    // The file may have been built again since: a function that is gone must not be left to the copy that is closed.
+    let find = |(held, _): &(String, Arc<Target>)| functions(fresh.table).iter().find(|it| text(it.signature) == *held);
+    let found: Result<Vec<_>, String> =
+        targets().iter().map(|target| find(target).map(|it| it.call).ok_or_else(|| target.0.clone())).collect();
+    let calls = match found {
+        Ok(calls) => calls,
+        Err(missing) => {
+            std::mem::forget(fresh); // its load hook was never called, so neither is the other
+            let reason = format!("{path} no longer has '{missing}': the file was built again since it was loaded");
+            return Err(raise((reason, "load it again, or make a new Lab".into())));
         }
+    };
+    load(py, fresh.table, path, origin.owner.as_ref())?.map_err(raise)?;
+    for ((_, target), call) in targets().iter().zip(calls) {
+        target.set(call);
     }
     let former = origin.copy.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh);
     origin.tainted.store(false, Ordering::Relaxed);

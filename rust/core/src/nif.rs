@@ -53,7 +53,7 @@ pub struct Nif {
     pub slot: Slot,
     pub origin: Arc<Origin>,
     pub target: Arc<Target>,
-    /// Which of a worker's functions it is.
+    /// Which of the isolated backend's functions it is; each worker has its own number for it.
     pub number: u32,
     /// How long a call in a worker may take.
     pub timeout: Timeout,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::library::Refusal;
 use crate::line::Line;
-use crate::message::{self, FromWorker, Source};
+use crate::message::{self, FromWorker, Source, Table};
 use crate::process::{Exit, Recipe, Worker};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
@@ -45,11 +45,26 @@ pub struct Opening {
     pub source: Source,
     /// The number of its first function.
     pub first: u32,
+    /// Its functions as the first worker listed them; what every later worker is compared with.
+    pub table: OnceLock<Table>,
     /// How often a worker ended while it opened this.
     ended: AtomicU32,
+    /// Why the last worker didn't open this.
+    refused: Mutex<Option<Refusal>>,
 }
 
 impl Opening {
+    /// Note that a worker lives on without this.
+    pub fn refuse(&self, why: Refusal) {
+        *lock(&self.refused) = Some(why);
+    }
+
+    /// Why the last worker that didn't open this refused it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        lock(&self.refused).clone()
+    }
+
     /// Is it opened no more, because workers end by it?
     #[must_use]
     pub fn is_broken(&self) -> bool {
@@ -68,6 +83,8 @@ const BESIDE: u32 = 1 << 16;
 
 struct Shared {
     recipe: Recipe,
+    /// The first source's functions as the first worker listed them; what every later worker is compared with.
+    table: OnceLock<Table>,
     openings: Mutex<Openings>,
     bench: Mutex<Bench>,
     changed: Condvar,
@@ -123,6 +140,7 @@ impl Crew {
         let name = format!("nif_lab {}", recipe.name);
         let shared = Arc::new(Shared {
             recipe,
+            table: OnceLock::new(),
             openings: Mutex::default(),
             bench: Mutex::default(),
             changed: Condvar::new(),
@@ -210,7 +228,7 @@ impl Crew {
     /// A source to be opened beside the first.
     pub fn plan(&self, source: Source) -> Opening {
         let first = BESIDE + lock(&self.shared.openings).count;
-        Opening { source, first, ended: AtomicU32::new(0) }
+        Opening { source, first, table: OnceLock::new(), ended: AtomicU32::new(0), refused: Mutex::default() }
     }
 
     /// Have the workers to come open it too, which has so many functions. To be called by who holds the turn.
@@ -221,11 +239,16 @@ impl Crew {
         openings.count += u32::try_from(functions).unwrap_or(u32::MAX);
     }
 
-    /// What a worker hasn't opened yet and should.
-    pub fn missing(&self, worker: &Worker) -> Vec<Arc<Opening>> {
+    /// What a new worker should open beside the first source.
+    pub fn missing(&self) -> Vec<Arc<Opening>> {
         let openings = lock(&self.shared.openings);
-        let held = openings.all.iter().filter_map(Weak::upgrade);
-        held.filter(|it| !it.is_broken() && !worker.has_opened(it.first)).collect()
+        openings.all.iter().filter_map(Weak::upgrade).filter(|it| !it.is_broken()).collect()
+    }
+
+    /// The first source's functions, numbered by their place; none before a worker has opened it.
+    #[must_use]
+    pub fn table(&self) -> Option<&Table> {
+        self.shared.table.get()
     }
 
     /// How many are ready beside the one that works, and how many were ever started.
@@ -402,7 +425,14 @@ fn hear(shared: &Shared, it: &mut Watched) {
     match message::receive::<FromWorker>(&it.worker.socket) {
         Ok((FromWorker::Opened(table), _)) => {
             it.is_starting = false;
-            let _ = it.worker.table.set(table);
+            match table.numbering(shared.table.get_or_init(|| table.clone())) {
+                Ok(numbers) => it.worker.numbers.get_or_init(|| numbers),
+                Err(why) => {
+                    refuse(shared, differs(&why));
+                    it.worker.kill();
+                    return;
+                }
+            };
             let mut bench = lock(&shared.bench);
             bench.starting -= 1;
             bench.ended = 0;
@@ -432,6 +462,14 @@ fn give_up_start(shared: &Shared, worker: &Worker) {
     let said = if exit.said.is_empty() { String::new() } else { format!(": {}", exit.said) };
     let reason = format!("the worker ended while it opened its library, by {exit}{said}");
     refuse(shared, (reason, "nif-lab doctor".into()));
+}
+
+/// A worker's table isn't the one that was described to Python.
+pub fn differs(why: &str) -> Refusal {
+    (
+        format!("a new worker has other functions than the first one: {why}"),
+        "load the library again, or make a new Lab".into(),
+    )
 }
 
 /// A worker that was starting won't be ready.

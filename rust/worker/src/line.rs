@@ -35,6 +35,10 @@ pub struct Line {
     rung: u32,
     seen: u32,
     patience: Patience,
+    /// The worker's own numbers of the first source's functions, and of each that it opened since, with the number of the
+    /// source's first function.
+    numbers: Vec<u32>,
+    beside: Vec<(u32, Vec<u32>)>,
     /// The segments and files that the worker has mapped, as of these versions.
     known: Vec<u32>,
     version: (u64, u64),
@@ -43,7 +47,37 @@ pub struct Line {
 impl Line {
     #[must_use]
     pub fn new(worker: Arc<Worker>) -> Self {
-        Self { worker, rung: 0, seen: 0, patience: Patience::new(SPIN), known: Vec::new(), version: (0, 0) }
+        let numbers = worker.numbers.get().cloned().unwrap_or_default();
+        Self {
+            worker,
+            rung: 0,
+            seen: 0,
+            patience: Patience::new(SPIN),
+            numbers,
+            beside: Vec::new(),
+            known: Vec::new(),
+            version: (0, 0),
+        }
+    }
+
+    /// The worker has opened the source whose functions are numbered from `first` on; these are its own numbers of them.
+    pub fn note_opened(&mut self, first: u32, numbers: Vec<u32>) {
+        self.beside.push((first, numbers));
+    }
+
+    /// The worker's own number of a function; none if it hasn't opened the function's source.
+    #[inline]
+    #[must_use]
+    pub fn number_of(&self, function: u32) -> Option<u32> {
+        self.numbers.get(function as usize).copied().or_else(|| self.number_beside(function))
+    }
+
+    #[cold]
+    fn number_beside(&self, function: u32) -> Option<u32> {
+        self.beside.iter().find_map(|(first, numbers)| {
+            let place = function.checked_sub(*first)? as usize;
+            Some(first + numbers.get(place)?)
+        })
     }
 
     fn channel(&self) -> &Channel {

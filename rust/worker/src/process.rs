@@ -15,7 +15,7 @@ use nif_memory::SharedMap;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use crate::channel::Channel;
-use crate::message::{self, Source, Table, ToWorker};
+use crate::message::{self, Source, ToWorker};
 
 /// How much of what a worker wrote to its standard error is kept for the report of its end.
 const TAIL: usize = 4096;
@@ -80,10 +80,8 @@ pub struct Worker {
     pidfd: OwnedFd,
     pub socket: UnixStream,
     map: SharedMap,
-    /// The table of its first source, once that is open.
-    pub table: OnceLock<Table>,
-    /// Where the numbers of what it opened since begin.
-    opened: Mutex<Vec<u32>>,
+    /// The worker's own numbers of the first source's functions, in the order of the crew's table; set once it is open.
+    pub numbers: OnceLock<Vec<u32>>,
     exit: OnceLock<Exit>,
     tail: Mutex<VecDeque<u8>>,
 }
@@ -110,16 +108,8 @@ impl Worker {
         let pid = child.id();
         let id = Pid::from_child(&child);
         let pidfd = pidfd_open(id, PidfdFlags::empty())?;
-        let it = Self {
-            pid,
-            pidfd,
-            socket,
-            map,
-            table: OnceLock::new(),
-            opened: Mutex::default(),
-            exit: OnceLock::new(),
-            tail: Mutex::default(),
-        };
+        let it =
+            Self { pid, pidfd, socket, map, numbers: OnceLock::new(), exit: OnceLock::new(), tail: Mutex::default() };
         message::send(&it.socket, &ToWorker::Channel, Some(it.map.file().as_fd()))?;
         if let Some(source) = recipe.source.clone() {
             message::send(&it.socket, &ToWorker::Open { source, first: 0 }, None)?;
@@ -144,16 +134,6 @@ impl Worker {
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.get()
-    }
-
-    /// It has opened what is numbered from there on.
-    pub fn note_opened(&self, first: u32) {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(first);
-    }
-
-    #[must_use]
-    pub fn has_opened(&self, first: u32) -> bool {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).contains(&first)
     }
 
     /// End it, if it hasn't ended.
