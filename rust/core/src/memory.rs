@@ -1,5 +1,14 @@
 //! A Lab's shared memory: its arena, what lives there, and who looks after it.
 
+pub mod arrays;
+pub mod buffer;
+pub mod copies;
+pub mod file;
+pub mod frame_view;
+pub mod keeper;
+pub mod ledger;
+pub mod store;
+
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -11,12 +20,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::arrays::{self, ArrayMaker, Layout};
-use crate::buffer::{Shared, SharedBuffer};
-use crate::errors;
-use crate::keeper::Keeper;
-use crate::ledger::Ledger;
+use crate::memory::arrays::{ArrayMaker, Layout};
+use crate::memory::buffer::{Shared, SharedBuffer};
+use crate::memory::keeper::Keeper;
+use crate::memory::ledger::Ledger;
 use crate::python;
+use crate::python::errors;
 use crate::telemetry::Telemetry;
 
 /// All arenas of the process, so that an address can be looked up.
@@ -208,7 +217,7 @@ impl Memory {
 
     /// An array for an output that was left out; its elements may have any value.
     pub fn output(&self, py: Python<'_>, element: &str, shape: &[i64]) -> PyResult<Py<PyAny>> {
-        let type_num = crate::dtype::by_name(element).map(|(type_num, _)| type_num);
+        let type_num = python::dtype::by_name(element).map(|(type_num, _)| type_num);
         let type_num = type_num.ok_or_else(|| PyTypeError::new_err(format!("no element type '{element}'")))?;
         self.array(py, &mut Layout::with(py, type_num, shape)?, false).ok_or_else(|| PyErr::fetch(py))
     }

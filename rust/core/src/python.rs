@@ -1,5 +1,8 @@
 //! Small bridges between Python's C API and its Rust binding.
 
+pub mod dtype;
+pub mod errors;
+
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use numpy::PY_ARRAY_API;

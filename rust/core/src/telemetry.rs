@@ -4,6 +4,10 @@
 //! GIL held (after a long call it has been taken again), so there is one writer: plain loads and stores lose nothing, and a
 //! commit word in front of each record is enough for readers elsewhere to see whether a record is whole.
 
+pub mod recorder;
+pub mod ring;
+pub mod sampler;
+
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,8 +19,8 @@ use nif_memory::SharedMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::ring::{Ring, lasting, place, ring};
-use crate::sampler::Sampler;
+use crate::telemetry::ring::{Ring, lasting, place, ring};
+use crate::telemetry::sampler::Sampler;
 use nif_worker::clock;
 
 const VERSION: u32 = 2;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use nif_memory::pressure::{Level, Pressure, Sample};
 use pyo3::prelude::*;
 
-use crate::arrays::ArrayMaker;
+use crate::memory::arrays::ArrayMaker;
+use crate::memory::store::Kept;
 use crate::memory::{Common, lock};
-use crate::sampler::{Extent, Sampler};
-use crate::store::Kept;
+use crate::telemetry::sampler::{Extent, Sampler};
 
 /// How often it looks whether the memory in use has changed.
 const TICK: Duration = Duration::from_millis(100);

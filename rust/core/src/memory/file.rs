@@ -10,9 +10,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::arrays::Layout;
-use crate::errors::{buffer_error, file_error};
+use crate::memory::arrays::Layout;
 use crate::memory::lock;
+use crate::python::errors::{buffer_error, file_error};
 
 /// A mapping that is noted among the process's shared memory while it lives.
 struct Noted(Mapping);

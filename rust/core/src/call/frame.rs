@@ -10,13 +10,13 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::buffer::SharedBuffer;
-use crate::file::MappedFile;
-use crate::host::{self, Allocating, ErrorRecord, HostTensor};
-use crate::isolated::LaneFailure;
+use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
+use crate::call::signature::{Extent, MAX_PARAMS, Param};
+use crate::lane::isolated::LaneFailure;
+use crate::memory::buffer::SharedBuffer;
+use crate::memory::file::MappedFile;
 use crate::memory::{Common, Memory};
 use crate::python;
-use crate::signature::{Extent, MAX_PARAMS, Param};
 use nif_worker::clock;
 
 /// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
@@ -317,7 +317,7 @@ impl Frame {
         // keeps it alive. The shape is NumPy's own array of 64-bit numbers.
         unsafe {
             let fields = &(*array).fields;
-            let Some(dtype) = crate::dtype::from_numpy((*fields.descr).fields.type_num) else {
+            let Some(dtype) = python::dtype::from_numpy((*fields.descr).fields.type_num) else {
                 return Err(self.odd_dtype(array, param));
             };
             if (*fields.descr).fields.byteorder == b'>' as c_char {
@@ -467,7 +467,7 @@ pub fn to_python(
                 let Some(made) = tensor.map(|it| *it) else {
                     return Err(broken("returned an array that isn't from nif_host.alloc_tensor".into()));
                 };
-                let Some((type_num, _)) = crate::dtype::to_numpy(made.tensor.dtype) else {
+                let Some((type_num, _)) = python::dtype::to_numpy(made.tensor.dtype) else {
                     return Err(broken("returned an array of an unknown element type".into()));
                 };
                 return Ok(memory.adopt(py, made.block, type_num, &made.shape)?);

@@ -9,11 +9,11 @@ use nif_worker::line::{Line, State};
 use nif_worker::process::Exit;
 use pyo3::prelude::*;
 
-use crate::frame::{Failure, Frame, Outcome, RELEASE_BYTES};
-use crate::host::{ErrorRecord, HostTensor};
-use crate::isolated::{LaneFailure, Limits, TICK};
-use crate::nif::Nif;
-use crate::parcel::Parcels;
+use crate::call::frame::{Failure, Frame, Outcome, RELEASE_BYTES};
+use crate::call::host::{ErrorRecord, HostTensor};
+use crate::call::nif::Nif;
+use crate::lane::isolated::{LaneFailure, Limits, TICK};
+use crate::lane::parcel::Parcels;
 
 /// What a function that polls its cancel flag gets to stop by itself.
 const GRACE: Duration = Duration::from_millis(50);
@@ -221,7 +221,7 @@ impl<'a> Exchange<'a> {
             .chunks_exact(8)
             .map(|it| i64::from_le_bytes(it.try_into().unwrap_or_default()))
             .collect();
-        let item = crate::dtype::to_numpy(head.dtype).map(|(_, item)| item);
+        let item = crate::python::dtype::to_numpy(head.dtype).map(|(_, item)| item);
         let bytes =
             item.and_then(|item| shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?)));
         let block = bytes.and_then(|bytes| common.allocate(bytes, false).ok());

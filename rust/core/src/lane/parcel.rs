@@ -8,7 +8,7 @@ use nif_memory::copy::{Element, Layouts, copy};
 use nif_memory::{AllocError, files};
 use nif_worker::channel::MAX_ARGUMENTS;
 
-use crate::ledger;
+use crate::memory::ledger;
 use crate::memory::{Block, Common, lock};
 
 /// Where an argument's elements are for the worker.

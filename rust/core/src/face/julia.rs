@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::owner::Owner;
+use crate::call::owner::Owner;
 
 /// Start the Julia of `library` on `owner`, evaluate `code` and return the string that it gives.
 ///

@@ -58,7 +58,7 @@ impl Workers {
 
     /// Start a new worker for the calls to come; the present one ends.
     fn restart(&self, py: Python<'_>) -> PyResult<()> {
-        crate::isolated::restart(py, &self.crew).map_err(|failure| PyOSError::new_err(failure.text()))
+        crate::lane::isolated::restart(py, &self.crew).map_err(|failure| PyOSError::new_err(failure.text()))
     }
 
     /// The ids of the processes that live.

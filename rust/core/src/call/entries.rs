@@ -5,10 +5,10 @@ use nif::abi::type_index;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::frame::{Outcome, to_python};
-use crate::host::{self, ErrorRecord};
-use crate::nif::Nif;
-use crate::straight::Arguments;
+use crate::call::frame::{Outcome, to_python};
+use crate::call::host::{self, ErrorRecord};
+use crate::call::nif::Nif;
+use crate::call::straight::Arguments;
 
 /// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
 pub struct Given<'a> {

@@ -18,16 +18,16 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors::abi_error;
-use crate::frame::Failure;
-use crate::host::HOST;
-use crate::isolated::{Lane, LaneFailure, Said, connect, hold, open};
+use crate::call::frame::Failure;
+use crate::call::host::HOST;
+use crate::call::nif::Nif;
+use crate::call::owner::Owner;
+use crate::call::target::{Place, Target};
+use crate::face::workers::{Workers, source_of};
+use crate::lane::isolated::{Lane, LaneFailure, Said, connect, hold, open};
 use crate::memory::Memory;
-use crate::nif::Nif;
-use crate::owner::Owner;
-use crate::target::{Place, Target};
+use crate::python::errors::abi_error;
 use crate::telemetry::Telemetry;
-use crate::workers::{Workers, source_of};
 
 /// Where a library's functions come from; shared by all of them.
 pub struct Origin {

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::isolated::LaneFailure;
+use crate::lane::isolated::LaneFailure;
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     PyModule::import(py, "nif_lab.errors")

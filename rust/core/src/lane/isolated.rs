@@ -15,10 +15,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::calls::{Given, given_of, nif_of};
-use crate::exchange::Exchange;
-use crate::frame::{Failure, Frame};
-use crate::nif::Nif;
+use crate::call::entries::{Given, given_of, nif_of};
+use crate::call::frame::{Failure, Frame};
+use crate::call::nif::Nif;
+use crate::lane::exchange::Exchange;
 use crate::python;
 
 /// How often a waiting caller asks Python for signals.

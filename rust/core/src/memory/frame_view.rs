@@ -8,9 +8,9 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::arrays::Layout;
-use crate::dtype;
+use crate::memory::arrays::Layout;
 use crate::python;
+use crate::python::dtype;
 
 const HEADER: usize = 64;
 /// Enough for every element type.

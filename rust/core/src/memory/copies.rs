@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::{dtype, python};
+use crate::python::{self, dtype};
 
 /// Larger copies release the GIL, which costs as much as copying a few hundred bytes, but lets others run.
 const RELEASE_BYTES: usize = 1 << 20;

@@ -18,9 +18,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::errors;
+use crate::memory::store::{Kept, Store};
 use crate::python;
-use crate::store::{Kept, Store};
+use crate::python::errors;
 
 /// The most axes a NumPy array has.
 const MAX_AXES: usize = 64;

@@ -90,7 +90,7 @@ unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) ->
 }
 
 fn allocate(dtype: DType, ndim: i32, shape: *const i64) -> Option<*mut Tensor> {
-    let (_, item) = crate::dtype::to_numpy(dtype)?;
+    let (_, item) = crate::python::dtype::to_numpy(dtype)?;
     let axes = usize::try_from(ndim).ok()?;
     let mut shape: Box<[i64]> = match axes {
         0 => Box::default(),

@@ -11,9 +11,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::arrays::Layout;
-use crate::errors::buffer_error;
+use crate::memory::arrays::Layout;
 use crate::memory::{Block, Common, lock};
+use crate::python::errors::buffer_error;
 
 /// What a buffer is, apart from its Python object.
 pub struct Shared {

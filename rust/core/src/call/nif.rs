@@ -16,18 +16,18 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::calls::{Given, general_call, straight_call};
-use crate::errors;
-use crate::frame::{Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
-use crate::host::{ErrorRecord, HostTensor};
-use crate::interrupt;
-use crate::isolated::{Limits, Timeout, isolated_call};
-use crate::library::Origin;
+use crate::call::entries::{Given, general_call, straight_call};
+use crate::call::frame::{Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
+use crate::call::host::{ErrorRecord, HostTensor};
+use crate::call::interrupt;
+use crate::call::owner::Owner;
+use crate::call::signature::{MAX_PARAMS, Signature};
+use crate::call::target::{Place, Target, elsewhere};
+use crate::face::library::Origin;
+use crate::lane::isolated::{Limits, Timeout, isolated_call};
 use crate::memory::Common;
-use crate::owner::Owner;
 use crate::python;
-use crate::signature::{MAX_PARAMS, Signature};
-use crate::target::{Place, Target, elsewhere};
+use crate::python::errors;
 use crate::telemetry::{Slot, Step};
 
 /// The lane of calls in this process, as telemetry numbers it.
@@ -141,7 +141,7 @@ impl Nif {
     #[inline]
     pub fn invoke(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
         if self.origin.needs_reload() {
-            crate::library::reload(py, &self.origin)?;
+            crate::face::library::reload(py, &self.origin)?;
         }
         if let Some(owner) = self.owner().filter(|owner| !owner.is_current()) {
             return self.invoke_on(py, owner, given);

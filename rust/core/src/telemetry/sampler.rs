@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nif_memory::SharedMap;
 use nif_worker::clock;
 
-use crate::ring::{Ring, place, ring};
+use crate::telemetry::ring::{Ring, place, ring};
 use crate::telemetry::{ENABLED_BYTE, EXTENT, SAMPLES, SAMPLES_AT, SAMPLES_HEAD};
 
 /// Writes into one segment, from any thread.

@@ -11,10 +11,11 @@ use nif::abi::{Any, AnyValue, Call, DEVICE_CPU, Device, Tensor, type_index};
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 
-use crate::frame::{Outcome, RELEASE_BYTES};
-use crate::host::ErrorRecord;
-use crate::signature::MAX_PARAMS;
-use crate::{dtype, interrupt, python};
+use crate::call::frame::{Outcome, RELEASE_BYTES};
+use crate::call::host::ErrorRecord;
+use crate::call::interrupt;
+use crate::call::signature::MAX_PARAMS;
+use crate::python::{self, dtype};
 
 /// The arguments; uninitialised room for the most, so that a short call pays for what it uses.
 pub struct Arguments {

@@ -1,0 +1,5 @@
+//! What Python holds: libraries, functions, workers, a Julia.
+
+pub mod julia;
+pub mod library;
+pub mod workers;

@@ -1,0 +1,5 @@
+//! A call in a worker process.
+
+pub mod exchange;
+pub mod isolated;
+pub mod parcel;
