@@ -50,6 +50,11 @@ LAYERS = {
 UPWARDS = {("lab", "panels")}
 
 
+# The wings of rust/core/src, from the bottom. rust/core/src/lib.rs says what each is for.
+WINGS = ("python", "telemetry", "memory", "call", "lane", "face")
+CORE = ROOT / "rust" / "core" / "src"
+
+
 def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
@@ -96,6 +101,24 @@ def test_imports_go_down(path: Path) -> None:
         assert theirs in LAYERS, f"{path.name} imports {target}, which has no layer"
         allowed = LAYERS[theirs] <= LAYERS[mine] or ((mine, theirs) in UPWARDS and not at_import)
         assert allowed, f"{name_of(path)} (layer {LAYERS[mine]}) imports {target} (layer {LAYERS[theirs]})"
+
+
+def upward(wing: str, text: str) -> list[str]:
+    """Return the wings above `wing` that this Rust source names."""
+    named = set(re.findall(r"\bcrate::(\w+)", text)) | set(re.findall(r"\bcrate::\{(\w+)", text))
+    assert named <= set(WINGS), f"{named - set(WINGS)}: no wing of the core"
+    return sorted(name for name in named if WINGS.index(name) > WINGS.index(wing))
+
+
+def test_the_cores_imports_go_down() -> None:
+    files = [path for path in CORE.rglob("*.rs") if path.name != "lib.rs"]
+    assert len(files) > 30
+    for path in files:
+        wing = path.relative_to(CORE).parts[0].removesuffix(".rs")
+        assert not upward(wing, path.read_text()), path
+    # The check itself sees an import upwards.
+    assert upward("memory", "use crate::call::frame::Frame;") == ["call"]
+    assert upward("call", "crate::{lane::isolated}") == ["lane"]
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "backends").glob("*.py")), ids=name_of)

@@ -18,6 +18,7 @@ fn main() {
         "rust/nif-macros",
         "rust/kernels",
         "rust/memory",
+        "rust/loader",
         "rust/worker",
         "zig",
         "nim",

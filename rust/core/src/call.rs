@@ -1,10 +1,14 @@
 //! A call: from Python's arguments to native code and back.
 
 pub mod entries;
+pub mod failure;
 pub mod frame;
+pub mod given;
 pub mod host;
 pub mod interrupt;
+pub mod limits;
 pub mod nif;
+pub mod origin;
 pub mod owner;
 pub mod signature;
 pub mod straight;

@@ -2,4 +2,5 @@
 
 pub mod julia;
 pub mod library;
+pub mod nif;
 pub mod workers;

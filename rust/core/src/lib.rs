@@ -17,7 +17,7 @@ mod memory;
 mod python;
 mod telemetry;
 
-use nif_worker::clock;
+use nif_loader::clock;
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]

@@ -1,29 +1,33 @@
 //! A Lab's shared memory: its arena, what lives there, and who looks after it.
 
 pub mod arrays;
+pub mod block;
 pub mod buffer;
+pub mod common;
 pub mod copies;
 pub mod file;
 pub mod frame_view;
 pub mod keeper;
 pub mod ledger;
+pub mod shared;
 pub mod store;
 
-use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use nif_memory::{AllocError, Arena, Config, Handle, PoolConfig, files};
+use nif_memory::{Arena, Config, Handle, PoolConfig, files};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::memory::arrays::{ArrayMaker, Layout};
-use crate::memory::buffer::{Shared, SharedBuffer};
+use crate::memory::block::Block;
+use crate::memory::buffer::SharedBuffer;
+use crate::memory::common::{Common, lock};
 use crate::memory::keeper::Keeper;
-use crate::memory::ledger::Ledger;
+use crate::memory::shared::Shared;
 use crate::python;
 use crate::python::errors;
 use crate::telemetry::Telemetry;
@@ -31,102 +35,11 @@ use crate::telemetry::Telemetry;
 /// All arenas of the process, so that an address can be looked up.
 static ARENAS: Mutex<Vec<Weak<Arena>>> = Mutex::new(Vec::new());
 
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Does the range lie in one live block, or in one mapped file?
 #[pyfunction]
 pub fn in_shared_memory(address: usize, size: usize) -> bool {
     let in_block = lock(&ARENAS).iter().filter_map(Weak::upgrade).any(|it| it.find(address, size).is_some());
     in_block || files::find(address, size).is_some()
-}
-
-/// One block of an arena; dropped, it goes back.
-pub struct Block {
-    arena: Arc<Arena>,
-    block: nif_memory::Block,
-}
-
-// SAFETY: the block belongs to this value alone, and an arena may be used from any thread.
-unsafe impl Send for Block {}
-// SAFETY: as above; it hands out nothing but its address.
-unsafe impl Sync for Block {}
-
-impl Block {
-    pub fn new(arena: &Arc<Arena>, size: usize, zeroed: bool) -> Result<Self, AllocError> {
-        Ok(Self { arena: Arc::clone(arena), block: arena.allocate(size, zeroed)? })
-    }
-
-    pub fn address(&self) -> NonNull<u8> {
-        self.block.address
-    }
-
-    pub fn size(&self) -> usize {
-        self.block.size
-    }
-
-    pub fn handle(&self) -> Handle {
-        self.block.handle
-    }
-
-    /// Let somebody else release it.
-    pub fn give_up(self) {
-        let mut this = std::mem::ManuallyDrop::new(self);
-        // SAFETY: the field isn't used again, and `drop` doesn't run.
-        unsafe { std::ptr::drop_in_place(&raw mut this.arena) };
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // A child of fork can't release what is its parent's, which does no harm.
-        let _ = self.arena.release(self.block.handle);
-    }
-}
-
-/// What the keeper and the Lab both use.
-pub struct Common {
-    pub arena: Arc<Arena>,
-    /// Shared buffers with owners, by segment and offset.
-    pub buffers: Mutex<BTreeMap<(u32, u64), Arc<Shared>>>,
-    pub collected: Mutex<Collected>,
-    pub ledger: Mutex<Ledger>,
-}
-
-/// What collections have done so far.
-#[derive(Clone, Copy, Default)]
-pub struct Collected {
-    pub collections: u64,
-    pub buffers: u64,
-    pub bytes: u64,
-}
-
-impl Common {
-    /// Free the buffers whose owners are gone: how many bytes.
-    pub fn collect(&self) -> u64 {
-        let gone: Vec<Arc<Shared>> = {
-            let mut buffers = lock(&self.buffers);
-            let keys: Vec<(u32, u64)> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
-            keys.iter().filter_map(|key| buffers.remove(key)).collect()
-        };
-        let bytes = gone.iter().map(|it| it.free() as u64).sum();
-        let mut collected = lock(&self.collected);
-        collected.collections += 1;
-        collected.buffers += gone.len() as u64;
-        collected.bytes += bytes;
-        bytes
-    }
-
-    /// A block; if there is no room, after a collection.
-    pub fn allocate(&self, size: usize, zeroed: bool) -> Result<Block, AllocError> {
-        Block::new(&self.arena, size, zeroed).or_else(|error| {
-            if self.collect() == 0 {
-                return Err(error);
-            }
-            Block::new(&self.arena, size, zeroed)
-        })
-    }
 }
 
 /// A Lab's shared memory.

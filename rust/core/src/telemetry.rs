@@ -4,6 +4,7 @@
 //! GIL held (after a long call it has been taken again), so there is one writer: plain loads and stores lose nothing, and a
 //! commit word in front of each record is enough for readers elsewhere to see whether a record is whole.
 
+pub mod layout;
 pub mod recorder;
 pub mod ring;
 pub mod sampler;
@@ -19,47 +20,14 @@ use nif_memory::SharedMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::telemetry::layout::{
+    BACKEND_BYTES, BACKENDS_AT, BUCKETS, CALLS, CALLS_AT, CELL_BYTE, ENABLED_BYTE, ERROR_BYTES, ERRORS, ERRORS_AT,
+    ERRORS_HEAD, FUNCTION_BYTES, FUNCTIONS_AT, HEADER_BYTES, MAX_BACKENDS, MAX_FUNCTIONS, N_BACKENDS_BYTE,
+    N_FUNCTIONS_BYTE, NS_PER_TICK, RECORD_BYTES, SAMPLES_AT, SEGMENT_BYTES, TIMES, TIMES_AT, TIMES_HEAD, VERSION,
+};
 use crate::telemetry::ring::{Ring, lasting, place, ring};
 use crate::telemetry::sampler::Sampler;
-use nif_worker::clock;
-
-const VERSION: u32 = 2;
-const MAX_BACKENDS: usize = 16;
-const MAX_FUNCTIONS: usize = 1024;
-/// Calls of one backend that its ring keeps; timed calls, samples and errors that the others keep.
-const CALLS: usize = 1024;
-const TIMES: usize = 10_000;
-pub const SAMPLES: usize = 10_000;
-const ERRORS: usize = 1_000;
-
-const HEADER_BYTES: usize = 256;
-const BACKEND_BYTES: usize = 64;
-const FUNCTION_BYTES: usize = 128 + 8 * BUCKETS;
-pub const RECORD_BYTES: usize = 32;
-const ERROR_BYTES: usize = 256;
-
-const BACKENDS_AT: usize = HEADER_BYTES;
-const FUNCTIONS_AT: usize = BACKENDS_AT + MAX_BACKENDS * BACKEND_BYTES;
-const CALLS_AT: usize = FUNCTIONS_AT + MAX_FUNCTIONS * FUNCTION_BYTES;
-const TIMES_AT: usize = CALLS_AT + MAX_BACKENDS * CALLS * RECORD_BYTES;
-pub const SAMPLES_AT: usize = TIMES_AT + TIMES * RECORD_BYTES;
-const ERRORS_AT: usize = SAMPLES_AT + SAMPLES * RECORD_BYTES;
-pub const SEGMENT_BYTES: usize = ERRORS_AT + ERRORS * ERROR_BYTES;
-
-/// Eight buckets to an octave: a percentile is off by 6 % at most.
-const BUCKETS: usize = 384;
-
-// Offsets in the header, in words of 8 bytes unless they say otherwise.
-const NS_PER_TICK: usize = 6;
-pub const ENABLED_BYTE: usize = 56;
-const CELL_BYTE: usize = 60;
-const N_BACKENDS_BYTE: usize = 64;
-const N_FUNCTIONS_BYTE: usize = 68;
-const TIMES_HEAD: usize = 16;
-pub const SAMPLES_HEAD: usize = 17;
-const ERRORS_HEAD: usize = 18;
-/// Peak, committed bytes and collections.
-pub const EXTENT: usize = 19;
+use nif_loader::clock;
 
 /// A call quicker than the first is timed once in the second: two looks at the clock and their records cost some 70 ns, which on
 /// the whole stays below a hundredth of what is measured, and near a nanosecond for the quickest.
@@ -473,7 +441,7 @@ mod tests {
         }
         assert!(it.add_backend("one too many").is_err());
         it.sampler().sample(10, 1, 0);
-        assert_eq!(it.word(SAMPLES_HEAD).load(Ordering::Relaxed), 1);
+        assert_eq!(it.word(layout::SAMPLES_HEAD).load(Ordering::Relaxed), 1);
     }
 
     #[test]

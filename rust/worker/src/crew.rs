@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::library::Refusal;
 use crate::line::Line;
-use crate::message::{self, FromWorker, Source, Table};
+use crate::message::{self, FromWorker, Source};
 use crate::process::{Exit, Recipe, Worker};
+use nif_loader::library::Refusal;
+use nif_loader::table::Table;
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
 const HOLD: Duration = Duration::from_millis(200);

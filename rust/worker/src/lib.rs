@@ -1,6 +1,6 @@
 //! The isolated lane: what a worker process and its host share, and both sides of a call.
 //!
-//! From the bottom: `clock`, `library`, `tvm_ffi` and `julia` serve any host of NIF libraries, the core's direct lane too; `message` and
+//! From the bottom: `message` and
 //! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `crew` and `line`
 //! are its host. Nothing here knows Python.
 
@@ -18,15 +18,11 @@
 )]
 
 pub mod channel;
-pub mod clock;
 pub mod crash;
 pub mod crew;
-pub mod julia;
-pub mod library;
 pub mod line;
 pub mod message;
 pub mod process;
 mod processor;
 mod segments;
 pub mod serve;
-pub mod tvm_ffi;

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::null_mut;
 
+use nif_loader::clock;
 use nif_worker::channel::Channel;
+use nif_worker::crash;
 use nif_worker::message::{self, ToWorker};
 use nif_worker::serve::Server;
-use nif_worker::{clock, crash};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 fn main() -> io::Result<()> {

@@ -19,11 +19,13 @@ use nif_memory::ALIGNMENT;
 use crate::channel::{
     Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, reply, request,
 };
-use crate::library::{self, Refusal, functions, text};
-use crate::message::{self, FromWorker, Source, Table, ToWorker};
+use crate::crash;
+use crate::message::{self, FromWorker, Source, ToWorker};
 use crate::processor::Aside;
 use crate::segments::Segments;
-use crate::{clock, crash, julia, tvm_ffi};
+use nif_loader::library::{self, Refusal, functions, text};
+use nif_loader::table::Table;
+use nif_loader::{clock, julia, tvm_ffi};
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);

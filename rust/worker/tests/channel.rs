@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nif_loader::table::{Function, Table};
 use nif_memory::SharedMap;
 use nif_worker::channel::{Channel, Doorbell, Patience};
-use nif_worker::message::{self, FromWorker, Function, Source, Table, ToWorker};
+use nif_worker::message::{self, FromWorker, Source, ToWorker};
 
 mod random;
 use random::Random;

@@ -161,7 +161,7 @@ def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> st
     os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
 
     def start() -> str:
-        # For the same reason as in rust/core/src/julia.rs.
+        # For the same reason as in rust/core/src/face/julia.rs.
         ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
         import juliacall
 

@@ -1,21 +1,16 @@
 //! Where Python enters: the straight way for ordinary calls, and the general one.
 #![allow(clippy::inline_always, reason = "on the path of every call")]
 
-use nif::abi::type_index;
+use nif::abi::{flag, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::frame::{Outcome, to_python};
+use crate::call::given::given_of;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
+use crate::call::signature::Signature;
 use crate::call::straight::Arguments;
-
-/// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
-pub struct Given<'a> {
-    pub values: &'a [*mut ffi::PyObject],
-    pub positional: usize,
-    pub names: *mut ffi::PyObject,
-}
 
 /// The [`Nif`] that Python passes as a built-in's `self`.
 ///
@@ -78,24 +73,6 @@ unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyO
     }
 }
 
-/// The arguments as Python passes them to a built-in.
-///
-/// # Safety
-/// `values` has `count` objects and then one for each of `names`, all alive.
-pub unsafe fn given_of<'a>(
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> Given<'a> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
-        let total = count as usize + named;
-        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
-        Given { values, positional: count as usize, names }
-    }
-}
-
 /// Python's entry for every function and all arguments: `this` is the [`Nif`].
 pub unsafe extern "C" fn general_call(
     this: *mut ffi::PyObject,
@@ -110,4 +87,12 @@ pub unsafe extern "C" fn general_call(
         let given = given_of(values, count, names);
         nif.conclude(|py| nif.invoke(py, &given))
     }
+}
+
+/// The entry of a function in this process: the straight one, unless its calls may have outputs, last long or need a thread of their own.
+pub fn direct_entry(signature: &Signature, flags: u32) -> ffi::PyCFunctionFastWithKeywords {
+    let is_plain = signature.params.iter().all(|it| it.output.is_none())
+        && !signature.returns_array()
+        && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
+    if is_plain { straight_call } else { general_call }
 }

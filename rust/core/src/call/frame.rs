@@ -10,77 +10,19 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::call::failure::{Failure, refuse};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::signature::{Extent, MAX_PARAMS, Param};
-use crate::lane::isolated::LaneFailure;
+use crate::memory::Memory;
 use crate::memory::buffer::SharedBuffer;
+use crate::memory::common::Common;
 use crate::memory::file::MappedFile;
-use crate::memory::{Common, Memory};
 use crate::python;
-use nif_worker::clock;
+use nif_loader::clock;
 
 /// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
 /// comes back only after 5 ms: docs/architecture.md has the measurement.
 pub const RELEASE_BYTES: usize = 16 << 20;
-
-/// Why a call can't be made or failed, before it is an exception.
-pub enum Failure {
-    /// Refused or failed with a kind of the ABI, an argument's index or -1, and the reason.
-    Nif { kind: i32, argument: i32, reason: String },
-    /// Python's own: KeyboardInterrupt, an exception of `__index__`.
-    Python(PyErr),
-    /// The worker gave no answer.
-    Lane(LaneFailure),
-    /// What the Lab's recovery raised after a failure of that kind.
-    Given { kind: i32, error: PyErr },
-}
-
-impl Failure {
-    /// As the segment and `nif_lab.errors` number it.
-    pub fn kind(&self) -> i32 {
-        match self {
-            Self::Nif { kind, .. } | Self::Given { kind, .. } => *kind,
-            Self::Python(_) => nif::abi::error_kind::ERROR,
-            Self::Lane(failure) => failure.kind(),
-        }
-    }
-
-    /// Without the place.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Nif { reason, .. } => reason.clone(),
-            Self::Python(error) | Self::Given { error, .. } => error.to_string(),
-            Self::Lane(failure) => failure.reason(),
-        }
-    }
-
-    /// Could the same call succeed when it is made again, or elsewhere?
-    pub fn may_pass(&self) -> bool {
-        use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
-        match self {
-            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
-            Self::Lane(_) => true,
-            Self::Python(_) | Self::Given { .. } => false,
-        }
-    }
-}
-
-impl From<LaneFailure> for Failure {
-    fn from(failure: LaneFailure) -> Self {
-        Self::Lane(failure)
-    }
-}
-
-impl From<PyErr> for Failure {
-    fn from(error: PyErr) -> Self {
-        Self::Python(error)
-    }
-}
-
-/// A refusal of one argument by the Lab itself.
-pub fn refuse(kind: i32, argument: usize, reason: impl Into<String>) -> Failure {
-    Failure::Nif { kind, argument: argument as i32, reason: reason.into() }
-}
 
 const TYPE: i32 = nif::abi::error_kind::TYPE_ERROR;
 const VALUE: i32 = nif::abi::error_kind::VALUE_ERROR;

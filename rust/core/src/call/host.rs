@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nif::abi::{ABI_VERSION, DEVICE_CPU, DType, Device, Env, Host, Tensor};
 
-use crate::memory::{Block, Common};
+use crate::memory::block::Block;
+use crate::memory::common::Common;
 
 /// Why a call failed, as the callee told it. `env.error` points to one.
 #[derive(Default)]

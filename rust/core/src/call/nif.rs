@@ -8,27 +8,26 @@ use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
 
 use nif::abi::{Call, error_kind, flag};
-use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
-use crate::call::entries::{Given, general_call, straight_call};
-use crate::call::frame::{Failure, Frame, Outcome, RELEASE_BYTES, refuse, to_python};
+use crate::call::failure::{Failure, lane_error, refuse};
+use crate::call::frame::{Frame, Outcome, RELEASE_BYTES, to_python};
+use crate::call::given::Given;
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::interrupt;
+use crate::call::limits::Timeout;
+use crate::call::origin::{Origin, reload};
 use crate::call::owner::Owner;
-use crate::call::signature::{MAX_PARAMS, Signature};
+use crate::call::signature::Signature;
 use crate::call::target::{Place, Target, elsewhere};
-use crate::face::library::Origin;
-use crate::lane::isolated::{Limits, Timeout, isolated_call};
-use crate::memory::Common;
+use crate::memory::common::Common;
 use crate::python;
 use crate::python::errors;
-use crate::telemetry::{Slot, Step};
+use crate::telemetry::Slot;
 
 /// The lane of calls in this process, as telemetry numbers it.
 const DIRECT: u16 = 0;
@@ -39,13 +38,13 @@ const ISOLATED: u16 = 1;
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Nif {
     pub signature: Signature,
-    signature_text: String,
+    pub signature_text: String,
     /// `zig.dot`, for the ledger.
     pub place: String,
-    doc: String,
-    flags: u32,
+    pub doc: String,
+    pub flags: u32,
     pub unsigned: bool,
-    outputs: usize,
+    pub outputs: usize,
     /// Bit n: the function writes to its nth argument.
     pub mutable: u32,
     /// Bit n: the nth is a matrix, which may have any strides.
@@ -58,7 +57,7 @@ pub struct Nif {
     /// How long a call in a worker may take.
     pub timeout: Timeout,
     // What Python's method definition points to: kept as long as the NIF, which the built-in keeps alive.
-    method: ffi::PyMethodDef,
+    pub method: ffi::PyMethodDef,
     _name: CString,
     _doc: CString,
 }
@@ -69,34 +68,26 @@ unsafe impl Send for Nif {}
 unsafe impl Sync for Nif {}
 
 impl Nif {
+    /// `entry`: what Python calls.
+    #[allow(clippy::too_many_arguments, reason = "one caller, which has them one by one")]
     pub fn new(
         py: Python<'_>,
+        signature: Signature,
         signature_text: &str,
         doc: &str,
         flags: u32,
         place: Place,
+        entry: ffi::PyCFunctionFastWithKeywords,
         origin: Arc<Origin>,
     ) -> Result<Self, String> {
-        let signature = Signature::parse(signature_text)?;
-        if signature.params.len() > MAX_PARAMS {
-            return Err(format!("signature '{signature_text}': more than {MAX_PARAMS} parameters"));
-        }
         let text = |it: String| CString::new(it).map_err(|_| format!("'{signature_text}': a NUL in its texts"));
         let name = text(signature.name.clone())?;
         // Python's `inspect` reads the first line, `help` shows the rest.
         let python_doc = text(format!("{}\n--\n\n{signature_text}\n\n{doc}", signature.python()))?;
         let outputs = signature.params.iter().filter(|p| p.output.is_some()).count();
-        let is_plain = outputs == 0
-            && !signature.returns_array()
-            && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
         let (call, number, lane) = match place {
             Place::Here(call) => (call, 0, DIRECT),
             Place::InWorker(number) => (elsewhere as Call, number, ISOLATED),
-        };
-        let entry: ffi::PyCFunctionFastWithKeywords = match place {
-            Place::InWorker(_) => isolated_call,
-            Place::Here(_) if is_plain => straight_call,
-            Place::Here(_) => general_call,
         };
         let method = ffi::PyMethodDef {
             ml_name: name.as_ptr(),
@@ -141,7 +132,7 @@ impl Nif {
     #[inline]
     pub fn invoke(&self, py: Python<'_>, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
         if self.origin.needs_reload() {
-            crate::face::library::reload(py, &self.origin)?;
+            reload(py, &self.origin)?;
         }
         if let Some(owner) = self.owner().filter(|owner| !owner.is_current()) {
             return self.invoke_on(py, owner, given);
@@ -377,122 +368,12 @@ impl Nif {
     pub fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
         match failure {
             Failure::Python(error) | Failure::Given { error, .. } => error,
-            Failure::Lane(failure) => errors::lane_error(py, &failure, &self.origin.backend, &self.signature.name),
+            Failure::Lane(failure) => lane_error(py, &failure, &self.origin.backend, &self.signature.name),
             Failure::Nif { kind, argument, reason } => {
                 let argument = usize::try_from(argument).ok().and_then(|i| self.signature.params.get(i));
                 let argument = argument.map(|param| param.name.as_str()).filter(|name| !name.is_empty());
                 errors::call_error(py, kind, &self.origin.backend, &self.signature.name, argument, &reason)
             }
         }
-    }
-}
-
-fn seconds_of(number: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(number)
-        .ok()
-        .filter(|it| !it.is_zero())
-        .ok_or_else(|| PyValueError::new_err(format!("expected seconds, more than 0, got {number}")))
-}
-
-#[pymethods]
-impl Nif {
-    /// The function's name.
-    #[getter]
-    fn name(&self) -> &str {
-        self.key()
-    }
-
-    /// The typed signature: `dot(x: f64[n], y: f64[n]) -> f64`.
-    #[getter]
-    fn signature(&self) -> &str {
-        &self.signature_text
-    }
-
-    /// What the function does, from its source.
-    #[getter]
-    fn doc(&self) -> &str {
-        &self.doc
-    }
-
-    /// The bits of `enum nif_flag`.
-    #[getter]
-    fn flags(&self) -> u32 {
-        self.flags
-    }
-
-    /// The parameters' names.
-    #[getter]
-    fn parameters(&self) -> Vec<&str> {
-        self.signature.params.iter().map(|p| p.name.as_str()).filter(|it| !it.is_empty()).collect()
-    }
-
-    /// ``"direct"`` or ``"isolated"``.
-    #[getter]
-    fn lane_name(&self) -> &'static str {
-        if self.lane().is_some() { "isolated" } else { "direct" }
-    }
-
-    /// How many seconds a call in a worker may take; None for as long as it takes.
-    #[getter]
-    fn timeout(&self) -> Option<f64> {
-        self.timeout.get().map(|it| it.as_secs_f64())
-    }
-
-    #[setter]
-    fn set_timeout(&self, seconds: Option<f64>) -> PyResult<()> {
-        self.timeout.set(seconds.map(seconds_of).transpose()?);
-        Ok(())
-    }
-
-    /// One try: a failure is raised, and neither recovered nor counted.
-    #[pyo3(signature = (args, kwargs, timeout=None, garble=0))]
-    fn attempt(
-        &self,
-        py: Python<'_>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: &Bound<'_, PyDict>,
-        timeout: Option<f64>,
-        garble: u32,
-    ) -> PyResult<Py<PyAny>> {
-        let names = PyTuple::new(py, kwargs.keys())?;
-        let values: Vec<Bound<'_, PyAny>> = args.iter().chain(kwargs.values()).collect();
-        let pointers: Vec<*mut ffi::PyObject> = values.iter().map(Bound::as_ptr).collect();
-        let named = if names.is_empty() { std::ptr::null_mut() } else { names.as_ptr() };
-        let given = Given { values: &pointers, positional: args.len(), names: named };
-        let limits = Limits { timeout: timeout.map(seconds_of).transpose()?, garble };
-        let done = if self.lane().is_some() { self.try_isolated(py, &given, limits) } else { self.invoke(py, &given) };
-        done.map_err(|failure| self.exception(py, failure))
-    }
-
-    /// Count a call that failed in the end.
-    fn count_failure(&self, kind: i32, reason: &str) {
-        self.slot.fail(kind, -1, reason);
-    }
-
-    /// Count a call that failed at first and was answered after all, by another function if `elsewhere`.
-    fn count_recovery(&self, elsewhere: bool) {
-        self.slot.recover(elsewhere);
-    }
-
-    /// Record a step of a recovery: what was tried, with what outcome, after which end of a worker (a signal as a
-    /// negative number, an exit code as it is), in how many nanoseconds.
-    fn note_step(&self, step: u8, outcome: u8, code: i16, duration_ns: f64, kind: i32, text: &str) {
-        self.slot.note_step(Step { kind: step, outcome, code, duration_ns }, kind, text);
-    }
-
-    /// The built-in function that calls the NIF.
-    #[getter]
-    fn function(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let module = pyo3::types::PyString::new(py, &format!("nif_lab.{}", slf.get().origin.backend));
-        // SAFETY: the definition lives in the NIF, which the new object keeps alive as its `__self__`. Python only reads it.
-        unsafe {
-            let method = (&raw const slf.get().method).cast_mut();
-            python::owned(py, ffi::PyCFunction_NewEx(method, slf.as_ptr(), module.as_ptr()))
-        }
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<nif {}.{}>", self.origin.backend, self.signature_text)
     }
 }

@@ -80,6 +80,9 @@ impl Signature {
         if params[first..].iter().any(|p| !is_output(p)) {
             return Err(wrong("outputs come last"));
         }
+        if params.len() > MAX_PARAMS {
+            return Err(wrong(&format!("more than {MAX_PARAMS} parameters")));
+        }
         Ok(Self { name: name.into(), params, result: result.into(), is_open: false })
     }
 

@@ -19,7 +19,7 @@ pub fn start_julia(
 ) -> PyResult<String> {
     let started = owner.get().run(py, move || {
         // SAFETY: this runs once, on the thread that makes every later call.
-        unsafe { nif_worker::julia::start(&library, &bindir, &image, &code) }
+        unsafe { nif_loader::julia::start(&library, &bindir, &image, &code) }
     })?;
     started.map_err(PyRuntimeError::new_err)
 }

@@ -9,10 +9,11 @@ use nif_worker::line::{Line, State};
 use nif_worker::process::Exit;
 use pyo3::prelude::*;
 
-use crate::call::frame::{Failure, Frame, Outcome, RELEASE_BYTES};
+use crate::call::failure::{Failure, LaneFailure};
+use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
+use crate::call::limits::{Limits, TICK};
 use crate::call::nif::Nif;
-use crate::lane::isolated::{LaneFailure, Limits, TICK};
 use crate::lane::parcel::Parcels;
 
 /// What a function that polls its cancel flag gets to stop by itself.

@@ -3,102 +3,30 @@
 //! What the worker answers is checked before it is believed. A call that fails for a reason that a new try may mend goes
 //! to the Lab's recovery (Python's), which asks for that try.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nif_loader::table::Table;
 use nif_worker::crew::{Crew, Holding, Opening, differs};
 use nif_worker::line::Line;
-use nif_worker::message::{FromWorker, Table};
+use nif_worker::message::FromWorker;
 use nif_worker::process::Exit;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::call::entries::{Given, given_of, nif_of};
-use crate::call::frame::{Failure, Frame};
+use crate::call::entries::nif_of;
+use crate::call::failure::{Failure, LaneFailure};
+use crate::call::frame::Frame;
+use crate::call::given::{Given, given_of};
+use crate::call::limits::{Limits, TICK};
 use crate::call::nif::Nif;
+use crate::call::origin::Lane;
 use crate::lane::exchange::Exchange;
 use crate::python;
 
-/// How often a waiting caller asks Python for signals.
-pub const TICK: Duration = Duration::from_millis(50);
 /// How long a worker may take to open its library.
 const START: Duration = Duration::from_secs(120);
-
-/// Why a worker gave no answer.
-pub enum LaneFailure {
-    /// It ended.
-    Crashed(Exit),
-    /// It took longer than so many seconds, and was ended.
-    TimedOut(f64),
-    /// It answered what makes no sense, and was ended.
-    Garbage,
-    /// There is none: the reason and the cure.
-    NoWorker(String, String),
-    /// It ended so often that the Lab asks it no more for a while.
-    CircuitOpen,
-}
-
-impl LaneFailure {
-    /// As the segment and `nif_lab.errors` number it.
-    pub fn kind(&self) -> i32 {
-        match self {
-            Self::Crashed(_) | Self::Garbage => 7,
-            Self::TimedOut(_) => 8,
-            Self::CircuitOpen => 9,
-            Self::NoWorker(..) => 10,
-        }
-    }
-
-    /// What to tell the user.
-    pub fn reason(&self) -> String {
-        match self {
-            Self::Crashed(exit) => format!("its worker ended by {exit}"),
-            Self::Garbage => "its worker answered what makes no sense, and was ended".into(),
-            Self::TimedOut(seconds) => format!("took longer than its {seconds} s, and its worker was ended"),
-            Self::CircuitOpen => "its workers ended too often; no call is made for a while".into(),
-            Self::NoWorker(reason, cure) => format!("no worker: {reason}\nTo mend it: {cure}"),
-        }
-    }
-}
-
-/// What all functions of an isolated backend share.
-pub struct Lane {
-    pub crew: Arc<Crew>,
-    /// Calls don't even try.
-    pub is_open: AtomicBool,
-    /// Called with the name, the arguments, the keywords and the exception of a call that failed.
-    pub recovery: OnceLock<Py<PyAny>>,
-}
-
-/// What one try is given.
-#[derive(Clone, Copy, Default)]
-pub struct Limits {
-    pub timeout: Option<Duration>,
-    /// A seed for the worker to answer nonsense by; 0 for a try in earnest.
-    pub garble: u32,
-}
-
-/// A function's own limits.
-#[derive(Default)]
-pub struct Timeout(AtomicU64);
-
-impl Timeout {
-    pub fn set(&self, limit: Option<Duration>) {
-        self.0.store(limit.map_or(0, |it| it.as_nanos().clamp(1, u128::from(u64::MAX)) as u64), Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> Option<Duration> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|it| *it != 0).map(Duration::from_nanos)
-    }
-}
-
-impl Lane {
-    pub fn new(crew: &Arc<Crew>) -> Self {
-        Self { crew: Arc::clone(crew), is_open: AtomicBool::new(false), recovery: OnceLock::new() }
-    }
-}
 
 /// Python's entry.
 pub unsafe extern "C" fn isolated_call(

@@ -8,8 +8,9 @@ use nif_memory::copy::{Element, Layouts, copy};
 use nif_memory::{AllocError, files};
 use nif_worker::channel::MAX_ARGUMENTS;
 
+use crate::memory::block::Block;
+use crate::memory::common::{Common, lock};
 use crate::memory::ledger;
-use crate::memory::{Block, Common, lock};
 
 /// Where an argument's elements are for the worker.
 #[derive(Clone, Copy, Default)]

@@ -5,53 +5,16 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nif_memory::Handle;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::memory::arrays::Layout;
-use crate::memory::{Block, Common, lock};
+use crate::memory::block::Block;
+use crate::memory::common::{Common, lock};
+use crate::memory::shared::Shared;
 use crate::python::errors::buffer_error;
-
-/// What a buffer is, apart from its Python object.
-pub struct Shared {
-    /// None once the last owner has released it. Views hold it too: it goes back to its pool with the last of them.
-    block: Mutex<Option<Arc<Block>>>,
-    pub size: usize,
-    handle: Handle,
-    address: usize,
-    /// How often each language owns it; 0 for one that has released it.
-    owners: Mutex<BTreeMap<String, usize>>,
-    /// Does Python hold the buffer, so that somebody could still release it?
-    is_held: AtomicBool,
-}
-
-impl Shared {
-    pub fn owners(&self) -> BTreeMap<String, usize> {
-        lock(&self.owners).clone()
-    }
-
-    fn count(&self) -> usize {
-        lock(&self.owners).values().sum()
-    }
-
-    /// Is there nobody left who could use or release it?
-    pub fn is_orphan(&self) -> bool {
-        !self.is_held.load(Ordering::Acquire) || self.count() == 0
-    }
-
-    /// Let go of the block: how many bytes.
-    pub fn free(&self) -> usize {
-        lock(&self.block).take().map_or(0, |_| self.size)
-    }
-
-    /// A language is gone, with all its counts. Did it own this?
-    pub fn disown(&self, language: &str) -> bool {
-        lock(&self.owners).get_mut(language).is_some_and(|count| std::mem::take(count) > 0)
-    }
-}
 
 /// What an array over a buffer has as its base: it keeps the block.
 #[pyclass(frozen, module = "nif_lab._core")]

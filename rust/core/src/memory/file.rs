@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::memory::arrays::Layout;
-use crate::memory::lock;
+use crate::memory::common::lock;
 use crate::python::errors::{buffer_error, file_error};
 
 /// A mapping that is noted among the process's shared memory while it lives.

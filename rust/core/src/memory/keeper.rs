@@ -10,8 +10,8 @@ use nif_memory::pressure::{Level, Pressure, Sample};
 use pyo3::prelude::*;
 
 use crate::memory::arrays::ArrayMaker;
+use crate::memory::common::{Common, lock};
 use crate::memory::store::Kept;
-use crate::memory::{Common, lock};
 use crate::telemetry::sampler::{Extent, Sampler};
 
 /// How often it looks whether the memory in use has changed.

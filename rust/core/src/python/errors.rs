@@ -3,8 +3,6 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::lane::isolated::LaneFailure;
-
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     PyModule::import(py, "nif_lab.errors")
 }
@@ -30,24 +28,6 @@ pub fn call_error(
         Ok(PyErr::from_value(error))
     };
     make().unwrap_or_else(|broken| broken)
-}
-
-/// A call whose worker gave no answer.
-pub fn lane_error(py: Python<'_>, failure: &LaneFailure, backend: &str, function: &str) -> PyErr {
-    let reason = failure.reason();
-    let error = call_error(py, failure.kind(), backend, function, None, &reason);
-    if let LaneFailure::Crashed(exit) = failure {
-        let value = error.value(py);
-        let told = value
-            .setattr("signal", exit.signal)
-            .and_then(|()| value.setattr("exit_code", exit.code))
-            .and_then(|()| value.setattr("address", exit.address))
-            .and_then(|()| value.setattr("detail", exit.said.as_str()));
-        if let Err(broken) = told {
-            return broken;
-        }
-    }
-    error
 }
 
 /// A file that isn't a NIF library of this version.

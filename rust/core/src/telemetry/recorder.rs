@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::python;
 use crate::telemetry::{Slot, Telemetry};
-use nif_worker::clock;
+use nif_loader::clock;
 
 /// One name's counters and, as `record`, the built-in that adds to them.
 #[pyclass(frozen, module = "nif_lab._core")]

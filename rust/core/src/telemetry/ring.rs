@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use nif_memory::SharedMap;
 
-use crate::telemetry::{RECORD_BYTES, SEGMENT_BYTES};
+use crate::telemetry::layout::{RECORD_BYTES, SEGMENT_BYTES};
 
 /// A place of the segment; only types of atomics and bytes are asked for.
 pub fn place<T>(map: &SharedMap, offset: usize) -> &T {

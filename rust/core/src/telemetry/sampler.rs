@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nif_loader::clock;
 use nif_memory::SharedMap;
-use nif_worker::clock;
 
+use crate::telemetry::layout::{ENABLED_BYTE, EXTENT, SAMPLES, SAMPLES_AT, SAMPLES_HEAD};
 use crate::telemetry::ring::{Ring, place, ring};
-use crate::telemetry::{ENABLED_BYTE, EXTENT, SAMPLES, SAMPLES_AT, SAMPLES_HEAD};
 
 /// Writes into one segment, from any thread.
 pub struct Sampler {

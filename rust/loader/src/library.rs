@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::message;
+use crate::table;
 use nif::abi::{ABI_VERSION, Function, Host, Init, Library as Table, STRUCT_HASH};
 
 /// A refusal: the reason, and what mends it.
@@ -121,14 +121,14 @@ pub fn text(pointer: *const c_char) -> String {
 }
 
 /// What a table says of itself.
-pub fn describe(table: &Table) -> message::Table {
-    let row = |it: &Function| message::Function {
+pub fn describe(table: &Table) -> table::Table {
+    let row = |it: &Function| table::Function {
         name: text(it.name),
         signature: text(it.signature),
         doc: text(it.doc),
         flags: it.flags,
     };
-    message::Table {
+    table::Table {
         language: text(table.language),
         compiler: text(table.compiler),
         version: text(table.library_version),

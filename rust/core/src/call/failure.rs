@@ -1,0 +1,120 @@
+//! Why a call failed, before it is an exception.
+
+use nif_worker::process::Exit;
+use pyo3::prelude::*;
+
+use crate::python::errors::call_error;
+
+/// Why a worker gave no answer.
+pub enum LaneFailure {
+    /// It ended.
+    Crashed(Exit),
+    /// It took longer than so many seconds, and was ended.
+    TimedOut(f64),
+    /// It answered what makes no sense, and was ended.
+    Garbage,
+    /// There is none: the reason and the cure.
+    NoWorker(String, String),
+    /// It ended so often that the Lab asks it no more for a while.
+    CircuitOpen,
+}
+
+impl LaneFailure {
+    /// As the segment and `nif_lab.errors` number it.
+    pub fn kind(&self) -> i32 {
+        match self {
+            Self::Crashed(_) | Self::Garbage => 7,
+            Self::TimedOut(_) => 8,
+            Self::CircuitOpen => 9,
+            Self::NoWorker(..) => 10,
+        }
+    }
+
+    /// What to tell the user.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Crashed(exit) => format!("its worker ended by {exit}"),
+            Self::Garbage => "its worker answered what makes no sense, and was ended".into(),
+            Self::TimedOut(seconds) => format!("took longer than its {seconds} s, and its worker was ended"),
+            Self::CircuitOpen => "its workers ended too often; no call is made for a while".into(),
+            Self::NoWorker(reason, cure) => format!("no worker: {reason}\nTo mend it: {cure}"),
+        }
+    }
+}
+
+/// Why a call can't be made or failed, before it is an exception.
+pub enum Failure {
+    /// Refused or failed with a kind of the ABI, an argument's index or -1, and the reason.
+    Nif { kind: i32, argument: i32, reason: String },
+    /// Python's own: KeyboardInterrupt, an exception of `__index__`.
+    Python(PyErr),
+    /// The worker gave no answer.
+    Lane(LaneFailure),
+    /// What the Lab's recovery raised after a failure of that kind.
+    Given { kind: i32, error: PyErr },
+}
+
+impl Failure {
+    /// As the segment and `nif_lab.errors` number it.
+    pub fn kind(&self) -> i32 {
+        match self {
+            Self::Nif { kind, .. } | Self::Given { kind, .. } => *kind,
+            Self::Python(_) => nif::abi::error_kind::ERROR,
+            Self::Lane(failure) => failure.kind(),
+        }
+    }
+
+    /// Without the place.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Nif { reason, .. } => reason.clone(),
+            Self::Python(error) | Self::Given { error, .. } => error.to_string(),
+            Self::Lane(failure) => failure.reason(),
+        }
+    }
+
+    /// Could the same call succeed when it is made again, or elsewhere?
+    pub fn may_pass(&self) -> bool {
+        use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
+        match self {
+            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
+            Self::Lane(_) => true,
+            Self::Python(_) | Self::Given { .. } => false,
+        }
+    }
+}
+
+impl From<LaneFailure> for Failure {
+    fn from(failure: LaneFailure) -> Self {
+        Self::Lane(failure)
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+/// A refusal of one argument by the Lab itself.
+pub fn refuse(kind: i32, argument: usize, reason: impl Into<String>) -> Failure {
+    Failure::Nif { kind, argument: argument as i32, reason: reason.into() }
+}
+
+/// A call whose worker gave no answer.
+pub fn lane_error(py: Python<'_>, failure: &LaneFailure, backend: &str, function: &str) -> PyErr {
+    let reason = failure.reason();
+    let error = call_error(py, failure.kind(), backend, function, None, &reason);
+    if let LaneFailure::Crashed(exit) = failure {
+        let value = error.value(py);
+        let told = value
+            .setattr("signal", exit.signal)
+            .and_then(|()| value.setattr("exit_code", exit.code))
+            .and_then(|()| value.setattr("address", exit.address))
+            .and_then(|()| value.setattr("detail", exit.said.as_str()));
+        if let Err(broken) = told {
+            return broken;
+        }
+    }
+    error
+}

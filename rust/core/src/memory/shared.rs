@@ -1,0 +1,48 @@
+//! What a shared buffer is, apart from its Python object.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nif_memory::Handle;
+
+use crate::memory::block::Block;
+use crate::memory::common::lock;
+
+/// What a buffer is, apart from its Python object.
+pub struct Shared {
+    /// None once the last owner has released it. Views hold it too: it goes back to its pool with the last of them.
+    pub block: Mutex<Option<Arc<Block>>>,
+    pub size: usize,
+    pub handle: Handle,
+    pub address: usize,
+    /// How often each language owns it; 0 for one that has released it.
+    pub owners: Mutex<BTreeMap<String, usize>>,
+    /// Does Python hold the buffer, so that somebody could still release it?
+    pub is_held: AtomicBool,
+}
+
+impl Shared {
+    pub fn owners(&self) -> BTreeMap<String, usize> {
+        lock(&self.owners).clone()
+    }
+
+    pub fn count(&self) -> usize {
+        lock(&self.owners).values().sum()
+    }
+
+    /// Is there nobody left who could use or release it?
+    pub fn is_orphan(&self) -> bool {
+        !self.is_held.load(Ordering::Acquire) || self.count() == 0
+    }
+
+    /// Let go of the block: how many bytes.
+    pub fn free(&self) -> usize {
+        lock(&self.block).take().map_or(0, |_| self.size)
+    }
+
+    /// A language is gone, with all its counts. Did it own this?
+    pub fn disown(&self, language: &str) -> bool {
+        lock(&self.owners).get_mut(language).is_some_and(|count| std::mem::take(count) > 0)
+    }
+}
