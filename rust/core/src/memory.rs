@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod shared;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, Weak};
@@ -20,7 +21,7 @@ use nif_memory::{Arena, Config, Handle, PoolConfig, files};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{IntoPyDict, PyDict, PyList};
 
 use crate::memory::arrays::{ArrayMaker, Layout};
 use crate::memory::block::Block;
@@ -73,12 +74,7 @@ impl Memory {
         arenas.retain(|it| it.strong_count() > 0);
         arenas.push(Arc::downgrade(&arena));
         drop(arenas);
-        let common = Arc::new(Common {
-            arena: Arc::clone(&arena),
-            buffers: Mutex::default(),
-            collected: Mutex::default(),
-            ledger: Mutex::default(),
-        });
+        let common = Arc::new(Common::new(Arc::clone(&arena)));
         let maker = Arc::new(ArrayMaker::new(py, arena)?);
         let builtin = |name: &'static std::ffi::CStr, doc: &'static std::ffi::CStr, function| ffi::PyMethodDef {
             ml_name: name.as_ptr(),
@@ -239,7 +235,7 @@ impl Memory {
 
     /// Let go of all that a language owns, because it is gone: how many buffers.
     fn disown(&self, language: &str) -> usize {
-        let buffers: Vec<Arc<Shared>> = lock(&self.common.buffers).values().cloned().collect();
+        let buffers: Vec<Arc<Shared>> = self.common.buffers().values().cloned().collect();
         let disowned = buffers.iter().filter(|it| it.disown(language)).count();
         self.common.collect();
         disowned
@@ -282,18 +278,20 @@ impl Memory {
             pools.append(pool)?;
         }
         all.set_item("pools", pools)?;
-        let collected = *lock(&self.common.collected);
+        let collected = *self.common.collected();
         all.set_item("collections", (collected.collections, collected.buffers, collected.bytes))?;
-        let languages = PyDict::new(py);
-        for buffer in lock(&self.common.buffers).values() {
+        // Summed first: what makes Python objects may run the collector, whose finalizers use the same lock.
+        let mut sums = BTreeMap::<String, (u64, u64)>::new();
+        for buffer in self.common.buffers().values() {
             for (language, count) in buffer.owners() {
-                let (buffers, bytes): (u64, u64) =
-                    languages.get_item(&language)?.map_or(Ok((0, 0)), |it| it.extract())?;
+                let (buffers, bytes) = sums.entry(language).or_default();
                 if count > 0 {
-                    languages.set_item(&language, (buffers + 1, bytes + buffer.size as u64))?;
+                    (*buffers, *bytes) = (*buffers + 1, *bytes + buffer.size as u64);
                 }
             }
         }
+        sums.retain(|_, (buffers, _)| *buffers > 0);
+        let languages = sums.into_py_dict(py)?;
         all.set_item("languages", languages)?;
         if let Some(sample) = self.keeper.pressure() {
             let pressure = PyDict::new(py);
@@ -311,24 +309,24 @@ impl Memory {
 
     /// Note a copy that Python code made: bytes, where, why.
     fn note_copy(&self, bytes: usize, place: &str, reason: &str) {
-        lock(&self.common.ledger).note(bytes, place, reason);
+        self.common.ledger().note(bytes, place, reason);
     }
 
     /// How many copies there were.
     #[getter]
     fn copy_count(&self) -> u64 {
-        lock(&self.common.ledger).count()
+        self.common.ledger().count()
     }
 
     /// The copies after that number, the last 1,000 at most; of this thread only, if asked: (bytes, place, reason) each.
     fn copies_since(&self, number: u64, mine: bool) -> Vec<(u64, String, String)> {
-        let entries = lock(&self.common.ledger).since(number, mine);
+        let entries = self.common.ledger().since(number, mine);
         entries.into_iter().map(|it| (it.bytes, it.place, it.reason)).collect()
     }
 
     /// All copies by reason: (reason, copies, bytes) each.
     fn copies(&self) -> Vec<(String, u64, u64)> {
-        lock(&self.common.ledger).sums()
+        self.common.ledger().sums()
     }
 
     /// The blocks of a pool: (segment, offset, size, live) each.

@@ -9,6 +9,8 @@ use numpy::PY_ARRAY_API;
 use numpy::npyffi::{self, NPY_TYPES, NpyTypes, PyArray_Descr};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
 /// An object from a function that returns a new reference, or the exception it set.
 ///
@@ -59,4 +61,15 @@ pub fn float64() -> *mut PyArray_Descr {
 pub fn scalar_type(py: Python<'_>) -> *mut ffi::PyTypeObject {
     // SAFETY: as above.
     unsafe { npyffi::get_type_object(py, NpyTypes::PyGenericArrType_Type) }
+}
+
+/// Is the object a masked array? Its elements alone aren't what it means.
+///
+/// # Safety
+/// `object` is alive.
+pub unsafe fn is_masked(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<bool> {
+    static MASKED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let masked = MASKED.import(py, "numpy.ma", "MaskedArray")?;
+    // SAFETY: the caller's promise.
+    Ok(unsafe { ffi::PyObject_TypeCheck(object, masked.as_type_ptr()) } != 0)
 }

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use crate::fork;
+use crate::fork::{self, PerProcess};
 use crate::map::SharedMap;
 use crate::pool::{Full, Pool};
 
@@ -79,8 +79,6 @@ pub enum AllocError {
     PoolFull { pool: String, active: usize, limit: usize, wanted: usize },
     /// The system said no.
     Os(io::Error),
-    /// This process is a child by fork.
-    Forked,
 }
 
 impl fmt::Display for AllocError {
@@ -103,9 +101,6 @@ impl fmt::Display for AllocError {
                 }
                 _ => write!(f, "the system gave no memory: {error}"),
             },
-            Self::Forked => {
-                write!(f, "this process was forked from the one that owns the memory; make a Lab of its own here")
-            }
         }
     }
 }
@@ -119,7 +114,7 @@ pub enum HandleError {
     Unknown,
     /// Its block was released.
     Stale,
-    /// This process is a child by fork.
+    /// Its block is the parent's of this process, which is a child by fork.
     Forked,
 }
 
@@ -184,17 +179,36 @@ struct Place {
     segment: u32,
 }
 
-/// Pools of shared memory; any thread may use it.
+/// Pools of shared memory; any thread may use it. A child of fork has pools of its own, of the same sizes.
 pub struct Arena {
-    pools: Vec<Mutex<Pool>>,
-    /// The largest block of each but the last.
+    config: Config,
+    /// The largest block of each pool but the last.
     sizes: Vec<usize>,
+    state: PerProcess<State>,
+}
+
+/// An arena's pools in one process.
+struct State {
+    pools: Box<[OnceLock<Mutex<Pool>>]>,
     /// In the order of addresses.
     places: RwLock<Vec<Place>>,
     /// How often segments came and went.
     version: AtomicU64,
-    /// Of which process this is.
-    process: u32,
+    /// Segments with lower numbers were made before: by another arena or, in a child of fork, by its parent.
+    first: u32,
+    is_child: bool,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            pools: (0..1 << POOL_BITS).map(|_| OnceLock::new()).collect(),
+            places: RwLock::default(),
+            version: AtomicU64::new(1),
+            first: SEGMENT.load(Ordering::Relaxed),
+            is_child: fork::generation() > 0,
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -213,21 +227,22 @@ impl Arena {
         assert!(config.pools.is_sorted_by(|a, b| a.block_bytes < b.block_bytes), "each pool serves larger blocks");
         let mut sizes: Vec<usize> = config.pools.iter().map(|it| it.block_bytes).collect();
         sizes.pop();
-        let pools = config.pools.into_iter().map(|pool| Mutex::new(Pool::new(pool))).collect();
-        Self { pools, sizes, places: RwLock::default(), version: AtomicU64::new(1), process: fork::generation() }
+        let it = Self { config, sizes, state: PerProcess::new(State::new) };
+        it.state.get();
+        it
     }
 
-    fn is_forked(&self) -> bool {
-        fork::generation() != self.process
+    fn pools(&self) -> impl Iterator<Item = MutexGuard<'_, Pool>> {
+        let state = self.state.get();
+        (0..self.config.pools.len()).map(|index| lock(self.pool_of(state, index)))
     }
 
-    /// The pools; none in a child by fork, where a lock may be taken for ever and what it guards half-written.
-    fn ours(&self) -> &[Mutex<Pool>] {
-        if self.is_forked() { &[] } else { &self.pools }
+    fn pool_of<'a>(&self, state: &'a State, index: usize) -> &'a Mutex<Pool> {
+        state.pools[index].get_or_init(|| Mutex::new(Pool::new(self.config.pools[index].clone())))
     }
 
     fn place(&self, address: usize) -> Option<Place> {
-        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        let places = self.state.get().places.read().unwrap_or_else(PoisonError::into_inner);
         let place = *places[..places.partition_point(|it| it.start <= address)].last()?;
         (address < place.end).then_some(place)
     }
@@ -238,11 +253,8 @@ impl Arena {
     ///
     /// When the pool for that size is at its limit or the system has no memory.
     pub fn allocate(&self, size: usize, zeroed: bool) -> Result<Block, AllocError> {
-        if self.is_forked() {
-            return Err(AllocError::Forked);
-        }
         let index = self.sizes.iter().position(|it| size <= *it).unwrap_or(self.sizes.len());
-        let mut pool = lock(&self.pools[index]);
+        let mut pool = lock(self.pool_of(self.state.get(), index));
         #[expect(clippy::cast_possible_truncation, reason = "at most 16 pools")]
         let new_id = || SEGMENT.fetch_add(1, Ordering::Relaxed) << POOL_BITS | index as u32;
         let taken = pool.allocate(size, new_id).map_err(|full| match full {
@@ -269,18 +281,23 @@ impl Arena {
     fn note(&self, pool: &Pool, segment: u32) {
         let Some((_, map)) = pool.segments().find(|(id, _)| *id == segment) else { return };
         let start = map.address().as_ptr() as usize;
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get();
+        let mut places = state.places.write().unwrap_or_else(PoisonError::into_inner);
         let at = places.partition_point(|it| it.start < start);
         places.insert(at, Place { start, end: start + map.size(), segment });
-        self.version.fetch_add(1, Ordering::Release);
+        state.version.fetch_add(1, Ordering::Release);
     }
 
     fn pool(&self, segment: u32) -> Result<MutexGuard<'_, Pool>, HandleError> {
-        if self.is_forked() {
+        let state = self.state.get();
+        if state.is_child && segment >> POOL_BITS < state.first {
             return Err(HandleError::Forked);
         }
-        let index = segment & ((1 << POOL_BITS) - 1);
-        self.pools.get(index as usize).map(lock).ok_or(HandleError::Unknown)
+        let index = (segment & ((1 << POOL_BITS) - 1)) as usize;
+        if index >= self.config.pools.len() {
+            return Err(HandleError::Unknown);
+        }
+        Ok(lock(self.pool_of(state, index)))
     }
 
     /// Release a block.
@@ -300,8 +317,9 @@ impl Arena {
     fn forget(&self, own: Option<SharedMap>) {
         if let Some(own) = own {
             let start = own.address().as_ptr() as usize;
-            self.places.write().unwrap_or_else(PoisonError::into_inner).retain(|it| it.start != start);
-            self.version.fetch_add(1, Ordering::Release);
+            let state = self.state.get();
+            state.places.write().unwrap_or_else(PoisonError::into_inner).retain(|it| it.start != start);
+            state.version.fetch_add(1, Ordering::Release);
             // Another process may have it mapped for a while; its pages go now.
             let _ = own.punch(0, own.size());
         }
@@ -314,9 +332,6 @@ impl Arena {
     /// When none does.
     pub fn release_at(&self, address: NonNull<u8>) -> Result<(), HandleError> {
         let address = address.as_ptr() as usize;
-        if self.is_forked() {
-            return Err(HandleError::Forked);
-        }
         let Place { start, segment, .. } = self.place(address).ok_or(HandleError::Unknown)?;
         let mut pool = self.pool(segment)?;
         let own = pool.release_at(segment, address - start)?;
@@ -337,11 +352,24 @@ impl Arena {
     /// The live block in which all of a range lies, and where in it the range begins.
     #[must_use]
     pub fn find(&self, address: usize, size: usize) -> Option<(Handle, usize)> {
-        if self.is_forked() {
-            return None;
-        }
+        self.find_by(address, size, |pool, segment, place| pool.find(segment, place))
+    }
+
+    /// The same for a range that another process may write to from now on. It may do so by whole pages, so nothing that is free
+    /// in the block's pages counts as zeros any more.
+    #[must_use]
+    pub fn lend(&self, address: usize, size: usize) -> Option<(Handle, usize)> {
+        self.find_by(address, size, Pool::lend)
+    }
+
+    fn find_by(
+        &self,
+        address: usize,
+        size: usize,
+        find: impl FnOnce(&mut Pool, u32, usize) -> Option<(u32, usize, usize)>,
+    ) -> Option<(Handle, usize)> {
         let Place { start, segment, .. } = self.place(address)?;
-        let (generation, offset, length) = self.pool(segment).ok()?.find(segment, address - start)?;
+        let (generation, offset, length) = find(&mut *self.pool(segment).ok()?, segment, address - start)?;
         let inside = address - start - offset;
         let fits = inside.checked_add(size).is_some_and(|last| last <= length.max(1));
         fits.then_some((Handle { segment, generation, offset: offset as u64 }, inside))
@@ -351,7 +379,7 @@ impl Arena {
     #[inline]
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.state.get().version.load(Ordering::Acquire)
     }
 
     /// The segments, so that another process can map them.
@@ -361,8 +389,8 @@ impl Arena {
     /// When no descriptor is free.
     pub fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
         let mut all = Vec::new();
-        for pool in self.ours() {
-            for (id, map) in lock(pool).segments() {
+        for pool in self.pools() {
+            for (id, map) in pool.segments() {
                 all.push(SegmentInfo { id, file: map.file().try_clone()?, size: map.size() });
             }
         }
@@ -371,46 +399,37 @@ impl Arena {
 
     /// Give free memory back to the system: how many bytes.
     pub fn trim(&self) -> usize {
-        self.ours().iter().map(|it| lock(it).trim()).sum()
+        self.pools().map(|mut it| it.trim()).sum()
     }
 
     /// To be called about once a second: trims pools that nobody has used for ten.
     pub fn age(&self) -> usize {
-        self.ours().iter().map(|it| lock(it).age()).sum()
+        self.pools().map(|mut it| it.age()).sum()
     }
 
     /// Bytes asked for and not released, and in how many blocks.
     #[must_use]
     pub fn active(&self) -> (usize, usize) {
-        let sums = self.ours().iter().map(|it| lock(it).active());
+        let sums = self.pools().map(|it| it.active());
         sums.fold((0, 0), |(bytes, blocks), (b, n)| (bytes + b, blocks + n))
     }
 
     /// The sum of the pools' peaks, and the bytes that the system has given.
     #[must_use]
     pub fn extent(&self) -> (usize, usize) {
-        let sums = self.ours().iter().map(|it| lock(it).extent());
+        let sums = self.pools().map(|it| it.extent());
         sums.fold((0, 0), |(peak, committed), (p, c)| (peak + p, committed + c))
     }
 
-    /// Figures of every pool, in order; none in a child by fork.
+    /// Figures of every pool, in order.
     #[must_use]
     pub fn metrics(&self) -> Vec<PoolMetrics> {
-        self.ours().iter().map(|it| lock(it).metrics()).collect()
+        self.pools().map(|it| it.metrics()).collect()
     }
 
     /// The pieces of a pool in the order of addresses; empty for a pool that isn't there.
     #[must_use]
     pub fn blocks(&self, pool: usize) -> Vec<BlockInfo> {
-        self.ours().get(pool).map_or_else(Vec::new, |it| lock(it).blocks())
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if self.is_forked() {
-            // What another thread was just changing in the parent can't be taken apart here.
-            std::mem::forget(std::mem::take(&mut self.pools));
-        }
+        self.pools().nth(pool).map_or_else(Vec::new, |it| it.blocks())
     }
 }

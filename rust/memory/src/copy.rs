@@ -59,7 +59,6 @@ impl Layouts<'_> {
 
     fn check(&self) {
         let axes = self.shape.len();
-        assert!(axes <= AXES_MAX, "at most {AXES_MAX} axes, got {axes}");
         assert!(self.target.len() == axes && self.source.len() == axes, "a stride for each axis of both sides");
     }
 }
@@ -68,7 +67,7 @@ impl Layouts<'_> {
 ///
 /// # Panics
 ///
-/// More than [`AXES_MAX`] axes, or not a stride for each.
+/// Not a stride for each axis of both sides.
 ///
 /// # Safety
 ///
@@ -78,6 +77,17 @@ pub unsafe fn copy(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) {
     layouts.check();
     let bytes = layouts.bytes();
     if bytes == 0 {
+        return;
+    }
+    if let (true, [length, shape @ ..], [target, targets @ ..], [source, sources @ ..]) =
+        (layouts.shape.len() > AXES_MAX, layouts.shape, layouts.target, layouts.source)
+    {
+        // Few arrays have so many axes: each place along the first axis is a copy of its own.
+        let inner = Layouts { element: layouts.element, shape, target: targets, source: sources };
+        for index in 0..length.cast_signed() {
+            // SAFETY: the caller's promise, for a part of the array.
+            unsafe { copy(&inner, to.wrapping_offset(index * target), from.wrapping_offset(index * source)) };
+        }
         return;
     }
     let plan = &mut Plan::new(layouts, to, from);
@@ -102,13 +112,15 @@ pub unsafe fn copy(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) {
 ///
 /// # Panics
 ///
-/// As [`copy`].
+/// More than [`AXES_MAX`] axes, or as [`copy`].
 ///
 /// # Safety
 ///
 /// As [`copy`].
 pub unsafe fn copy_summed(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -> u64 {
     layouts.check();
+    let axes = layouts.shape.len();
+    assert!(axes <= AXES_MAX, "at most {AXES_MAX} axes, got {axes}");
     // SAFETY: passed on.
     unsafe { sum::copy_summed(layouts, to, from) }
 }

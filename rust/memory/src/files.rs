@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::arena::SegmentInfo;
+use crate::fork::PerProcess;
 
 /// Ids of files have this bit, those of segments don't.
 const FILE: u32 = 1 << 31;
 
-static FILES: Mutex<BTreeMap<usize, Entry>> = Mutex::new(BTreeMap::new());
+static FILES: PerProcess<Mutex<BTreeMap<usize, Entry>>> = PerProcess::new(Mutex::default);
 static VERSION: AtomicU64 = AtomicU64::new(0);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -22,7 +23,7 @@ struct Entry {
 }
 
 fn files() -> MutexGuard<'static, BTreeMap<usize, Entry>> {
-    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+    FILES.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Note where a file is mapped, from its beginning on.

@@ -8,6 +8,8 @@ use std::collections::TryReserveError;
 
 /// No piece.
 const NONE: u32 = u32::MAX;
+/// Granules of a page.
+const PAGE: u32 = 4096 / 64;
 /// Lists for the sizes of one octave.
 const STEPS: u32 = 16;
 const OCTAVES: u32 = 32;
@@ -257,6 +259,28 @@ impl Heap {
         let piece = self.get(index);
         (piece.generation, piece.requested) = (generation, requested);
         piece.dirty_to = piece.end();
+    }
+
+    /// A process that may write to this piece may write to all of its pages: nothing free there is known to be zeros any more.
+    pub fn soil(&mut self, index: u32) {
+        let piece = *self.piece(index);
+        let (start, end) = (piece.offset / PAGE * PAGE, piece.end().next_multiple_of(PAGE));
+        let mut at = piece.before;
+        while at != NONE && self.piece(at).end() > start {
+            let neighbour = self.get(at);
+            if !neighbour.is_live() {
+                neighbour.dirty_to = neighbour.end();
+            }
+            at = neighbour.before;
+        }
+        at = piece.after;
+        while at != NONE && self.piece(at).offset < end {
+            let neighbour = self.get(at);
+            if !neighbour.is_live() {
+                neighbour.dirty_to = neighbour.dirty_to.max(neighbour.end().min(end));
+            }
+            at = neighbour.after;
+        }
     }
 
     /// Hold a released piece back for the next block of its size: neither in use nor listed.

@@ -1,11 +1,14 @@
 //! A piece of shared memory: one sealed memfd, mapped.
 //!
-//! It has no name, leaves nothing behind when the process dies, and can be handed to another process by its descriptor.
+//! It has no name, leaves nothing behind when the process dies, and can be handed to another process by its descriptor. A child
+//! of fork sees a private copy of it.
 
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+
+use crate::fork;
 
 /// A sealed memfd and this process's mapping of it.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub struct SharedMap {
     address: NonNull<u8>,
     size: usize,
     file: OwnedFd,
+    /// Of which process it is; in a child of fork it is a private copy.
+    forks: u32,
 }
 
 // SAFETY: the mapping belongs to the value until it is dropped, and may be used from any thread.
@@ -53,7 +58,8 @@ impl SharedMap {
             return Err(io::Error::last_os_error());
         }
         let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { address, size, file })
+        fork::enter(address.addr().get(), size, file.as_raw_fd());
+        Ok(Self { address, size, file, forks: fork::current() })
     }
 
     #[inline]
@@ -86,6 +92,9 @@ impl SharedMap {
     /// Give the pages of a range, whose ends lie between pages, back to the system; they read as zeros.
     #[must_use]
     pub fn punch(&self, offset: usize, size: usize) -> bool {
+        if self.forks != fork::current() {
+            return false; // the file is the parent's
+        }
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let (Ok(offset), Ok(size)) = (libc::off_t::try_from(offset), libc::off_t::try_from(size)) else { return false };
         // SAFETY: a plain call on our own descriptor.
@@ -101,6 +110,7 @@ impl SharedMap {
 
 impl Drop for SharedMap {
     fn drop(&mut self) {
+        fork::leave(self.address.addr().get());
         // SAFETY: this mapping was made in `new`, and whoever used it kept the value alive.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.size) };
     }

@@ -251,12 +251,27 @@ impl Pool {
 
     /// The live block in which a place of a segment lies: its generation, offset and size in bytes.
     pub fn find(&self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
-        let segment = &self.segments[self.find_segment(id)?];
+        let (segment, index) = self.piece_with(id, place)?;
+        let piece = self.segments[segment].heap.piece(index);
+        Some((piece.generation, bytes(piece.offset), piece.requested))
+    }
+
+    /// The same of a block that another process may write to from now on.
+    pub fn lend(&mut self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
+        let (segment, index) = self.piece_with(id, place)?;
+        self.segments[segment].heap.soil(index);
+        self.find(id, place)
+    }
+
+    /// The segment and the live piece in which a place lies.
+    fn piece_with(&self, id: u32, place: usize) -> Option<(usize, u32)> {
+        let number = self.find_segment(id)?;
+        let Segment { heap, .. } = &self.segments[number];
         let place = u32::try_from(place / ALIGNMENT).ok()?;
         // Who asks for a place inside a block, which is rare, waits for a walk.
-        let piece = segment.at(place).map(|it| segment.heap.piece(it));
-        let piece = piece.or_else(|| segment.heap.iter().map(|(_, it)| it).find(|it| place < it.offset + it.size))?;
-        piece.is_live().then(|| (piece.generation, bytes(piece.offset), piece.requested))
+        let walk = || heap.iter().find(|(_, it)| place < it.offset + it.size).map(|(index, _)| index);
+        let index = self.segments[number].at(place).or_else(walk)?;
+        heap.piece(index).is_live().then_some((number, index))
     }
 
     /// Release a block; the segment if it was the block's own and is gone now.

@@ -338,9 +338,10 @@ fn is_marked(block: &Block, byte: u8) -> bool {
 }
 
 #[test]
-fn a_child_of_fork_leaves_it_alone() {
+fn a_child_of_fork_has_pools_of_its_own_and_copies_of_the_parents_blocks() {
     let arena = Arc::new(Arena::new(tiny()));
     let block = arena.allocate(100, true).unwrap();
+    contents(&block).fill(1);
     // Another thread has the locks most of the time, so that the child finds them taken.
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let busy = std::thread::spawn({
@@ -355,25 +356,39 @@ fn a_child_of_fork_leaves_it_alone() {
     });
     for _ in 0..20 {
         let status = in_child(|| {
-            let refused = matches!(arena.allocate(1, false), Err(AllocError::Forked))
-                && arena.release(block.handle) == Err(HandleError::Forked)
+            let refused = arena.release(block.handle) == Err(HandleError::Forked)
                 && arena.release_at(block.address).is_err()
                 && arena.resolve(block.handle) == Err(HandleError::Forked)
                 && arena.find(block.address.as_ptr() as usize, 1).is_none()
                 && arena.trim() + arena.age() == 0
                 && arena.active() == (0, 0)
-                && arena.metrics().is_empty()
                 && arena.blocks(0).is_empty()
                 && arena.segments().unwrap().is_empty();
+            let is_copied = contents(&block).iter().all(|byte| *byte == 1);
             contents(&block).fill(3);
-            let own = Arena::new(tiny());
-            refused && own.allocate(1000, true).is_ok_and(|it| own.release(it.handle).is_ok())
+            // The same arena, and the child's own; a child of the child has a third.
+            let own = |byte| {
+                let mine = arena.allocate(1000, true).unwrap();
+                let is_zeroed = contents(&mine).iter().all(|it| *it == 0);
+                contents(&mine).fill(byte);
+                let is_found = arena.find(mine.address.as_ptr() as usize, 1000).is_some();
+                (is_zeroed && is_found && arena.active() == (1000, 1), mine)
+            };
+            let (is_own, mine) = own(4);
+            let grandchild = in_child(|| {
+                let (is_own, _) = own(5);
+                let is_copied = contents(&mine).iter().all(|byte| *byte == 4);
+                contents(&mine).fill(6);
+                is_own && is_copied && arena.release(mine.handle) == Err(HandleError::Forked)
+            });
+            let is_kept = contents(&mine).iter().all(|byte| *byte == 4);
+            refused && is_copied && is_own && grandchild == 0 && is_kept && arena.release(mine.handle).is_ok()
         });
         assert_eq!(status, 0, "SIGALRM means that the child waited for a lock");
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     busy.join().unwrap();
-    assert!(contents(&block).iter().all(|byte| *byte == 3), "the pages are shared");
+    assert!(contents(&block).iter().all(|byte| *byte == 1), "a child wrote into its parent's block");
     arena.release(block.handle).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Why a call failed, before it is an exception.
 
 use nif_worker::process::Exit;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::python::errors::call_error;
@@ -87,6 +88,16 @@ impl Failure {
 impl From<LaneFailure> for Failure {
     fn from(failure: LaneFailure) -> Self {
         Self::Lane(failure)
+    }
+}
+
+/// A failure outside of a call, which has no function's name.
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Python(error) | Failure::Given { error, .. } => error,
+            other => PyRuntimeError::new_err(other.text()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicI32;
 
 use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, Device, Tensor, type_index};
-use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
+use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject, npy_intp};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -14,7 +14,7 @@ use crate::call::failure::{Failure, refuse};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::signature::{Extent, MAX_PARAMS, Param};
 use crate::memory::Memory;
-use crate::memory::buffer::SharedBuffer;
+use crate::memory::buffer::{INHERITED, SharedBuffer};
 use crate::memory::common::Common;
 use crate::memory::file::MappedFile;
 use crate::python;
@@ -27,13 +27,19 @@ pub const RELEASE_BYTES: usize = 16 << 20;
 const TYPE: i32 = nif::abi::error_kind::TYPE_ERROR;
 const VALUE: i32 = nif::abi::error_kind::VALUE_ERROR;
 
+/// Axes that need no list.
+const FEW: usize = 4;
+
 /// The arguments of one call. Uninitialised room for the most, so that a short call pays for what it uses.
 pub struct Frame {
     values: [MaybeUninit<Any>; MAX_PARAMS],
     tensors: [MaybeUninit<Tensor>; MAX_PARAMS],
     bytes: [MaybeUninit<Bytes>; MAX_PARAMS],
-    /// Element strides of arrays that aren't row-major; NumPy counts bytes.
-    strides: Vec<Box<[i64]>>,
+    /// The arrays' axes: lengths, then strides in elements. They are copies, because NumPy frees an array's own as soon as
+    /// somebody assigns to its shape: another thread while the GIL is released, or Python code that converts an argument.
+    axes: [MaybeUninit<[i64; 2 * FEW]>; MAX_PARAMS],
+    /// The same of arrays of more than a few axes.
+    many: Vec<Box<[i64]>>,
     /// Arrays of shared buffers among the arguments.
     held: Vec<Py<PyAny>>,
     pub count: usize,
@@ -66,7 +72,8 @@ impl Frame {
             values: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             tensors: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             bytes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
-            strides: Vec::new(),
+            axes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
+            many: Vec::new(),
             held: Vec::new(),
             count: 0,
             bytes_total: 0,
@@ -78,6 +85,11 @@ impl Frame {
     fn push(&mut self, type_index: i32, v: AnyValue) {
         self.values[self.count] = MaybeUninit::new(Any { type_index, zero: 0, v });
         self.count += 1;
+    }
+
+    /// Keep objects until the call is over.
+    pub fn hold(&mut self, objects: Vec<Py<PyAny>>) {
+        self.held.extend(objects);
     }
 
     /// Add an argument that isn't there; the callee, or nobody, complains.
@@ -185,9 +197,13 @@ impl Frame {
                 let size = ffi::PyBytes_Size(object) as usize;
                 let slot = self.bytes[self.count].write(Bytes { data, size });
                 let p = (&raw mut *slot).cast();
-                self.bytes_total += size;
+                self.bytes_total = self.bytes_total.saturating_add(size);
                 self.push(type_index::BYTES, AnyValue { p });
             } else if ffi::PyObject_TypeCheck(object, array_type) != 0 {
+                if python::is_masked(py, object)? {
+                    let reason = format!("expected {}, got a masked array (fill it: x.filled(value))", param.spelled);
+                    return Err(refuse(TYPE, self.count, reason));
+                }
                 return self.push_array(object.cast(), param);
             } else if ffi::PyFloat_Check(object) != 0 {
                 self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AsDouble(object) });
@@ -199,7 +215,7 @@ impl Frame {
                 self.held.push(array);
                 return self.push_array(pointer.cast(), param);
             } else {
-                return self.push_scalar(py, object, param, array_type);
+                return Err(self.odd_type(&Bound::from_borrowed_ptr(py, object), param));
             }
         }
         Ok(())
@@ -215,6 +231,9 @@ impl Frame {
         // SAFETY: the GIL is held and `object` is alive.
         let object = unsafe { Borrowed::from_ptr(py, object) };
         if let Ok(buffer) = object.cast::<SharedBuffer>() {
+            if param.mutable && buffer.get().is_inherited() {
+                return Err(refuse(VALUE, self.count, INHERITED));
+            }
             return Ok(Some(buffer.get().array(py)?));
         }
         let Ok(file) = object.cast::<MappedFile>() else { return Ok(None) };
@@ -224,33 +243,18 @@ impl Frame {
         Ok(Some(file.get().array(py)?))
     }
 
-    /// A NumPy scalar counts as the Python value it stands for; anything else is refused.
-    unsafe fn push_scalar(
-        &mut self,
-        py: Python<'_>,
-        object: *mut ffi::PyObject,
-        param: &Param,
-        array_type: *mut ffi::PyTypeObject,
-    ) -> Result<(), Failure> {
-        // SAFETY: the GIL is held and `object` is alive.
-        let value = unsafe { Bound::from_borrowed_ptr(py, object) };
-        // SAFETY: both are alive.
-        if unsafe { ffi::PyObject_TypeCheck(object, python::scalar_type(py)) } != 0 {
-            let item = value.call_method0("item")?;
-            let number = item.is_instance_of::<pyo3::types::PyFloat>()
-                || item.is_instance_of::<pyo3::types::PyInt>()
-                || item.is_instance_of::<pyo3::types::PyBool>();
-            if number {
-                // SAFETY: numbers are copied, so `item` may go.
-                return unsafe { self.push_object(py, item.as_ptr(), param, array_type) };
-            }
-        }
-        let name = value.get_type().name()?.to_string();
+    /// Nothing that a function could take.
+    #[cold]
+    fn odd_type(&self, object: &Bound<'_, PyAny>, param: &Param) -> Failure {
+        let name = match object.get_type().name() {
+            Ok(name) => name.to_string(),
+            Err(error) => return error.into(),
+        };
         let cure = match name.as_str() {
             "list" | "tuple" | "memoryview" | "bytearray" | "array" => " (make it an array: numpy.asarray(...))",
             _ => "",
         };
-        Err(refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.spelled)))
+        refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.spelled))
     }
 
     #[inline]
@@ -269,14 +273,16 @@ impl Frame {
                 return Err(refuse(VALUE, self.count, "is read-only"));
             }
             let axes = fields.nd as usize;
-            let shape = fields.dimensions.cast::<i64>();
             let item = usize::from(dtype.bits / 8);
-            let strides = if fields.flags & NPY_ARRAY_C_CONTIGUOUS != 0 {
-                std::ptr::null_mut()
-            } else {
-                self.element_strides(std::slice::from_raw_parts(fields.strides.cast::<i64>(), axes), item)?
-            };
-            self.bytes_total += (0..axes).fold(item, |n, axis| n.wrapping_mul(*shape.add(axis) as usize));
+            // Without axes NumPy may have null pointers.
+            let numbers =
+                |at: *const npy_intp| if axes == 0 { &[] } else { std::slice::from_raw_parts(at.cast(), axes) };
+            let lengths = numbers(fields.dimensions);
+            let is_row_major = fields.flags & NPY_ARRAY_C_CONTIGUOUS != 0;
+            let (shape, strides) =
+                self.keep_axes(lengths, if is_row_major { None } else { Some(numbers(fields.strides)) }, item)?;
+            let bytes = lengths.iter().fold(item, |n, length| n.saturating_mul(*length as usize));
+            self.bytes_total = self.bytes_total.saturating_add(bytes);
             let slot = self.tensors[self.count].write(Tensor {
                 data: fields.data.cast(),
                 device: Device { r#type: DEVICE_CPU, id: 0 },
@@ -305,16 +311,35 @@ impl Frame {
         refuse(TYPE, self.count, format!("expected {}, got an array of {name}", param.spelled))
     }
 
-    #[cold]
-    fn element_strides(&mut self, bytes: &[i64], item: usize) -> Result<*mut i64, Failure> {
+    /// Copies of an array's lengths, and of its strides in elements; null strides for row-major elements.
+    #[inline]
+    fn keep_axes(
+        &mut self,
+        lengths: &[i64],
+        byte_strides: Option<&[i64]>,
+        item: usize,
+    ) -> Result<(*mut i64, *mut i64), Failure> {
+        let axes = lengths.len();
         let item = item as i64;
-        if bytes.iter().any(|stride| stride % item != 0) {
+        if byte_strides.is_some_and(|it| it.iter().any(|stride| stride % item != 0)) {
             return Err(refuse(VALUE, self.count, "expected strides in whole elements"));
         }
-        let mut strides: Box<[i64]> = bytes.iter().map(|stride| stride / item).collect();
-        let address = strides.as_mut_ptr();
-        self.strides.push(strides);
-        Ok(address)
+        let place: *mut i64 = if axes <= FEW {
+            self.axes[self.count].as_mut_ptr().cast()
+        } else {
+            self.many.push(vec![0; 2 * axes].into());
+            self.many.last_mut().map_or(std::ptr::null_mut(), |it| it.as_mut_ptr())
+        };
+        // SAFETY: there is room for twice as many numbers as there are axes.
+        unsafe {
+            place.copy_from_nonoverlapping(lengths.as_ptr(), axes);
+            let Some(byte_strides) = byte_strides else { return Ok((place, std::ptr::null_mut())) };
+            let strides = place.add(axes);
+            for (axis, stride) in byte_strides.iter().enumerate() {
+                strides.add(axis).write(stride / item);
+            }
+            Ok((place, strides))
+        }
     }
 
     /// The length of an output's axis, from the arguments pushed so far; None when the callee will refuse one of them. So it

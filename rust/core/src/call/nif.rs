@@ -216,6 +216,9 @@ impl Nif {
     ) -> Result<(), Failure> {
         let params = &self.signature.params;
         let array_type = python::array_type();
+        let mut held = Vec::new();
+        let given = &Given { values: &given.settle(py, &mut held)?, ..*given };
+        frame.hold(held);
         let is_plain = given.positional == given.values.len() && self.outputs == 0;
         if is_plain && self.signature.is_whole(given.positional) {
             for (object, param) in given.values.iter().zip(params) {

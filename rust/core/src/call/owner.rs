@@ -10,7 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use nif::abi::error_kind;
 use pyo3::prelude::*;
+
+use crate::call::failure::Failure;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -31,7 +34,13 @@ struct Queue {
 pub struct Owner {
     queue: Arc<Queue>,
     thread: ThreadId,
+    /// Of which process it is: a child of fork doesn't have the thread.
+    forks: u32,
 }
+
+/// Why a child of fork can't use a runtime that its parent started.
+const INHERITED: &str = "runs on a thread of the process that this one was forked from\nTo fix: start processes by \"spawn\" or \
+                         \"forkserver\" (multiprocessing.get_context), and make a Lab in each";
 
 /// Where a caller waits for its result.
 struct Ticket<T> {
@@ -46,7 +55,7 @@ impl Owner {
         // Julia scans and grows its own stack; 64 MiB are reserved, not used.
         let builder = std::thread::Builder::new().name(name.into()).stack_size(64 << 20);
         let thread = builder.spawn(move || serve(&theirs))?.thread().id();
-        Ok(Self { queue, thread })
+        Ok(Self { queue, thread, forks: nif_memory::forks() })
     }
 
     pub fn is_current(&self) -> bool {
@@ -57,7 +66,18 @@ impl Owner {
     ///
     /// A pending Python signal (Ctrl-C) ends the wait with its exception; the work itself goes on and its result is
     /// dropped, so it must own what it uses.
-    pub fn run<T: Send + 'static>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
+    ///
+    /// # Errors
+    ///
+    /// That signal's exception; in a child of fork, that there is no such thread.
+    pub fn run<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if self.forks != nif_memory::forks() {
+            return Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: INHERITED.into() });
+        }
         let ticket = Arc::new(Ticket { result: Mutex::new(None), done: Condvar::new() });
         let theirs = Arc::clone(&ticket);
         self.push(Box::new(move || {

@@ -15,6 +15,7 @@ use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::limits::{Limits, TICK};
 use crate::call::nif::Nif;
 use crate::lane::parcel::Parcels;
+use crate::memory::block::Block;
 
 /// What a function that polls its cancel flag gets to stop by itself.
 const GRACE: Duration = Duration::from_millis(50);
@@ -226,6 +227,7 @@ impl<'a> Exchange<'a> {
         let bytes =
             item.and_then(|item| shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?)));
         let block = bytes.and_then(|bytes| common.allocate(bytes, false).ok());
+        let block = block.inspect(Block::lend);
         let mail = line.show(&common.arena).map_err(|error| self.unreachable(&error))?;
         let request = line.request();
         // SAFETY: the request is the host's until it rings.

@@ -9,7 +9,7 @@ use nif_memory::{AllocError, files};
 use nif_worker::channel::MAX_ARGUMENTS;
 
 use crate::memory::block::Block;
-use crate::memory::common::{Common, lock};
+use crate::memory::common::Common;
 use crate::memory::ledger;
 
 /// Where an argument's elements are for the worker.
@@ -78,7 +78,7 @@ fn span(tensor: &Tensor) -> Option<(usize, usize)> {
         } else {
             high += reach;
         }
-        packed *= length;
+        packed = packed.saturating_mul(length); // one of the axes to come may be empty
     }
     let data = tensor.data.addr() as i64;
     Some(((data + low) as usize, (data + high) as usize))
@@ -87,7 +87,7 @@ fn span(tensor: &Tensor) -> Option<(usize, usize)> {
 fn bytes(tensor: &Tensor) -> usize {
     // SAFETY: as above.
     let length = |axis| unsafe { *tensor.shape.add(axis) as usize };
-    (0..tensor.ndim as usize).fold(usize::from(tensor.dtype.bits / 8), |n, axis| n * length(axis))
+    (0..tensor.ndim as usize).fold(usize::from(tensor.dtype.bits / 8), |n, axis| n.saturating_mul(length(axis)))
 }
 
 impl Parcels {
@@ -113,7 +113,11 @@ impl Parcels {
             // Where nobody looks at the elements there is still their alignment.
             self.places[index].offset = (tensor.data.addr() % nif_memory::ALIGNMENT) as u64;
             let Some((low, high)) = span(tensor) else { continue };
-            let block = common.arena.find(low, high - low);
+            let block = if mutable >> index & 1 == 0 {
+                common.arena.find(low, high - low)
+            } else {
+                common.arena.lend(low, high - low)
+            };
             let place = block.map(|(handle, inside)| (handle.segment, handle.offset + inside as u64));
             if let Some((segment, at)) = place.or_else(|| files::find(low, high - low)) {
                 self.places[index] = Place {
@@ -129,7 +133,7 @@ impl Parcels {
                 Manner::Span
             } else if matrices >> index & 1 == 0 {
                 continue; // the callee refuses such strides, and looks at nothing else
-            } else if high - low <= (2 * bytes(tensor)).max(4096) {
+            } else if high - low <= bytes(tensor).saturating_mul(2).max(4096) {
                 Manner::Span
             } else {
                 Manner::Packed
@@ -152,6 +156,7 @@ impl Parcels {
         place: &str,
     ) -> Result<(), AllocError> {
         outside.sort_by_key(|it| it.low);
+        keep_overlaps(outside, mutable);
         let mut first = 0;
         while first < outside.len() {
             // What overlaps is one piece here, so it is one there.
@@ -170,6 +175,7 @@ impl Parcels {
             let skew = if packed { 0 } else { low % nif_memory::ALIGNMENT };
             let size = if packed { bytes(tensor) } else { high - low };
             let block = common.allocate(size + skew, false)?;
+            block.lend();
             let to = block.address().as_ptr().wrapping_add(skew);
             // SAFETY: the block is new and that large; the elements are alive.
             unsafe {
@@ -179,7 +185,7 @@ impl Parcels {
                     to.copy_from_nonoverlapping(std::ptr::with_exposed_provenance(low), size);
                 }
             }
-            lock(&common.ledger).note(size, place, ledger::NOT_IN_POOL);
+            common.ledger().note(size, place, ledger::NOT_IN_POOL);
             let base = block.handle().offset + skew as u64;
             for it in group {
                 let tensor = tensors[it.index].expect("only arrays are outside");
@@ -214,7 +220,7 @@ impl Parcels {
             let direction = if it.manner == Manner::Packed { Direction::Unpack } else { Direction::Return };
             // SAFETY: the caller's promise, and the blocks of `pack` are still ours.
             unsafe { copy_elements(tensor, from, direction) };
-            lock(&common.ledger).note(bytes(tensor), place, ledger::WRITTEN);
+            common.ledger().note(bytes(tensor), place, ledger::WRITTEN);
         }
     }
 
@@ -223,12 +229,31 @@ impl Parcels {
         let block = common.allocate(text.len(), false)?;
         // SAFETY: the block is new and that large.
         unsafe { block.address().as_ptr().copy_from_nonoverlapping(text.as_ptr(), text.len()) };
-        lock(&common.ledger).note(text.len(), place, ledger::TEXT);
+        common.ledger().note(text.len(), place, ledger::TEXT);
         let at = block.handle().offset;
         let segment = block.handle().segment;
         self.places[index] = Place { segment, offset: at, low: at, high: at + text.len() as u64, is_packed: true };
         self.blocks.push(block);
         Ok(())
+    }
+}
+
+/// Copy all that is spanned where an array that may be written overlaps another: the callee refuses such arguments, and must
+/// find the overlap in the copies too. `outside` is in the order of its addresses.
+fn keep_overlaps(outside: &mut [Outside], mutable: u32) {
+    let mut first = 0;
+    while first < outside.len() {
+        let mut high = outside[first].high;
+        let mut end = first + 1;
+        while end < outside.len() && outside[end].low < high {
+            high = high.max(outside[end].high);
+            end += 1;
+        }
+        let group = &mut outside[first..end];
+        if group.len() > 1 && group.iter().any(|it| mutable >> it.index & 1 != 0) {
+            group.iter_mut().for_each(|it| it.manner = Manner::Span);
+        }
+        first = end;
     }
 }
 

@@ -88,8 +88,10 @@ unsafe extern "C" fn calloc(store: *const Store, count: usize, size: usize) -> *
 unsafe extern "C" fn realloc(store: *const Store, old: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: as above; NumPy gives back what it got here, and copies nothing itself.
     unsafe {
+        // In a child of fork the block may be the parent's, whose length nobody here knows: no memory.
+        let Some((handle, _)) = (*store).arena.find(old as usize, 0) else { return std::ptr::null_mut() };
         let new = malloc(store, size);
-        if let (false, Some((handle, _))) = (new.is_null(), (*store).arena.find(old as usize, 0)) {
+        if !new.is_null() {
             let length = (*store).arena.resolve(handle).map_or(0, |(_, length)| length);
             std::ptr::copy_nonoverlapping(old.cast::<u8>(), new.cast(), length.min(size));
             free(store, old, length);

@@ -33,6 +33,11 @@ impl Block {
         self.block.handle
     }
 
+    /// A worker may write to it from now on.
+    pub fn lend(&self) {
+        let _ = self.arena.lend(self.block.address.addr().get(), self.block.size);
+    }
+
     /// Let somebody else release it.
     pub fn give_up(self) {
         let mut this = std::mem::ManuallyDrop::new(self);

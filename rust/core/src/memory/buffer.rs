@@ -16,6 +16,10 @@ use crate::memory::common::{Common, lock};
 use crate::memory::shared::Shared;
 use crate::python::errors::buffer_error;
 
+/// Why a child of fork can't write to a buffer or release it.
+pub const INHERITED: &str = "this buffer belongs to the process that this one was forked from: here it can only be read\n\
+                             To fix: allocate a buffer in this process, or copy this one: numpy.array(buffer)";
+
 /// What an array over a buffer has as its base: it keeps the block.
 #[pyclass(frozen, module = "nif_lab._core")]
 struct BlockKeeper {
@@ -36,6 +40,9 @@ pub struct SharedBuffer {
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
         self.shared.is_held.store(false, Ordering::Release);
+        if self.shared.is_inherited() {
+            return; // the parent's to free; a thread of it may have had the locks at the fork
+        }
         if self.shared.count() == 0 {
             self.forget();
         }
@@ -61,26 +68,42 @@ impl SharedBuffer {
             size: block.size(),
             handle: block.handle(),
             address: block.address().as_ptr() as usize,
+            forks: nif_memory::forks(),
             block: Mutex::new(Some(block)),
             owners: Mutex::new(owners),
             is_held: AtomicBool::new(true),
         });
-        lock(&common.buffers).insert((shared.handle.segment, shared.handle.offset), Arc::clone(&shared));
+        common.buffers().insert((shared.handle.segment, shared.handle.offset), Arc::clone(&shared));
         Ok(Self { shared, common: Arc::clone(common), array: Mutex::new(Some(array)) })
     }
 
     /// The array that functions get.
     pub fn array(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if self.shared.count() == 0 {
+        if !self.shared.is_inherited() && self.shared.count() == 0 {
             self.close(); // all its owners may be gone
         }
         let array = lock(&self.array).as_ref().map(|it| it.clone_ref(py));
+        if let (Some(array), true) = (&array, self.shared.is_inherited()) {
+            let copied = array.call_method0(py, "view")?;
+            copied.getattr(py, "flags")?.setattr(py, "writeable", false)?;
+            return Ok(copied);
+        }
         array.ok_or_else(|| buffer_error(py, "BufferReleased", "this buffer was released by all its owners"))
+    }
+
+    /// Is it the parent's, and this process a child by fork? Then it can be read.
+    pub fn is_inherited(&self) -> bool {
+        self.shared.is_inherited()
+    }
+
+    /// Refuse to write and to release in a child of fork: that would reach nobody the buffer is shared with.
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_inherited() { Err(buffer_error(py, "OwnershipError", INHERITED)) } else { Ok(()) }
     }
 
     fn forget(&self) {
         let place = (self.shared.handle.segment, self.shared.handle.offset);
-        let mut buffers = lock(&self.common.buffers);
+        let mut buffers = self.common.buffers();
         // Released before, its block may be another buffer's by now.
         if buffers.get(&place).is_some_and(|it| Arc::ptr_eq(it, &self.shared)) {
             buffers.remove(&place);
@@ -135,20 +158,23 @@ impl SharedBuffer {
 
     /// How many owners there are: the sum of their counts.
     #[getter]
-    fn reference_count(&self) -> usize {
-        self.shared.count()
+    fn reference_count(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
+        Ok(self.shared.count())
     }
 
     /// How often each language owns the buffer.
     #[getter]
-    fn owners(&self) -> BTreeMap<String, usize> {
-        self.shared.owners().into_iter().filter(|(_, count)| *count > 0).collect()
+    fn owners(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
+        self.check_process(py)?;
+        Ok(self.shared.owners().into_iter().filter(|(_, count)| *count > 0).collect())
     }
 
     /// Whether the last owner has released it.
     #[getter]
-    fn released(&self) -> bool {
-        self.shared.count() == 0
+    fn released(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check_process(py)?;
+        Ok(self.shared.count() == 0)
     }
 
     /// Size in bytes.
@@ -189,12 +215,14 @@ impl SharedBuffer {
     }
 
     fn __setitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.check_process(py)?;
         self.array(py)?.bind(py).set_item(index, value)
     }
 
     /// Let a language own the buffer once more.
     #[pyo3(signature = (language="python"))]
     fn retain(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.check_process(py)?;
         self.array(py)?;
         *lock(&self.shared.owners).entry(language.into()).or_insert(0) += 1;
         Ok(())
@@ -203,6 +231,7 @@ impl SharedBuffer {
     /// End a language's ownership; the last one frees the memory, as soon as no view of it is left.
     #[pyo3(signature = (language="python"))]
     fn release(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.check_process(py)?;
         self.array(py)?;
         let counted = lock(&self.shared.owners).get_mut(language).map(|count| {
             let owned = *count > 0;
@@ -229,6 +258,9 @@ impl SharedBuffer {
 
     /// Release it for all owners. Nothing happens if that was done before.
     fn close(&self) {
+        if self.shared.is_inherited() {
+            return;
+        }
         for count in lock(&self.shared.owners).values_mut() {
             *count = 0;
         }
@@ -247,6 +279,9 @@ impl SharedBuffer {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        if self.shared.is_inherited() {
+            return Ok("<SharedBuffer of the process that this one was forked from>".into());
+        }
         let Ok(array) = self.array(py) else { return Ok("<SharedBuffer, released>".into()) };
         let (shape, dtype) = (array.getattr(py, "shape")?, array.getattr(py, "dtype")?);
         Ok(format!("<SharedBuffer {dtype} {shape}, owned by {}>", self.names()))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nif_memory::{AllocError, Arena};
+use nif_memory::{AllocError, Arena, PerProcess};
 
 use crate::memory::block::Block;
 use crate::memory::ledger::Ledger;
@@ -14,13 +14,17 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What the keeper and the Lab both use.
+///
+/// Threads without the GIL use it, so a fork may find it locked: each process has its own.
 pub struct Common {
     pub arena: Arc<Arena>,
-    /// Shared buffers with owners, by segment and offset.
-    pub buffers: Mutex<BTreeMap<(u32, u64), Arc<Shared>>>,
-    pub collected: Mutex<Collected>,
-    pub ledger: Mutex<Ledger>,
+    buffers: PerProcess<Mutex<Buffers>>,
+    collected: PerProcess<Mutex<Collected>>,
+    ledger: PerProcess<Mutex<Ledger>>,
 }
+
+/// Shared buffers with owners, by segment and offset.
+pub type Buffers = BTreeMap<(u32, u64), Arc<Shared>>;
 
 /// What collections have done so far.
 #[derive(Clone, Copy, Default)]
@@ -31,15 +35,36 @@ pub struct Collected {
 }
 
 impl Common {
+    pub fn new(arena: Arc<Arena>) -> Self {
+        Self {
+            arena,
+            buffers: PerProcess::new(Mutex::default),
+            collected: PerProcess::new(Mutex::default),
+            ledger: PerProcess::new(Mutex::default),
+        }
+    }
+
+    pub fn buffers(&self) -> MutexGuard<'_, Buffers> {
+        lock(self.buffers.get())
+    }
+
+    pub fn collected(&self) -> MutexGuard<'_, Collected> {
+        lock(self.collected.get())
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(self.ledger.get())
+    }
+
     /// Free the buffers whose owners are gone: how many bytes.
     pub fn collect(&self) -> u64 {
         let gone: Vec<Arc<Shared>> = {
-            let mut buffers = lock(&self.buffers);
+            let mut buffers = self.buffers();
             let keys: Vec<(u32, u64)> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
             keys.iter().filter_map(|key| buffers.remove(key)).collect()
         };
         let bytes = gone.iter().map(|it| it.free() as u64).sum();
-        let mut collected = lock(&self.collected);
+        let mut collected = self.collected();
         collected.collections += 1;
         collected.buffers += gone.len() as u64;
         collected.bytes += bytes;

@@ -6,6 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use nif_memory::PerProcess;
 use nif_memory::pressure::{Level, Pressure, Sample};
 use pyo3::prelude::*;
 
@@ -22,7 +23,7 @@ const TICKS_PER_ROUND: u32 = 10;
 /// It ends when this is dropped.
 pub struct Keeper {
     _stop: Sender<()>,
-    latest: Arc<Mutex<Option<Sample>>>,
+    latest: Arc<PerProcess<Mutex<Option<Sample>>>>,
 }
 
 struct Round {
@@ -30,7 +31,7 @@ struct Round {
     maker: Weak<ArrayMaker>,
     kept: Arc<Kept>,
     sampler: Option<Arc<Sampler>>,
-    latest: Arc<Mutex<Option<Sample>>>,
+    latest: Arc<PerProcess<Mutex<Option<Sample>>>>,
     pressure: Pressure,
     seen: (usize, usize, Level, u64),
 }
@@ -38,7 +39,7 @@ struct Round {
 impl Keeper {
     pub fn start(common: &Arc<Common>, maker: &Arc<ArrayMaker>, sampler: Option<Arc<Sampler>>) -> io::Result<Self> {
         let (stop, stopped) = channel::<()>();
-        let latest = Arc::new(Mutex::new(None));
+        let latest = Arc::new(PerProcess::new(Mutex::default));
         let mut round = Round {
             common: Arc::downgrade(common),
             maker: Arc::downgrade(maker),
@@ -64,13 +65,13 @@ impl Keeper {
 
     /// The system's memory, as it was last seen.
     pub fn pressure(&self) -> Option<Sample> {
-        *lock(&self.latest)
+        *lock(self.latest.get())
     }
 }
 
 impl Round {
     fn look_after(&mut self, common: &Common) {
-        let has_orphans = lock(&common.buffers).values().any(|it| it.is_orphan());
+        let has_orphans = common.buffers().values().any(|it| it.is_orphan());
         let sample = self.pressure.sample().ok();
         let level = sample.as_ref().map_or(Level::Normal, |it| it.level);
         if has_orphans || level > Level::Normal {
@@ -83,7 +84,7 @@ impl Round {
         } else {
             common.arena.age();
         }
-        *lock(&self.latest) = sample;
+        *lock(self.latest.get()) = sample;
     }
 
     /// Record the memory in use, if it has changed.
@@ -92,8 +93,8 @@ impl Round {
         // What the arrays' store keeps is in use to the arena only.
         let (kept_bytes, kept_blocks) = self.kept.get();
         let (bytes, blocks) = (bytes.saturating_sub(kept_bytes), blocks.saturating_sub(kept_blocks));
-        let level = lock(&self.latest).as_ref().map_or(Level::Normal, |it| it.level);
-        let collections = lock(&common.collected).collections;
+        let level = lock(self.latest.get()).as_ref().map_or(Level::Normal, |it| it.level);
+        let collections = common.collected().collections;
         if self.seen == (bytes, blocks, level, collections) {
             return;
         }

@@ -18,11 +18,18 @@ pub struct Shared {
     pub address: usize,
     /// How often each language owns it; 0 for one that has released it.
     pub owners: Mutex<BTreeMap<String, usize>>,
+    /// Of which process it is. A child of fork sees a copy of the elements, and owns nothing.
+    pub forks: u32,
     /// Does Python hold the buffer, so that somebody could still release it?
     pub is_held: AtomicBool,
 }
 
 impl Shared {
+    /// Is it the parent's, and this process a child by fork?
+    pub fn is_inherited(&self) -> bool {
+        self.forks != nif_memory::forks()
+    }
+
     pub fn owners(&self) -> BTreeMap<String, usize> {
         lock(&self.owners).clone()
     }

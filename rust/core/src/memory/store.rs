@@ -3,7 +3,7 @@
 //! Most code asks for the same sizes again and again. Under the GIL that takes no lock and no look into the arena, to
 //! which these blocks are still in use; `flush` gives them back to it.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +27,8 @@ struct Shelf {
 pub struct Store {
     pub arena: Arc<Arena>,
     shelves: UnsafeCell<[Shelf; SIZES]>,
+    /// Of which process the shelves are.
+    forks: Cell<u32>,
     pub kept: Arc<Kept>,
 }
 
@@ -48,15 +50,30 @@ impl Store {
     pub fn new(arena: Arc<Arena>) -> Self {
         let empty = Shelf { size: 0, count: 0, blocks: [NonNull::dangling(); EACH] };
         let shelves = UnsafeCell::new([empty; SIZES]);
-        Self { arena, shelves, kept: Arc::default() }
+        Self { arena, shelves, forks: Cell::new(nif_memory::forks()), kept: Arc::default() }
     }
 
     /// The place for a size.
     #[allow(clippy::mut_from_ref, reason = "under the GIL, and no two are held at a time")]
     fn shelf(&self, size: usize) -> &mut Shelf {
+        if self.forks.get() != nif_memory::current_forks() {
+            self.leave_to_parent();
+        }
         let place = (size as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SIZES.ilog2());
         // SAFETY: the GIL is held, and no caller keeps it across another call.
         unsafe { &mut (*self.shelves.get())[place as usize] }
+    }
+
+    /// In a child of fork: what is kept is the parent's.
+    #[cold]
+    fn leave_to_parent(&self) {
+        // SAFETY: the GIL is held, and no shelf is borrowed: every caller asks for one first.
+        for shelf in unsafe { &mut *self.shelves.get() } {
+            shelf.count = 0;
+        }
+        self.kept.bytes.store(0, Ordering::Relaxed);
+        self.kept.blocks.store(0, Ordering::Relaxed);
+        self.forks.set(nif_memory::forks());
     }
 
     fn count(&self, bytes: usize, blocks: usize) {
@@ -94,6 +111,9 @@ impl Store {
     #[inline]
     pub fn put(&self, block: NonNull<u8>, size: usize) {
         let shelf = self.shelf(size);
+        if self.forks.get() > 0 && self.arena.find(block.as_ptr().addr(), 0).is_none() {
+            return; // an array of the parent's
+        }
         if shelf.count == 0 {
             shelf.size = size;
         }
@@ -112,7 +132,6 @@ impl Store {
         if shelf.size != size {
             self.clear(shelf);
         }
-        // A child of fork can't release what is its parent's, which does no harm.
         let _ = self.arena.release_at(block);
     }
 
@@ -126,6 +145,7 @@ impl Store {
 
     /// Give everything back to the arena.
     pub fn flush(&self) {
+        self.shelf(0); // a child of fork has nothing of its parent's to give back
         // SAFETY: the GIL is held.
         for shelf in unsafe { &mut *self.shelves.get() } {
             self.clear(shelf);
