@@ -1,12 +1,15 @@
 """A worker that answers what it likes: rust/worker/src/channel.rs and message.rs from the other side.
 
-``fake_worker.py SEED PARENT``, started as a worker is. It has a function ``any() -> i64``.
+``fake_worker.py SEED PARENT``, started as a worker is. It has a function ``any() -> i64``. With the seed ``shuffled``
+it has functions ``f0`` to ``f7``, which return their number, and each process lists them in another order. With the
+seed ``another`` each process has other functions.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import platform
 import random
 import signal
@@ -26,10 +29,19 @@ def text(words: str) -> bytes:
     return bytes([len(words)]) + words.encode()
 
 
-def table() -> bytes:
+def table(names: list[str]) -> bytes:
     """Return the message that tells what there is to call."""
-    function = b"".join(map(text, ("any", "any() -> i64", ""))) + b"\0"
-    return b"\0" + b"".join(map(text, ("Fake", "", ""))) + b"\1" + function
+    rows = [b"".join(map(text, (name, f"{name}() -> i64", ""))) + b"\0" for name in names]
+    return b"\0" + b"".join(map(text, ("Fake", "", ""))) + bytes([len(rows)]) + b"".join(rows)
+
+
+def functions(seed: str) -> list[str]:
+    """Return the functions' names in this process's order."""
+    if seed == "shuffled":
+        names = [f"f{number}" for number in range(8)]
+        random.Random(os.getpid()).shuffle(names)
+        return names
+    return [f"f{os.getpid()}"] if seed == "another" else ["any"]
 
 
 def reply(rng: random.Random, channel: mmap.mmap) -> None:
@@ -56,7 +68,8 @@ def main(seed: str, _parent: str) -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     host = socket.socket(fileno=0)
     _, files, _, _ = socket.recv_fds(host, 4, 1)
-    message = table()
+    names = functions(seed)
+    message = table(names)
     host.sendall(struct.pack("<I", len(message)) + message)
     channel = mmap.mmap(files[0], 0)
     asked, answered = (ctypes.c_uint32.from_buffer(channel, at) for at in (0, REPLY_BELL))
@@ -66,7 +79,10 @@ def main(seed: str, _parent: str) -> None:
         while asked.value == seen:
             time.sleep(0)
         seen = asked.value
-        if seed == "greedy":
+        if seed in {"shuffled", "another"}:
+            (place,) = struct.unpack_from("<I", channel, REQUEST + 8)
+            HEAD.pack_into(channel, REPLY, DONE, 0, 0, 0, 1, 0, int(names[place][1:]), 0, 0, 0, 0, 0, 0)
+        elif seed == "greedy":
             HEAD.pack_into(channel, REPLY, ALLOCATE, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64, 1, 0)
         else:
             reply(rng, channel)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,3 +329,97 @@ def test_a_library_may_be_replaced_while_it_is_loaded(library: Path, tmp_path: P
     (tmp_path / "new.so").replace(tmp_path / "lib.so")
     second = _core.open_library(str(tmp_path / "lib.so"), "copy")
     assert first.functions["add"].function(1, 2) == second.functions["add"].function(1, 2) == 3.0
+
+
+class Meddler(np.float32):
+    """A scalar whose conversion runs a program."""
+
+    act: Callable[[], Any]
+
+    def item(self) -> Any:
+        self.act()
+        return float(self)
+
+
+@pytest.mark.parametrize("lane", ["direct", "isolated"])
+def test_a_call_reads_shapes_that_nobody_changes_any_more(lab, lane: str) -> None:
+    """Converting a scalar runs Python code, which gives an earlier argument another shape: NumPy frees the old one."""
+    x, y = np.arange(6.0), np.zeros(6)
+    scalar = Meddler(2)
+
+    def act() -> None:
+        x.shape = (2, 3)
+        x.shape = (6,)
+        junk.extend(np.zeros((12345, 1)).reshape(-1) for _ in range(50))
+
+    junk: list[np.ndarray] = []
+    scalar.act = act
+    for name in ("rust", "zig", "nim", "julia"):
+        y[:] = 1
+        lab.call(name, "axpy", scalar, x, y, lane=lane)
+        assert (y == 1 + 2 * np.arange(6.0)).all()
+        junk.clear()
+    scalar.act = lambda: setattr(x, "shape", (2, 3))
+    with pytest.raises(NifValueError, match=r"argument 'x': expected f64\[n\], got f64\[2,3\]"):
+        lab.call("rust", "axpy", scalar, x, y, lane=lane)
+
+
+@pytest.mark.parametrize("lane", ["direct", "isolated"])
+def test_another_thread_may_reshape_while_a_call_runs(lab, lane: str) -> None:
+    """The callee of a long call goes on with the shape that the call began with."""
+    z = np.random.default_rng(0).normal(size=(300, 200))
+    expected = lab.rust.smooth(z, 40)
+    stop = threading.Event()
+
+    def reshape() -> None:
+        while not stop.is_set():
+            z.shape = (200, 300)
+            np.zeros((12345, 1)).reshape(-1)
+            z.shape = (300, 200)
+
+    thread = threading.Thread(target=reshape)
+    thread.start()
+    try:
+        answers = [lab.call(name, "smooth", z, 40, lane=lane) for name in ("rust", "zig", "nim") for _ in range(3)]
+    finally:
+        stop.set()
+        thread.join()
+    for answer in answers:  # either shape, of one moment, is right
+        assert answer.shape in {(300, 200), (200, 300)}
+        if answer.shape == expected.shape:
+            np.testing.assert_allclose(answer, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lane", ["direct", "isolated"])
+def test_a_masked_array_is_refused_with_its_cure(lab, lane: str) -> None:
+    x = np.ma.masked_array([1.0, 2.0, 1e6], mask=[False, False, True])
+    for name in ("rust", "zig", "nim", "julia"):
+        with pytest.raises(NifTypeError, match=r"got a masked array \(fill it: x\.filled\(value\)\)"):
+            lab.call(name, "sum", x, lane=lane)
+        assert lab.call(name, "sum", x.filled(0), lane=lane) == 3.0
+
+
+def test_arrays_of_any_number_of_axes_cross_in_both_lanes(lab) -> None:
+    for axes in (9, 12, 64):
+        x = np.arange(2.0 ** min(axes, 12)).reshape((2,) * min(axes, 12) + (1,) * (axes - min(axes, 12)))
+        turned = x.T[::-1]
+        for lane in ("direct", "isolated"):
+            for name in ("rust", "zig", "nim", "julia"):
+                assert lab.call(name, "checksum", x, lane=lane) == lab.rust.checksum(x.ravel())
+        workers = lab.isolated.rust.workers
+        started = workers.started
+        with pytest.raises(NifValueError):  # not in one piece: the callee's own refusal, and no worker is lost
+            lab.call("rust", "checksum", turned, lane="isolated")
+        assert workers.started == started
+
+
+def test_an_output_over_a_sparse_argument_is_refused_in_both_lanes(lab) -> None:
+    for lane in ("direct", "isolated"):
+        for name in ("rust", "zig", "nim", "julia"):
+            whole = np.arange(200_000.0).reshape(400, 500)
+            sparse, out = whole[::40, ::50], whole[:10, :10]
+            with pytest.raises(NifValueError, match="argument 'out': overlaps argument 'a'"):
+                lab.call(name, "transpose", sparse, out, lane=lane)
+            apart = np.empty((10, 10))
+            lab.call(name, "transpose", sparse, apart, lane=lane)
+            assert (apart == sparse.T).all()

@@ -141,6 +141,19 @@ def test_one_that_ends_its_process_is_refused(mine: Lab, tmp_path: Path) -> None
         mine.load(table(tmp_path, CRASH="1"))
 
 
+def test_a_file_that_lost_a_function_is_not_opened_afresh(mine: Lab, tmp_path: Path) -> None:
+    """After a failure that skipped clean-up the file is opened again; it may have been built again in between."""
+    path = table(tmp_path, HASH=struct_hash(), TAINT="1")
+    loaded = mine.load(path, lane="direct")
+    with pytest.raises(NifError, match="skipped its clean-up"):
+        loaded.f()
+    other = tmp_path / "other"
+    other.mkdir()
+    table(other, HASH=struct_hash(), FUNCTION='"g"').rename(path)
+    with pytest.raises(AbiError, match=r"(?s)no longer has 'f\(\) -> None'.*load it again"):
+        loaded.f()
+
+
 @pytest.mark.parametrize("lane", LANES)
 def test_files_that_are_no_libraries_are_refused(mine: Lab, lane: str, tmp_path: Path) -> None:
     with pytest.raises(AbiError, match=r"isn't there\nTo mend it: build the library first"):

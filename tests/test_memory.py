@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -322,27 +321,6 @@ print("done")
 """
     )
     assert out == "done\n"
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_gets_no_memory_of_its_parent(memory: MemoryManager) -> None:
-    kept = memory.empty(10)
-    context = multiprocessing.get_context("fork")
-    queue: multiprocessing.Queue[str] = context.Queue()
-
-    def in_child() -> None:
-        try:
-            memory.empty(20)
-        except PoolExhausted as error:
-            queue.put(str(error))
-
-    child = context.Process(target=in_child)
-    child.start()
-    message = queue.get(timeout=20)
-    child.join()
-    assert child.exitcode == 0
-    assert "make a Lab of its own" in message
-    assert kept.nbytes == 80
 
 
 def test_every_backend_sees_buffers_and_files_where_they_lie(lab: Lab, backend, tmp_path: Path) -> None:

@@ -56,3 +56,42 @@ pub struct Function {
     pub doc: String,
     pub flags: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[(&str, &str, u32)]) -> Table {
+        let functions = rows.iter().map(|(name, signature, flags)| Function {
+            name: (*name).into(),
+            signature: (*signature).into(),
+            doc: String::new(),
+            flags: *flags,
+        });
+        Table { functions: functions.collect(), ..Table::default() }
+    }
+
+    #[test]
+    fn functions_are_numbered_by_name() {
+        let promised = table(&[("a", "a() -> f64", 0), ("b", "b() -> f64", 1), ("c", "c() -> f64", 0)]);
+        let other = table(&[("c", "c() -> f64", 0), ("a", "a() -> f64", 0), ("b", "b() -> f64", 1)]);
+        assert_eq!(other.numbering(&promised), Ok(vec![1, 2, 0]));
+        assert_eq!(promised.numbering(&promised), Ok(vec![0, 1, 2]));
+        assert_eq!(table(&[]).numbering(&table(&[])), Ok(vec![]));
+    }
+
+    #[test]
+    fn tables_that_differ_are_refused() {
+        let promised = table(&[("a", "a() -> f64", 0), ("b", "b() -> f64", 1)]);
+        for (rows, words) in [
+            (&[("a", "a() -> f64", 0)][..], "no function 'b'"),
+            (&[("a", "a() -> f64", 0), ("b", "b() -> i64", 1)], "signature 'b() -> i64' was 'b() -> f64'"),
+            (&[("a", "a() -> f64", 4), ("b", "b() -> f64", 1)], "flags of 'a'"),
+            (&[("a", "a() -> f64", 0), ("b", "b() -> f64", 1), ("c", "c() -> f64", 0)], "3 functions, there were 2"),
+            (&[("a", "a() -> f64", 0), ("a", "a() -> f64", 0)], "lists 'a' twice"),
+        ] {
+            let refused = table(rows).numbering(&promised).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+}

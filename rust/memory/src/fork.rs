@@ -95,6 +95,7 @@ pub fn leave(address: usize) {
 }
 
 /// How many forks lie between this process and the first that asked.
+#[must_use]
 pub fn generation() -> u32 {
     watch();
     current()
@@ -102,6 +103,7 @@ pub fn generation() -> u32 {
 
 /// The same, for whoever has something that asked before.
 #[inline]
+#[must_use]
 pub fn current() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }

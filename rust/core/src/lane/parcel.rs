@@ -251,7 +251,9 @@ fn keep_overlaps(outside: &mut [Outside], mutable: u32) {
         }
         let group = &mut outside[first..end];
         if group.len() > 1 && group.iter().any(|it| mutable >> it.index & 1 != 0) {
-            group.iter_mut().for_each(|it| it.manner = Manner::Span);
+            for it in group {
+                it.manner = Manner::Span;
+            }
         }
         first = end;
     }
