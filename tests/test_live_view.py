@@ -63,6 +63,7 @@ def ask(view: LiveView, **content: Any) -> None:
     view._handle_custom_msg(content, [])
 
 
+@pytest.mark.serial
 def test_it_sends_updates_when_asked_and_only_what_is_new(view: LiveView, sent: Sent, lab: Lab) -> None:
     assert not senders()
     ask(view, ask="updates")
@@ -98,6 +99,7 @@ def test_a_page_that_fell_silent_is_given_up(view: LiveView, sent: Sent, monkeyp
     until(lambda: not senders(), 3)
 
 
+@pytest.mark.serial
 def test_while_a_cell_runs_it_sends_seldom(view: LiveView, sent: Sent, lab: Lab, monkeypatch: Any) -> None:
     monkeypatch.setattr(live._cells, "busy", True)
     ask(view, ask="updates")

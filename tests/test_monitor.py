@@ -20,6 +20,8 @@ import pytest
 from nif_lab import monitor
 from nif_lab.monitor import run
 
+pytestmark = pytest.mark.slow
+
 BUSY = """
 import sys, threading
 import nif_lab, numpy as np

@@ -5,7 +5,6 @@ That process is this file, run as a program: ``test_fault_room.py zig null_store
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import mmap
 import os
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fifth_language import language as fifth
 
 import nif_lab.backends
 from nif_lab import Lab
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     Child = subprocess.Popen[str]
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).resolve().parents[1]
+DOCS = TESTS.parent / "docs"
 
 #: Seconds after which a process hangs; Julia may have to compile first.
 LONG = 120
@@ -60,10 +63,11 @@ def documented() -> Iterator[Row]:
     rows = [first, *itertools.takewhile(lambda line: line.startswith("|"), lines)]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
     heads, _, *body = table
-    for kind, number, _, *outcomes in body:
+    for kind, number, _, *cells in body:
         base, _, power = (number or "0").partition("^")
-        languages = [title.lower() for title in heads[3:]]
-        yield Row(kind.strip("`"), int(base) ** int(power or 1), dict(zip(languages, outcomes, strict=True)))
+        outcomes = dict(zip((title.lower() for title in heads[3:]), cells, strict=True))
+        outcomes[fifth.NAME] = outcomes[fifth.MODEL]
+        yield Row(kind.strip("`"), int(base) ** int(power or 1), outcomes)
 
 
 ROWS = list(documented())
@@ -88,12 +92,12 @@ def a_fuse(*numbers: int) -> npt.NDArray[np.int64]:
 def test_the_table_has_every_kind_and_every_language() -> None:
     """The table is parsed; an empty one would make every test below pass."""
     assert len(KINDS) == 16
-    assert all(set(row.outcomes) == set(nif_lab.backends.names()) for row in ROWS)
+    assert all(set(row.outcomes) == {*nif_lab.backends.names(), fifth.NAME} for row in ROWS)
 
 
 @every_kind
 def test_the_sum_unless_the_fuse_burns(backend: LoadedBackend, kind: str, rng: np.random.Generator) -> None:
-    others = {word(name) for name in (*nif_lab.backends.names(), "c", "")} - {word(backend.name)}
+    others = {word(name) for name in (*nif_lab.backends.names(), fifth.NAME, "")} - {word(backend.name)}
     fuses = [(left, word(backend.name)) for left in (0, -1, -(2**63))] + [(1, other) for other in others]
     for left, language in fuses:
         x = rng.integers(-(2**40), 2**40, rng.integers(0, 100)).astype(np.float64)
@@ -137,14 +141,14 @@ def test_a_fuse_has_three_numbers(backend: LoadedBackend, length: int) -> None:
 
 
 @rows(mild=False)
-def test_what_becomes_of_a_process(backend: LoadedBackend, row: Row) -> None:
-    with burning(backend.name, row) as (child, memory):
+def test_what_becomes_of_a_process(direct: LoadedBackend, row: Row) -> None:
+    with burning(direct.name, row) as (child, memory):
         if row.kind in ("infinite_loop", "stop"):
             outcome, error = watched(child, memory), ""
         else:
             outcome, error = ended(child)
-        assert outcome == row.outcomes[backend.name], error
-        assert memory.fuse.tolist() == [2, word(backend.name), row.number]
+        assert outcome == row.outcomes[direct.name], error
+        assert memory.fuse.tolist() == [2, word(direct.name), row.number]
         assert np.flatnonzero(np.isnan(memory.cells)).tolist() == memory.harmed_by(row)
         if row.kind == "stop":
             child.send_signal(signal.SIGCONT)
@@ -174,8 +178,8 @@ def burning(language: str, row: Row) -> Iterator[tuple[Child, Shared]]:
     memory.fuse[:] = 3, word(language), row.number
     memory.x[:] = range(5)
     command = [sys.executable, __file__, language, row.kind, str(file)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, pass_fds=[file], stdout=pipe, stderr=pipe, text=True) as child:
+    pipe, env = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, pass_fds=[file], stdout=pipe, stderr=pipe, text=True, env=env) as child:
         os.close(file)
         try:
             yield child, memory
@@ -206,7 +210,8 @@ def watched(child: Child, memory: Shared) -> str:
 
 def direct_lab(language: str) -> Any:
     """Return one language, called in this process."""
-    return Lab([language], lane="direct").backends[language]
+    with fifth.a_language():
+        return Lab([language], lane="direct").backends[language]
 
 
 def main(language: str, kind: str, file: str) -> None:
@@ -223,6 +228,4 @@ def main(language: str, kind: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    for plugin in filter(None, os.environ.get("PYTEST_PLUGINS", "").split(",")):
-        importlib.import_module(plugin)  # it may bring a language
     main(*sys.argv[1:])

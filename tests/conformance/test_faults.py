@@ -22,6 +22,8 @@ from nif_lab.errors import NifError, NifPanic, NifValueError
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [
     "no such thing", "100 % of {0} %s %n %d", "quotes ' \" and \\ slashes", "two\nlines\ttabbed", "Übergrößenträger",
     "прывітанне שלום 你好", "🦀⚡👑🟣 e\u0301 \u202e\U0010ffff", "x" * 10_000, " ",
