@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import reference
+from golden import frames as golden
 
 from nif_lab import Lab, _core, wire
+from nif_lab.errors import NifValueError
+from nif_lab.wire.examples import LIVE as HANDLES
 from nif_lab.wire.schema import ACTIVATIONS, COLUMNS, DIALECTS, LIVE
 
 if TYPE_CHECKING:
@@ -107,6 +110,20 @@ def test_golden_frames_are_read_alike(backend: LoadedBackend) -> None:
         for dialect in DIALECTS:
             for version in (0, 1, 2):
                 check_decode(backend, frame, dialect, version, NO_HANDLES)
+
+
+def test_golden_frames_good_and_bad_are_judged_as_the_document_says(backend: LoadedBackend) -> None:
+    """The node table, or the error's text, place included."""
+    different = []
+    for it in [*golden.good(), *golden.bad()]:
+        frame = np.frombuffer(it.frame, np.uint8)
+        try:
+            found = backend.decode(frame, DIALECTS[it.dialect].code, it.version, np.array(HANDLES, np.int64)).tolist()
+        except NifValueError as error:
+            found = error.reason
+        if found != golden.said(it):
+            different.append((it.name, found, golden.said(it)))
+    assert not different
 
 
 def test_every_value_is_written_alike(backend: LoadedBackend) -> None:

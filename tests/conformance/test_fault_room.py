@@ -1,14 +1,9 @@
-"""The NIF `fault`, as docs/faults.md has it: what may end a process is called in a process of its own.
-
-That process is this file, run as a program: ``test_fault_room.py zig null_store 5``, 5 being the shared memory.
-"""
+"""The NIF `fault`, as docs/faults.md has it: what may end a process is called in a process of its own, burn.py."""
 
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,19 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import burn
 import numpy as np
 import numpy.typing as npt
 import pytest
+from burn import Shared
 from fifth_language import language as fifth
 
 import nif_lab.backends
-from nif_lab import Lab
 from nif_lab.errors import NifError, NifValueError
 
 if TYPE_CHECKING:
-    from nif_lab.lab import LoadedBackend
+    from nif_lab.lab import Lab, LoadedBackend
 
     Child = subprocess.Popen[str]
 
@@ -55,6 +51,11 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.number}"
+
+    def harms(self) -> list[int]:
+        """List the cells that a wild write spoils, if it stays on the shared page."""
+        first = 64 + self.number
+        return list(range(first, first + 64)) if self.kind == "wild_write" and first < 512 else []
 
 
 def documented() -> Iterator[Row]:
@@ -149,24 +150,10 @@ def test_what_becomes_of_a_process(direct: LoadedBackend, row: Row) -> None:
             outcome, error = ended(child)
         assert outcome == row.outcomes[direct.name], error
         assert memory.fuse.tolist() == [2, word(direct.name), row.number]
-        assert np.flatnonzero(np.isnan(memory.cells)).tolist() == memory.harmed_by(row)
+        assert np.flatnonzero(np.isnan(memory.cells)).tolist() == row.harms()
         if row.kind == "stop":
             child.send_signal(signal.SIGCONT)
             assert ended(child) == ("10.0", "")
-
-
-class Shared:
-    """A page that two processes see: a fuse, x, and cells that are nobody's business."""
-
-    def __init__(self, file: int) -> None:
-        self.cells: npt.NDArray[np.float64] = np.frombuffer(mmap.mmap(file, 4096), np.float64)
-        self.fuse = self.cells[:3].view(np.int64)
-        self.x = self.cells[64:69]
-
-    def harmed_by(self, row: Row) -> list[int]:
-        """List the cells that a wild write spoils, if it stays on this page."""
-        first = 64 + row.number
-        return list(range(first, first + 64)) if row.kind == "wild_write" and first < 512 else []
 
 
 @contextmanager
@@ -177,7 +164,7 @@ def burning(language: str, row: Row) -> Iterator[tuple[Child, Shared]]:
     memory = Shared(file)
     memory.fuse[:] = 3, word(language), row.number
     memory.x[:] = range(5)
-    command = [sys.executable, __file__, language, row.kind, str(file)]
+    command = [sys.executable, burn.__file__, language, row.kind, str(file)]
     pipe, env = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(TESTS)}
     with subprocess.Popen(command, pass_fds=[file], stdout=pipe, stderr=pipe, text=True, env=env) as child:
         os.close(file)
@@ -206,26 +193,3 @@ def watched(child: Child, memory: Shared) -> str:
         child.wait(1)
     state = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2][0]
     return "stopped" if state == "T" else "runs on"
-
-
-def direct_lab(language: str) -> Any:
-    """Return one language, called in this process."""
-    with fifth.a_language():
-        return Lab([language], lane="direct").backends[language]
-
-
-def main(language: str, kind: str, file: str) -> None:
-    """Make the call; print the exception or the sum."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
-    memory = Shared(int(file))
-    backend = direct_lab(language)
-    try:
-        print(backend.fault(kind, memory.fuse, memory.x))
-    except NifError as error:
-        print(type(error).__name__)
-        assert backend.fault(kind, a_fuse(0, 0, 0), memory.x) == 10.0
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
