@@ -203,6 +203,14 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
     assert not wrong
 
 
+def test_nothing_is_skipped() -> None:
+    """A machine without what a test needs fails it, and says how to get that."""
+    ways = re.compile(r"pytest\.(?:skip|importorskip|xfail)\b|mark\.(?:skip|skipif|xfail)\b")
+    tests = (path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__))
+    skipped = [path.name for path in tests if ways.search(path.read_text())]
+    assert not skipped
+
+
 def test_make_help_lists_every_documented_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("build", "lab", "demo", "test", "check"):
