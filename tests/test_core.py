@@ -309,7 +309,7 @@ def test_cpp_libraries_loaded_after_julia_can_throw() -> None:
         "import nif_lab; lab = nif_lab.Lab(lane='direct'); assert lab.julia.add(1, 2) == 3;"
         "from matplotlib import ft2font; print(getattr(ft2font, 'nothing', 'fine'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
 
 
@@ -318,7 +318,7 @@ def test_exit_is_clean_with_everything_alive(tmp_path: Path) -> None:
         "import nif_lab, numpy as np; lab = nif_lab.Lab(lane='direct');"
         "kept = [b.write(np.arange(9.0)) for b in lab.backends.values()]; f = lab.zig.dot; print('done')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
 
 
