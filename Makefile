@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test lint fuzz fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +34,14 @@ demo: build ## the main job without a browser; writes report.html
 doctor: build ## what works here, what doesn't, and what mends it
 	$(BIN)/nif-lab doctor
 
+# Two runs: most tests in JOBS processes at once, each file in one of them, and then those that need a quiet machine.
+# The second runs whatever came of the first. Each prints its own closing line; it fails if either does.
 test: build ## every test: Python, Rust, Zig, Nim, Julia, the notebooks, the style
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not serial"; first=$$?; \
+	$(BIN)/python -m pytest -m serial && exit $$first
+
+check: build ## what to run before a commit, in less than three minutes: the style, and all tests that are quick
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not serial and not slow" tests
 
 lint: build ## the style checks alone
 	$(BIN)/python -m pytest tests/test_native.py tests/test_tidy.py -k "style or tidy"

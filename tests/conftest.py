@@ -6,21 +6,22 @@ random test can be repeated with the seed in its report: NIF_LAB_SEED=1234 pytes
 
 from __future__ import annotations
 
-import functools
 import os
 import secrets
-import shutil
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
+from labs import copied, in_lane, the_lab
 
 import nif_lab.backends
-from nif_lab.lab import Lab, LoadedBackend
-from nif_lab.recovery import RecoveryPolicy
 from nif_lab.segment import LANES
+
+if TYPE_CHECKING:
+    from nif_lab.lab import Lab, LoadedBackend
 
 # A shell starts its background jobs with SIGINT ignored, and every child of ours would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,34 +32,14 @@ hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("defa
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-@functools.cache
-def the_lab() -> Lab:
-    """Return one Lab for the whole run: the fixtures and the list of library files come from it.
-
-    What a function answers is tested here, so nobody else answers in its place.
-    """
-    return Lab(policy=RecoveryPolicy(retries=0, failover=False, crashes=None))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes ``library`` once for each backend that has a library file."""
-    if "library" in metafunc.fixturenames:
-        files = [name for name, backend in the_lab().backends.items() if backend.path]
-        metafunc.parametrize("library", files, indirect=True, scope="module")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first: of two processes, none then waits long for the other's last file."""
+    items.sort(key=lambda it: it.path.suffix != ".ipynb" and it.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return the_lab()
-
-
-def in_lane(lab: Lab, name: str, lane: str) -> LoadedBackend:
-    backend = getattr(lab, lane)[name]
-    assert isinstance(backend, LoadedBackend)
-    if not backend.loaded:
-        why = f"{backend.name} is not loaded: {backend.reason}\nto mend it: {backend.cure}\n{backend.detail}"
-        pytest.fail(why, pytrace=False)
-    return backend
 
 
 @pytest.fixture(
@@ -75,17 +56,33 @@ def direct(lab: Lab, request: pytest.FixtureRequest) -> LoadedBackend:
     return in_lane(lab, request.param, "direct")
 
 
-@pytest.fixture(scope="module")
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy each library file: the loader takes the copy for another library, which knows no host but the test's."""
-    original = the_lab().backends[request.param].path
-    assert original
-    return Path(shutil.copy(original, tmp_path_factory.mktemp(request.param)))
+@pytest.fixture(scope="module", params=[it for it in nif_lab.backends.names() if nif_lab.backends.find(it).compiled])
+def library(lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each library file in turn, as a copy."""
+    return copied(lab, request.param, tmp_path_factory.mktemp(request.param))
+
+
+def generator(request: pytest.FixtureRequest, seed: int) -> np.random.Generator:
+    request.node.add_report_section("setup", "seed", f"NIF_LAB_SEED={seed}")
+    return np.random.default_rng(seed)
+
+
+def new_seed() -> int:
+    return int(os.environ.get("NIF_LAB_SEED") or secrets.randbits(32))
 
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers; the report of a failure has the seed."""
-    seed = int(os.environ.get("NIF_LAB_SEED") or secrets.randbits(32))
-    request.node.add_report_section("setup", "seed", f"NIF_LAB_SEED={seed}")
-    return np.random.default_rng(seed)
+    return generator(request, new_seed())
+
+
+@pytest.fixture(scope="session")
+def one_seed() -> int:
+    return new_seed()
+
+
+@pytest.fixture
+def same_rng(request: pytest.FixtureRequest, one_seed: int) -> np.random.Generator:
+    """The same random numbers for every test of the run, so that what is expected can be kept from one to the next."""
+    return generator(request, one_seed)

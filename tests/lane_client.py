@@ -42,7 +42,7 @@ def fault(lab: Lab, backend: str, kind: str, times: int = 1, number: int = 0) ->
     return kind, fuse, x
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

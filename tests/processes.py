@@ -34,7 +34,7 @@ def in_time(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     return met
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """Wait until it gives something, and return that."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from nif_lab import Lab
 
+pytestmark = pytest.mark.slow
+
 KERNELS = Path(sys.prefix) / "kernels"
 #: Longer than anything here takes, unless it hangs.
 LONG = 60.0
@@ -266,6 +268,7 @@ def say(client: BlockingKernelClient, comm: str, data: dict[str, Any], shell: st
     client.shell_channel.send(message)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize(("version", "at_once"), [("6.31", False), ("7.3", True), ("newest", True)])
 def test_a_click_while_a_cell_runs(version: str, at_once: bool) -> None:
     """ipykernel 7 handles it on its subshell; 6 when the cell has ended, and the page says "queued" until then."""

@@ -22,6 +22,8 @@ from nif_lab.errors import CellError, NifPanic, NifTypeError, ToolchainMissing, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = backends.names()
 X = np.arange(10.0)
 

@@ -84,6 +84,7 @@ def test_copies_past_the_caches(
     check(lab, source, memory, memory[shift:].view(target_type).reshape(rows, columns))
 
 
+@pytest.mark.serial
 def test_others_run_while_a_large_copy_does() -> None:
     source, target = np.ones((4000, 4000)), np.zeros((4000, 4000))
     span: list[float] = []

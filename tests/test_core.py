@@ -291,9 +291,10 @@ def test_ctrl_c_in_plain_python_after_all_languages_are_loaded(lab) -> None:
     timer.join()
 
 
+@pytest.mark.serial
 def test_import_starts_nothing() -> None:
     code = (
-        "import sys, time; t = time.perf_counter(); import nif_lab; t = time.perf_counter() - t;"
+        "import sys, time; t = time.process_time(); import nif_lab; t = time.process_time() - t;"
         "print(t, [m for m in ('numpy', 'juliacall', 'matplotlib', 'ipywidgets', 'nif_lab._core') if m in sys.modules])"
     )
     seconds, loaded = subprocess.run(
@@ -309,7 +310,7 @@ def test_cpp_libraries_loaded_after_julia_can_throw() -> None:
         "import nif_lab; lab = nif_lab.Lab(lane='direct'); assert lab.julia.add(1, 2) == 3;"
         "from matplotlib import ft2font; print(getattr(ft2font, 'nothing', 'fine'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
 
 
@@ -318,7 +319,7 @@ def test_exit_is_clean_with_everything_alive(tmp_path: Path) -> None:
         "import nif_lab, numpy as np; lab = nif_lab.Lab(lane='direct');"
         "kept = [b.write(np.arange(9.0)) for b in lab.backends.values()]; f = lab.zig.dot; print('done')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
 
 

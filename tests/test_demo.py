@@ -15,6 +15,8 @@ from nif_lab import Lab, cli, demo, demo_report
 from nif_lab.errors import ToolchainMissing
 from nif_lab.lab import LoadedBackend
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(lab: Lab) -> demo.Outcome:

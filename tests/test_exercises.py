@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from test_notebooks import tagged
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 #: Cells that a check needs to have been run, and what else it needs.
 NEEDS: dict[str, list[str]] = {

@@ -18,6 +18,8 @@ from nif_lab import wire
 from nif_lab.wire.examples import LIVE
 from nif_lab.wire.schema import ERRORS
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 #: Workers whose codec fails at the first frame of four bytes.
 FAULTS = {

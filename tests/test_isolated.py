@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
     Make = Callable[[Any], list[Any]]
 
+pytestmark = pytest.mark.slow
+
 CLIENT = Path(__file__).with_name("lane_client.py")
 every_language = pytest.mark.parametrize("name", nif_lab.backends.names())
 

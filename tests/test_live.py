@@ -27,6 +27,8 @@ from nif_lab.live.renderer import Renderer
 from nif_lab.memory import MemoryMetrics
 from nif_lab.segment import KINDS, attach
 
+pytestmark = pytest.mark.slow
+
 BUSY = "end = time.time() + {}\nwhile time.time() < end: lab.rust.dot(x, x)"
 MAKE = "import nif_lab, numpy as np, os, time; lab = nif_lab.Lab(['rust']); x = np.ones(100)"
 
@@ -231,6 +233,7 @@ def another_process(code: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
+@pytest.mark.serial
 def test_another_process_is_watched_while_it_is_busy() -> None:
     code = f"{MAKE}; print('ready', flush=True)\n{BUSY.format(20)}"
     with another_process(code) as child:
@@ -248,6 +251,7 @@ def test_another_process_is_watched_while_it_is_busy() -> None:
         assert set(page.history[:, 3]) == {page.names.index("dot")}
 
 
+@pytest.mark.serial
 def test_an_update_is_cheap(own: Lab) -> None:
     feed, x, times = Feed(own.telemetry.segment), np.ones(10), []
     feed.update()

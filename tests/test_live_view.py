@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import playwright
 import pytest
 
 from nif_lab.panels import LiveView, live
@@ -63,6 +64,7 @@ def ask(view: LiveView, **content: Any) -> None:
     view._handle_custom_msg(content, [])
 
 
+@pytest.mark.serial
 def test_it_sends_updates_when_asked_and_only_what_is_new(view: LiveView, sent: Sent, lab: Lab) -> None:
     assert not senders()
     ask(view, ask="updates")
@@ -98,6 +100,7 @@ def test_a_page_that_fell_silent_is_given_up(view: LiveView, sent: Sent, monkeyp
     until(lambda: not senders(), 3)
 
 
+@pytest.mark.serial
 def test_while_a_cell_runs_it_sends_seldom(view: LiveView, sent: Sent, lab: Lab, monkeypatch: Any) -> None:
     monkeypatch.setattr(live._cells, "busy", True)
     ask(view, ask="updates")
@@ -155,11 +158,11 @@ def test_the_script_is_one_module_that_asks_no_other_server() -> None:
     assert COLOURS.keys() == MARKS.keys()
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the script's functions")
 def test_numbers_are_written_as_in_python() -> None:
     times = [0.4, 1, 73.24, 999.4, 999.6, 4_200, 1.25e9, 9e11]
     sizes = [0, 800, 1023, 80_000, 1.5 * 2**30, 2.0**43]
+    node = Path(playwright.__file__).parent / "driver" / "node"
     code = (live._FOLDER / "numbers.js").read_text()
     code += f"console.log(JSON.stringify([{times}.map(formatNs), {sizes}.map(formatBytes)]))"
-    shown = json.loads(subprocess.run(["node", "-e", code], capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([node, "-e", code], capture_output=True, check=True).stdout)
     assert shown == [[format_ns(it) for it in times], [format_bytes(it) for it in sizes]]

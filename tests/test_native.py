@@ -34,19 +34,23 @@ def check(command: list[str], **env: str) -> None:
         pytest.fail(f"{' '.join(command)}\n{done.stdout[-6000:]}", pytrace=False)
 
 
+@pytest.mark.slow
 def test_rust() -> None:
     check([*CARGO, "test", "--quiet", "--workspace", *MANIFEST])
 
 
+@pytest.mark.slow
 def test_zig() -> None:
     check([*ZIG, "test", "-lc", "zig/src/nif/guard.c", "zig/src/lib.zig"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mm", ["arc", "orc"])
 def test_nim(mm: str) -> None:
     check([NIM, "r", "--hints:off", f"--mm:{mm}", "nim/tests/test_all.nim"])
 
 
+@pytest.mark.slow
 def test_julia() -> None:
     check([find_julia().program, "--startup-file=no", "--project=julia", "julia/test/runtests.jl"])
 

@@ -16,6 +16,8 @@ import nif_lab.backends
 from nif_lab.cli import main
 from nif_lab.lab import Lab
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = nif_lab.backends.names()
 ENVIRONMENT = {
     **os.environ,

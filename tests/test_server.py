@@ -23,6 +23,8 @@ from processes import wait_for
 from nif_lab import Lab
 from nif_lab.bench.jupyter import Kernel, Server, Update
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 BUSY = "end = time.time() + {}\nwhile time.time() < end: lab.rust.dot(x, x)"
 MAKE = "import nif_lab, numpy as np, os, time; lab = nif_lab.Lab(['rust']); x = np.ones(100)"
@@ -123,6 +125,7 @@ def test_a_segment_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -
         server._find(os.getpid(), None)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("loop", ["python", "numpy"])
 def test_a_busy_kernel_is_shown_ten_times_a_second(server: Server, kernel: Kernel, loop: str) -> None:
     numpy_loop = "a = np.ones((400, 400))\nend = time.time() + 4\nwhile time.time() < end: a @ a; lab.rust.dot(x, x)"
@@ -140,6 +143,7 @@ def test_a_busy_kernel_is_shown_ten_times_a_second(server: Server, kernel: Kerne
     client.close()
 
 
+@pytest.mark.serial
 def test_only_changes_are_sent_and_only_to_who_looks(server: Server, kernel: Kernel) -> None:
     client = server.live(kernel)
     quiet(client)
@@ -153,6 +157,7 @@ def test_only_changes_are_sent_and_only_to_who_looks(server: Server, kernel: Ker
     client.close()
 
 
+@pytest.mark.serial
 def test_a_client_chooses_its_rate(server: Server, kernel: Kernel) -> None:
     client = server.live(kernel, rate=2)
     number = kernel.start(BUSY.format(5))
@@ -224,6 +229,7 @@ def resources(server: Server) -> tuple[int, int]:
     return len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
 
 
+@pytest.mark.serial
 def test_twenty_clients_and_then_nothing_left(server: Server, kernel: Kernel) -> None:
     server.live(kernel).close()
     time.sleep(0.5)
@@ -245,6 +251,7 @@ def test_twenty_clients_and_then_nothing_left(server: Server, kernel: Kernel) ->
     wait_for(lambda: resources(server)[0] <= before[0] and resources(server)[1] <= before[1])
 
 
+@pytest.mark.serial
 def test_a_slow_client_skips_updates(server: Server, kernel: Kernel) -> None:
     """It gets what is true when it reads again, not what piled up."""
     slow, quick = server.live(kernel), server.live(kernel)

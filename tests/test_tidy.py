@@ -7,8 +7,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "nif_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -89,18 +87,20 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down(path: Path) -> None:
-    mine = name_of(path).split(".")[0]
-    if mine == "__init__":
-        return  # it imports names for type checkers, and modules when they are asked for
-    for target, at_import in imports(path):
-        theirs = target.split(".")[0]
-        if theirs in {"__version__", "get_include"}:
-            continue
-        assert theirs in LAYERS, f"{path.name} imports {target}, which has no layer"
-        allowed = LAYERS[theirs] <= LAYERS[mine] or ((mine, theirs) in UPWARDS and not at_import)
-        assert allowed, f"{name_of(path)} (layer {LAYERS[mine]}) imports {target} (layer {LAYERS[theirs]})"
+def test_imports_go_down() -> None:
+    wrong = []
+    for path in MODULES:
+        mine = name_of(path).split(".")[0]
+        if mine == "__init__":
+            continue  # it imports names for type checkers, and modules when they are asked for
+        for target, at_import in imports(path):
+            theirs = target.split(".")[0]
+            if theirs in {"__version__", "get_include"}:
+                continue
+            assert theirs in LAYERS, f"{path.name} imports {target}, which has no layer"
+            if LAYERS[theirs] > LAYERS[mine] and ((mine, theirs) not in UPWARDS or at_import):
+                wrong.append(f"{name_of(path)} (layer {LAYERS[mine]}) imports {target} (layer {LAYERS[theirs]})")
+    assert not wrong
 
 
 def upward(wing: str, text: str) -> list[str]:
@@ -121,40 +121,42 @@ def test_the_cores_imports_go_down() -> None:
     assert upward("call", "crate::{lane::isolated}") == ["lane"]
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "backends").glob("*.py")), ids=name_of)
-def test_no_backend_imports_another(path: Path) -> None:
-    if path.stem in {"__init__", "base"}:
-        return
-    for target, _ in imports(path):
-        parts = target.split(".")
-        assert parts[0] != "backends" or parts[1:2] in ([], ["base"]), f"{path.name} imports {target}"
+def test_no_backend_imports_another() -> None:
+    wrong = []
+    for path in sorted((PACKAGE / "backends").glob("*.py")):
+        if path.stem not in {"__init__", "base"}:
+            targets = [target.split(".") for target, _ in imports(path)]
+            wrong += [(path.name, it) for it in targets if it[0] == "backends" and it[1:2] not in ([], ["base"])]
+    assert not wrong
 
 
-def exports(tree: ast.Module) -> list[str]:
+def exports(tree: ast.Module, path: Path) -> list[str]:
     declared = [n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
-    assert len(declared) == 1, "declares no __all__"
+    assert len(declared) == 1, f"{name_of(path)} declares no __all__"
     return list(ast.literal_eval(declared[0].value))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_all_is_complete(path: Path) -> None:
+def test_all_is_complete() -> None:
     """Every public class is exported, and in errors.py everything is; ruff holds the order."""
-    tree = ast.parse(path.read_text())
-    names = exports(tree)
-    kinds = (ast.ClassDef, ast.FunctionDef) if path.name == "errors.py" else (ast.ClassDef,)
-    defined = {n.name for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")}
-    internal = {"Installation"}  # what julia.py knows of a julia
-    assert not defined - set(names) - internal
+    missing = {}
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        kinds = (ast.ClassDef, ast.FunctionDef) if path.name == "errors.py" else (ast.ClassDef,)
+        defined = {n.name for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_")}
+        internal = {"Installation"}  # what julia.py knows of a julia
+        missing[name_of(path)] = defined - set(exports(tree, path)) - internal
+    assert not {name: it for name, it in missing.items() if it}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_public_names_are_documented(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), f"{path.name} says nothing about itself"
-    exported = exports(tree)
-    for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name in exported:
-            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+def test_public_names_are_documented() -> None:
+    without = []
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        exported = exports(tree, path)
+        public = [n for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name in exported]
+        without += [name_of(path)] * (not ast.get_docstring(tree))
+        without += [f"{name_of(path)}.{it.name}" for it in public if not ast.get_docstring(it)]
+    assert not without
 
 
 def test_no_source_file_grows_past_500_lines() -> None:
@@ -201,7 +203,15 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
     assert not wrong
 
 
+def test_nothing_is_skipped() -> None:
+    """A machine without what a test needs fails it, and says how to get that."""
+    ways = re.compile(r"pytest\.(?:skip|importorskip|xfail)\b|mark\.(?:skip|skipif|xfail)\b")
+    tests = (path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__))
+    skipped = [path.name for path in tests if ways.search(path.read_text())]
+    assert not skipped
+
+
 def test_make_help_lists_every_documented_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("build", "lab", "demo", "test"):
+    for target in ("build", "lab", "demo", "test", "check"):
         assert re.search(rf"^  make {target}\b", shown, re.M)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nif_lab import wire
-from nif_lab.errors import NifLabError, NifValueError
+from nif_lab.errors import NifLabError
 from nif_lab.wire import WireError, decode, decode_nodes, document, encode, encode_nodes, flatten, xxh3
 from nif_lab.wire.examples import EXAMPLES, LIVE
 from nif_lab.wire.rules import COLUMN
 from nif_lab.wire.schema import COLUMNS, DIALECTS, DTYPES, ERRORS, LIMITS, MARKERS, body_offset
-
-if TYPE_CHECKING:
-    from nif_lab.lab import LoadedBackend
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "wire.md"
 GOOD = list(frames.good())
@@ -73,24 +70,24 @@ def test_a_table_stays_below_64_kib() -> None:
 # Good frames
 
 
-@pytest.mark.parametrize("it", GOOD, ids=lambda it: it.name)
-def test_a_golden_frame_is_read_and_written_again(it: frames.Good) -> None:
-    nodes = decode_nodes(it.frame, it.dialect, None, LIVE)
-    summed = it.version == 1 or it.frame[9] == 1
-    again = encode_nodes(nodes, it.frame, it.dialect, it.version, it.alignment, checksum=summed)
-    assert again == it.frame
-    value = decode(it.frame, it.dialect, it.version, LIVE)
-    assert encode(value, it.dialect, it.version, it.alignment, checksum=summed) == it.frame
+def test_a_golden_frame_is_read_and_written_again() -> None:
+    for it in GOOD:
+        nodes = decode_nodes(it.frame, it.dialect, None, LIVE)
+        summed = it.version == 1 or it.frame[9] == 1
+        again = encode_nodes(nodes, it.frame, it.dialect, it.version, it.alignment, checksum=summed)
+        assert again == it.frame, it.name
+        value = decode(it.frame, it.dialect, it.version, LIVE)
+        assert encode(value, it.dialect, it.version, it.alignment, checksum=summed) == it.frame, it.name
 
 
-@pytest.mark.parametrize("it", GOOD, ids=lambda it: it.name)
-def test_any_beginning_of_a_frame_is_refused(it: frames.Good) -> None:
-    marker = MARKERS[int(decode_nodes(it.frame, it.dialect, it.version, LIVE)[0, 0])]
-    body = body_offset(marker, DIALECTS[it.dialect], it.version)
-    fixed = it.version == 1 and marker.kind in {"scalar", "device"}
-    for length in range(len(it.frame)):
-        error = refusal(decode_nodes, it.frame[:length], it.dialect, it.version, LIVE)
-        assert error.code == ("SHORT" if length < body or fixed else "LENGTH")
+def test_any_beginning_of_a_frame_is_refused() -> None:
+    for it in GOOD:
+        marker = MARKERS[int(decode_nodes(it.frame, it.dialect, it.version, LIVE)[0, 0])]
+        body = body_offset(marker, DIALECTS[it.dialect], it.version)
+        fixed = it.version == 1 and marker.kind in {"scalar", "device"}
+        for length in range(len(it.frame)):
+            error = refusal(decode_nodes, it.frame[:length], it.dialect, it.version, LIVE)
+            assert error.code == ("SHORT" if length < body or fixed else "LENGTH"), (it.name, length)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -217,11 +214,11 @@ def test_complex64_is_widened_in_version_1_and_kept_in_version_2() -> None:
 # Bad frames
 
 
-@pytest.mark.parametrize("it", BAD, ids=lambda it: it.name)
-def test_a_bad_frame_is_refused(it: frames.Bad) -> None:
-    error = refusal(decode, it.frame, it.dialect, it.version, LIVE)
-    assert error.code == it.code, str(error)
-    assert 0 <= error.offset <= len(it.frame)
+def test_a_bad_frame_is_refused() -> None:
+    for it in BAD:
+        error = refusal(decode, it.frame, it.dialect, it.version, LIVE)
+        assert error.code == it.code, (it.name, str(error))
+        assert 0 <= error.offset <= len(it.frame), it.name
 
 
 def test_the_answer_is_the_same_at_every_address() -> None:
@@ -229,7 +226,7 @@ def test_the_answer_is_the_same_at_every_address() -> None:
         expected = frames.said(it)
         room = np.empty(64 + len(it.frame) + 64, np.uint8)
         first = -room.ctypes.data % 64
-        for base in range(first, first + 64):
+        for base in (first + shift for shift in (0, 1, 2, 4, 8, 16, 32, 63)):
             room[base : base + len(it.frame)] = np.frombuffer(it.frame, np.uint8)
             placed = frames.Bad(it.name, it.dialect, it.version, room[base : base + len(it.frame)], "")
             assert frames.said(placed) == expected, (it.name, base)
@@ -237,7 +234,7 @@ def test_the_answer_is_the_same_at_every_address() -> None:
 
 def test_damage_never_gives_anything_but_a_value_or_a_wire_error(rng: np.random.Generator) -> None:
     for it in GOOD:
-        for _ in range(60):
+        for _ in range(20):
             frame = bytearray(it.frame)
             for at in rng.integers(0, len(frame), rng.integers(1, 4)):
                 frame[at] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
@@ -263,21 +260,6 @@ def test_decoding_allocates_nothing_that_a_frame_claims() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 16
-
-
-def test_every_codec_says_the_same(backend: LoadedBackend) -> None:
-    """The natives' answers to all good and bad frames: the node table, or the error's text, place included."""
-    different = []
-    for it in [*GOOD, *BAD]:
-        frame = np.frombuffer(it.frame, np.uint8)
-        code = DIALECTS[it.dialect].code
-        try:
-            answer = backend.decode(frame, code, it.version, np.array(LIVE, np.int64)).tolist()
-        except NifValueError as error:
-            answer = error.reason
-        if answer != frames.said(it):
-            different.append((it.name, answer, frames.said(it)))
-    assert not different
 
 
 # What the encoder refuses
@@ -404,10 +386,10 @@ def test_unknown_dialects_and_versions_are_named() -> None:
 # XXH3
 
 
-@pytest.mark.parametrize("n", [*range(260), 512, 1023, 1024, 1025, 1088, 2049, 16 * 1024, 262_145, 300_001])
-def test_xxh3_is_what_others_compute(n: int, rng: np.random.Generator) -> None:
-    data = rng.bytes(n)
-    assert xxh3.xxh3_64(memoryview(data)) == xxhash.xxh3_64_intdigest(data)
+def test_xxh3_is_what_others_compute(rng: np.random.Generator) -> None:
+    for n in [*range(260), 512, 1023, 1024, 1025, 1088, 2049, 16 * 1024, 262_145, 300_001]:
+        data = rng.bytes(n)
+        assert xxh3.xxh3_64(memoryview(data)) == xxhash.xxh3_64_intdigest(data), n
 
 
 def test_another_xxh3_can_take_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

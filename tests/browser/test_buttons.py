@@ -7,8 +7,11 @@ import statistics
 import time
 from itertools import permutations
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 from servers import ARTEFACTS, Server, run_all, start_all
+
+pytestmark = pytest.mark.slow
 
 LANGUAGES = ("rust", "zig", "nim", "julia")
 SETUP = "import time, nif_lab\nlab = nif_lab.Lab()"
@@ -112,6 +115,7 @@ def test_a_crash_leaves_the_kernel_alive(jupyter: Server, page: Page) -> None:
     expect(output).to_be_visible()
 
 
+@pytest.mark.serial
 def test_a_click_is_worked_off_while_a_cell_runs(jupyter: Server, page: Page) -> None:
     busy = "end = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     start_all(page, jupyter.lab(jupyter.write("busy_click.ipynb", SETUP, TRANSFERS, busy)))

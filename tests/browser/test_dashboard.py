@@ -13,6 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from servers import ARTEFACTS, ROOT, Server, free_port, jupyterlab, open_notebook, run_all, running, start_all
 
+pytestmark = pytest.mark.slow
+
 SETUP = """
 import time, numpy as np, nif_lab
 lab = nif_lab.Lab(["rust", "zig", "nim"])
@@ -57,6 +59,7 @@ def rate_while_busy(page: Page, view: str, seconds: float) -> float:
     return (frames(page, view) - before) / (time.monotonic() - start)
 
 
+@pytest.mark.serial
 def test_the_figures_are_live_at_ten_hertz_while_a_cell_runs(jupyter: Server, page: Page) -> None:
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
@@ -81,6 +84,7 @@ def test_the_figures_are_live_at_ten_hertz_while_a_cell_runs(jupyter: Server, pa
     assert failures == []
 
 
+@pytest.mark.serial
 def test_without_the_extension_the_kernel_sends_and_the_page_says_so(without_extension: Server, page: Page) -> None:
     notebook = without_extension.write("plain.ipynb", SETUP, "lab.dashboard()", "work(60)")
     start_all(page, without_extension.lab(notebook))

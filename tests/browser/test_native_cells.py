@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 from servers import ARTEFACTS, Server, open_notebook
+
+pytestmark = pytest.mark.slow
 
 MEAN = """%%zig
 /// `mean(x[n])`: the arithmetic mean.

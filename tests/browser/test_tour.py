@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 from servers import ARTEFACTS, Server, run_all
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_tour_runs_and_a_button_hands_an_array_over(jupyter: Server, page: Page) -> None:

@@ -1,15 +1,9 @@
-"""The NIF `fault`, as docs/faults.md has it: what may end a process is called in a process of its own.
-
-That process is this file, run as a program: ``test_fault_room.py zig null_store 5``, 5 being the shared memory.
-"""
+"""The NIF `fault`, as docs/faults.md has it: what may end a process is called in a process of its own, burn.py."""
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import mmap
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,22 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import burn
 import numpy as np
 import numpy.typing as npt
 import pytest
+from burn import Shared
+from fifth_language import language as fifth
 
 import nif_lab.backends
-from nif_lab import Lab
 from nif_lab.errors import NifError, NifValueError
 
 if TYPE_CHECKING:
-    from nif_lab.lab import LoadedBackend
+    from nif_lab.lab import Lab, LoadedBackend
 
     Child = subprocess.Popen[str]
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).resolve().parents[1]
+DOCS = TESTS.parent / "docs"
 
 #: Seconds after which a process hangs; Julia may have to compile first.
 LONG = 120
@@ -53,6 +52,11 @@ class Row:
     def __str__(self) -> str:
         return f"{self.kind}-{self.number}"
 
+    def harms(self) -> list[int]:
+        """List the cells that a wild write spoils, if it stays on the shared page."""
+        first = 64 + self.number
+        return list(range(first, first + 64)) if self.kind == "wild_write" and first < 512 else []
+
 
 def documented() -> Iterator[Row]:
     lines = iter((DOCS / "faults.md").read_text("utf-8").splitlines())
@@ -60,16 +64,15 @@ def documented() -> Iterator[Row]:
     rows = [first, *itertools.takewhile(lambda line: line.startswith("|"), lines)]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
     heads, _, *body = table
-    for kind, number, _, *outcomes in body:
+    for kind, number, _, *cells in body:
         base, _, power = (number or "0").partition("^")
-        languages = [title.lower() for title in heads[3:]]
-        yield Row(kind.strip("`"), int(base) ** int(power or 1), dict(zip(languages, outcomes, strict=True)))
+        outcomes = dict(zip((title.lower() for title in heads[3:]), cells, strict=True))
+        outcomes[fifth.NAME] = outcomes[fifth.MODEL]
+        yield Row(kind.strip("`"), int(base) ** int(power or 1), outcomes)
 
 
 ROWS = list(documented())
 KINDS = sorted({row.kind for row in ROWS})
-
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def rows(*, mild: bool) -> pytest.MarkDecorator:
@@ -88,17 +91,16 @@ def a_fuse(*numbers: int) -> npt.NDArray[np.int64]:
 def test_the_table_has_every_kind_and_every_language() -> None:
     """The table is parsed; an empty one would make every test below pass."""
     assert len(KINDS) == 16
-    assert all(set(row.outcomes) == set(nif_lab.backends.names()) for row in ROWS)
+    assert all(set(row.outcomes) == {*nif_lab.backends.names(), fifth.NAME} for row in ROWS)
 
 
-@every_kind
-def test_the_sum_unless_the_fuse_burns(backend: LoadedBackend, kind: str, rng: np.random.Generator) -> None:
-    others = {word(name) for name in (*nif_lab.backends.names(), "c", "")} - {word(backend.name)}
+def test_the_sum_unless_the_fuse_burns(backend: LoadedBackend, rng: np.random.Generator) -> None:
+    others = {word(name) for name in (*nif_lab.backends.names(), fifth.NAME, "")} - {word(backend.name)}
     fuses = [(left, word(backend.name)) for left in (0, -1, -(2**63))] + [(1, other) for other in others]
-    for left, language in fuses:
+    for kind, (left, language) in itertools.product(KINDS, fuses):
         x = rng.integers(-(2**40), 2**40, rng.integers(0, 100)).astype(np.float64)
         fuse = a_fuse(left, language, 7)
-        assert backend.fault(kind, fuse, x) == x.sum()
+        assert backend.fault(kind, fuse, x) == x.sum(), kind
         assert fuse.tolist() == [left, language, 7]
 
 
@@ -117,52 +119,39 @@ def test_mild_faults_are_exceptions_as_often_as_the_fuse_says(lab: Lab, backend:
     assert fuse[0] == 0
 
 
-@pytest.mark.parametrize("left", [0, 1])
-@pytest.mark.parametrize("kind", ["", "Panic", "panic ", "errorvalue", "no_such_thing", "garbage_reply"])
-def test_unknown_kinds_are_refused(backend: LoadedBackend, kind: str, left: int) -> None:
-    for fuse in (a_fuse(left, word(backend.name), 0), a_fuse(left)):
+def test_unknown_kinds_are_refused(backend: LoadedBackend) -> None:
+    kinds = ["", "Panic", "panic ", "errorvalue", "no_such_thing", "garbage_reply"]
+    for kind, left in itertools.product(kinds, (0, 1)):
+        for fuse in (a_fuse(left, word(backend.name), 0), a_fuse(left)):
+            with pytest.raises(NifValueError) as caught:
+                backend.fault(kind, fuse, np.arange(5.0))
+            assert (caught.value.argument, caught.value.reason) == ("kind", "no such kind of fault"), kind
+            assert fuse[0] == left
+
+
+def test_a_fuse_has_three_numbers(backend: LoadedBackend) -> None:
+    for length in (0, 1, 2, 4):
+        fuse = a_fuse(1, word(backend.name), 0, 0)[:length]
         with pytest.raises(NifValueError) as caught:
-            backend.fault(kind, fuse, np.arange(5.0))
-        assert (caught.value.argument, caught.value.reason) == ("kind", "no such kind of fault")
-        assert fuse[0] == left
-
-
-@pytest.mark.parametrize("length", [0, 1, 2, 4])
-def test_a_fuse_has_three_numbers(backend: LoadedBackend, length: int) -> None:
-    fuse = a_fuse(1, word(backend.name), 0, 0)[:length]
-    with pytest.raises(NifValueError) as caught:
-        backend.fault("panic", fuse, np.arange(5.0))
-    assert (caught.value.argument, caught.value.reason) == ("fuse", f"expected i64[k] with k = 3, got i64[{length}]")
-    assert fuse.tolist() == [1, word(backend.name), 0, 0][:length]
+            backend.fault("panic", fuse, np.arange(5.0))
+        reason = f"expected i64[k] with k = 3, got i64[{length}]"
+        assert (caught.value.argument, caught.value.reason) == ("fuse", reason)
+        assert fuse.tolist() == [1, word(backend.name), 0, 0][:length]
 
 
 @rows(mild=False)
-def test_what_becomes_of_a_process(backend: LoadedBackend, row: Row) -> None:
-    with burning(backend.name, row) as (child, memory):
+def test_what_becomes_of_a_process(direct: LoadedBackend, row: Row) -> None:
+    with burning(direct.name, row) as (child, memory):
         if row.kind in ("infinite_loop", "stop"):
             outcome, error = watched(child, memory), ""
         else:
             outcome, error = ended(child)
-        assert outcome == row.outcomes[backend.name], error
-        assert memory.fuse.tolist() == [2, word(backend.name), row.number]
-        assert np.flatnonzero(np.isnan(memory.cells)).tolist() == memory.harmed_by(row)
+        assert outcome == row.outcomes[direct.name], error
+        assert memory.fuse.tolist() == [2, word(direct.name), row.number]
+        assert np.flatnonzero(np.isnan(memory.cells)).tolist() == row.harms()
         if row.kind == "stop":
             child.send_signal(signal.SIGCONT)
             assert ended(child) == ("10.0", "")
-
-
-class Shared:
-    """A page that two processes see: a fuse, x, and cells that are nobody's business."""
-
-    def __init__(self, file: int) -> None:
-        self.cells: npt.NDArray[np.float64] = np.frombuffer(mmap.mmap(file, 4096), np.float64)
-        self.fuse = self.cells[:3].view(np.int64)
-        self.x = self.cells[64:69]
-
-    def harmed_by(self, row: Row) -> list[int]:
-        """List the cells that a wild write spoils, if it stays on this page."""
-        first = 64 + row.number
-        return list(range(first, first + 64)) if row.kind == "wild_write" and first < 512 else []
 
 
 @contextmanager
@@ -173,9 +162,9 @@ def burning(language: str, row: Row) -> Iterator[tuple[Child, Shared]]:
     memory = Shared(file)
     memory.fuse[:] = 3, word(language), row.number
     memory.x[:] = range(5)
-    command = [sys.executable, __file__, language, row.kind, str(file)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, pass_fds=[file], stdout=pipe, stderr=pipe, text=True) as child:
+    command = [sys.executable, burn.__file__, language, row.kind, str(file)]
+    pipe, env = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, pass_fds=[file], stdout=pipe, stderr=pipe, text=True, env=env) as child:
         os.close(file)
         try:
             yield child, memory
@@ -202,27 +191,3 @@ def watched(child: Child, memory: Shared) -> str:
         child.wait(1)
     state = Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2][0]
     return "stopped" if state == "T" else "runs on"
-
-
-def direct_lab(language: str) -> Any:
-    """Return one language, called in this process."""
-    return Lab([language], lane="direct").backends[language]
-
-
-def main(language: str, kind: str, file: str) -> None:
-    """Make the call; print the exception or the sum."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
-    memory = Shared(int(file))
-    backend = direct_lab(language)
-    try:
-        print(backend.fault(kind, memory.fuse, memory.x))
-    except NifError as error:
-        print(type(error).__name__)
-        assert backend.fault(kind, a_fuse(0, 0, 0), memory.x) == 10.0
-
-
-if __name__ == "__main__":
-    for plugin in filter(None, os.environ.get("PYTEST_PLUGINS", "").split(",")):
-        importlib.import_module(plugin)  # it may bring a language
-    main(*sys.argv[1:])

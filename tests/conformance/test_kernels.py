@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from nif_lab.errors import NifValueError
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
+
+pytestmark = pytest.mark.slow
 
 # Random arguments for each kernel, without its output. `m` and `n` are the size of the problem.
 
@@ -103,9 +106,8 @@ def test_there_are_cases_for_every_kernel() -> None:
 
 
 @every_kernel
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
-def test_random_values(backend: LoadedBackend, name: str, shape: tuple[int, int], rng: np.random.Generator) -> None:
-    for _ in range(3):
+def test_random_values(backend: LoadedBackend, name: str, rng: np.random.Generator) -> None:
+    for shape in SHAPES * 3:
         arguments = MAKE[name](rng, *shape)
         agree(name, answer(backend, name, arguments), getattr(reference, name)(*arguments))
 
@@ -168,14 +170,11 @@ def laid_out(layout: str, array: Array) -> tuple[Array, Array]:
 
 
 @every_output_kernel
-@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (9, 4), (33, 18), (0, 4), (70, 67)], ids=str)
-def test_matrices_of_any_layout(
-    backend: LoadedBackend, name: str, shape: tuple[int, int], rng: np.random.Generator
-) -> None:
-    arguments = MAKE[name](rng, *shape)
-    want = getattr(reference, name)(*arguments)
-    for into in LAYOUTS if want.ndim == 2 else ["C"]:
-        for layout in LAYOUTS:
+def test_matrices_of_any_layout(backend: LoadedBackend, name: str, rng: np.random.Generator) -> None:
+    for shape in [(1, 1), (2, 7), (9, 4), (33, 18), (0, 4), (70, 67)]:
+        arguments = MAKE[name](rng, *shape)
+        want = getattr(reference, name)(*arguments)
+        for into, layout in itertools.product(LAYOUTS if want.ndim == 2 else ["C"], LAYOUTS):
             inputs = [laid_out(layout, a)[1] if isinstance(a, np.ndarray) and a.ndim == 2 else a for a in arguments]
             block, out = laid_out(into, want) if want.ndim == 2 else (want.copy(), want.copy())
             out[...] = 5
@@ -263,9 +262,8 @@ def test_axpy_is_not_fused(backend: LoadedBackend) -> None:
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("n", [1, 5, 37, 70])
-def test_one_special_value_at_every_place_of_a_sum(backend: LoadedBackend, special: float, n: int) -> None:
-    for i in range(n):
+def test_one_special_value_at_every_place_of_a_sum(backend: LoadedBackend, special: float) -> None:
+    for n, i in [(length, i) for length in (1, 5, 37, 70) for i in range(length)]:
         x = np.ones(n)
         x[i] = special
         agree("sum", backend.sum(x), special)
@@ -296,9 +294,9 @@ def test_matmul_special_values(backend: LoadedBackend) -> None:
 
 
 @pytest.mark.parametrize("name", ["hillshade", "smooth"])
-@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
-def test_special_values_spread_as_far_as_they_should(backend: LoadedBackend, name: str, special: float) -> None:
-    for i, j in [(0, 0), (0, 3), (2, 0), (3, 4), (5, 6)]:
+def test_special_values_spread_as_far_as_they_should(backend: LoadedBackend, name: str) -> None:
+    places = [(0, 0), (0, 3), (2, 0), (3, 4), (5, 6)]
+    for special, (i, j) in itertools.product([np.nan, np.inf, -np.inf], places):
         z = np.arange(42.0).reshape(6, 7) % 5
         z[i, j] = special
         arguments = (z, 1.0, 2.0, 300.0, 40.0) if name == "hillshade" else (z, 2)
@@ -348,9 +346,9 @@ def test_mandelbrot_at_the_limits(backend: LoadedBackend) -> None:
                 agree("mandelbrot", backend.mandelbrot(*arguments), reference.mandelbrot(*arguments))
 
 
-@pytest.mark.parametrize("dtype", ELEMENTS.values())
-def test_checksum_of_every_type(backend: LoadedBackend, dtype: str, rng: np.random.Generator) -> None:
-    for shape in [(), (1,), (0,), (7,), (3, 4), (2, 0, 5), (2, 3, 4), (2, 1, 2, 1, 3)]:
+def test_checksum_of_every_type(backend: LoadedBackend, rng: np.random.Generator) -> None:
+    shapes = [(), (1,), (0,), (7,), (3, 4), (2, 0, 5), (2, 3, 4), (2, 1, 2, 1, 3)]
+    for dtype, shape in itertools.product(ELEMENTS.values(), shapes):
         size = math.prod(shape) * np.dtype(dtype).itemsize
         array = np.frombuffer(rng.integers(0, 2, size, np.uint8).tobytes(), dtype).reshape(shape)
         agree("checksum", backend.checksum(array), reference.checksum(array))

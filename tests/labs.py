@@ -1,0 +1,46 @@
+"""The Labs that the suite's fixtures share, and what they take from them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nif_lab.lab import Lab, LoadedBackend
+from nif_lab.recovery import RecoveryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["copied", "in_lane", "new_lab", "the_lab"]
+
+
+def new_lab(languages: Iterable[str] | None = None) -> Lab:
+    """Make a Lab for tests. What a function answers is tested, so nobody else answers in its place."""
+    return Lab(languages, policy=RecoveryPolicy(retries=0, failover=False, crashes=None))
+
+
+@functools.cache
+def the_lab() -> Lab:
+    """Return one Lab for the whole run; with xdist each process has its own."""
+    return new_lab()
+
+
+def in_lane(lab: Lab, name: str, lane: str) -> LoadedBackend:
+    """Return a language in a lane; the test fails, with the reason and the cure, if it isn't loaded."""
+    backend = getattr(lab, lane)[name]
+    assert isinstance(backend, LoadedBackend)
+    if not backend.loaded:
+        why = f"{backend.name} is not loaded: {backend.reason}\nto mend it: {backend.cure}\n{backend.detail}"
+        pytest.fail(why, pytrace=False)
+    return backend
+
+
+def copied(lab: Lab, name: str, folder: Path) -> Path:
+    """Copy a library file: the loader takes the copy for another library, which knows no host but the test's."""
+    original = in_lane(lab, name, "direct").path
+    assert original, f"{name} has no library file"
+    return Path(shutil.copy(original, folder))
