@@ -103,6 +103,26 @@ def test_imports_go_down() -> None:
     assert not wrong
 
 
+def test_the_documents_draw_the_layers_that_are_checked() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", text, re.M)
+    drawn = {
+        name.strip("`/").removesuffix("/"): int(layer)
+        for layer, cells in rows
+        for name in re.findall(r"`([\w/]+)`", cells)
+    }
+    drawn = {name: layer for name, layer in drawn.items() if not name.startswith("include")}
+    assert drawn == LAYERS
+    wings = re.findall(r"^\| (\w+) \| .* \|$", text[text.index("six wings") :], re.M)
+    assert [name for name in wings if name in WINGS] == list(reversed(WINGS))
+
+
+def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
+    words = re.findall(r"^\| ([^|]+) \| ", (ROOT / "docs" / "glossary.md").read_text(), re.M)[1:]
+    assert words == sorted(set(words), key=str.casefold)
+    assert len(words) >= 30
+
+
 def upward(wing: str, text: str) -> list[str]:
     """Return the wings above `wing` that this Rust source names."""
     named = set(re.findall(r"\bcrate::(\w+)", text)) | set(re.findall(r"\bcrate::\{(\w+)", text))
