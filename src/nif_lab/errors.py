@@ -84,6 +84,9 @@ class BackendError(NifLabError):
         A compiler's own words, say; may be long.
     """
 
+    #: Whether the system was short of something just now, so that the same may succeed later.
+    may_pass: bool = False
+
     def __init__(self, reason: str, cure: str = "", detail: str = "") -> None:
         self.reason = reason
         self.cure = cure
@@ -289,7 +292,16 @@ class WorkerCrashed(NifError):
 
 
 class CallTimeout(NifError, TimeoutError):
-    """A call took longer than it may; it was stopped."""
+    """A call took longer than it may; it was stopped.
+
+    Attributes
+    ----------
+    has_begun : bool
+        Whether the function had begun, so that its worker was ended. The time counts from the call, so it may have
+        passed while the worker was busy with the calls of other threads.
+    """
+
+    has_begun: bool = True
 
 
 class CircuitOpen(NifError):
@@ -297,7 +309,15 @@ class CircuitOpen(NifError):
 
 
 class WorkerUnavailable(NifError):
-    """No worker could be started for the call."""
+    """No worker could be started for the call, or the one that works is busy with a call of the same thread.
+
+    Attributes
+    ----------
+    is_busy : bool
+        Whether a call of this very thread is running there: a signal handler interrupted it.
+    """
+
+    is_busy: bool = False
 
 
 #: Status code of the ABI (``enum nif_error_kind``), and from 7 on of the isolated lane -> exception.

@@ -7,6 +7,8 @@ runs.
 from __future__ import annotations
 
 import difflib
+import errno
+import threading
 import weakref
 from dataclasses import replace
 from functools import partial
@@ -45,6 +47,9 @@ _T = TypeVar("_T")
 
 #: ``NIF_FLAG_FAULT`` of nif_lab.h: a function that fails on purpose stays out of listings.
 FAULT: Final = 32
+
+#: What a system says that is short of something just now: descriptors, processes, memory.
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
 class LoadedBackend:
@@ -85,25 +90,45 @@ class LoadedBackend:
         self.title = backend.title
         self.lane = lane
         self.reason = self.cure = self.detail = ""
+        self._may_pass = False
+        self._loading = threading.RLock()
+        self._attach: Callable[[LoadedBackend], None] | None = None
         self.workers: Workers | None = None
         self.library: Library | None = None
         self.functions: Mapping[str, Nif] = MappingProxyType({})
         self.cells = Shelf(self)
         self.backend = backend
         self.recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
-        if lane == "isolated":
+        self._start()
+
+    def _start(self) -> None:
+        if self.lane == "isolated":
             # It starts while others load.
-            self.workers = self._try(backend.start_workers)
+            self.workers = self._try(self.backend.start_workers)
 
     def _try(self, step: Callable[[], _T]) -> _T | None:
-        """Take a step of loading; note why it failed."""
+        """Take a step of loading; note why it failed, and whether it may succeed later."""
         try:
             return step()
         except BackendError as error:
             self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
+            self._may_pass = error.may_pass
         except Exception as error:  # one language never stops the others, whatever its loader throws
             self.reason, self.cure = f"{type(error).__name__}: {error}", "nif-lab doctor"
+            self._may_pass = isinstance(error, OSError) and error.errno in SHORTAGES
         return None
+
+    def load_again(self) -> bool:
+        """Try once more if the system was short of something when it was loaded; return whether it is loaded now."""
+        with self._loading:
+            if not self.loaded and self._may_pass:
+                self.reason = self.cure = self.detail = ""
+                self._may_pass = False
+                self._start()
+                self.load()
+                if self.loaded and self._attach is not None:
+                    self._attach(self)
+            return self.loaded
 
     def load(self) -> Self:
         """Open the library, or wait for the worker that does."""
@@ -148,6 +173,8 @@ class LoadedBackend:
         if name.startswith("_"):
             raise AttributeError(name)
         if not self.loaded:
+            if self.load_again() and name in self.functions:
+                return getattr(self, name)
             raise BackendNotLoaded(f"{self.title} isn't loaded: {self.reason}", self.cure)
         near = difflib.get_close_matches(name, self.functions, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(self.kernels)}"
@@ -223,6 +250,7 @@ class Lab:
         self.memory = MemoryManager(pools, self.telemetry.core)
         # The functions hold the recovery, so it must not hold the Lab.
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
+        self._opening: dict[tuple[str, str], threading.RLock] = {}
         self.recovery = Recovery(partial(_others, weakref.ref(self)), policy or RecoveryPolicy())
         made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
@@ -249,13 +277,20 @@ class Lab:
         self._opened[backend.name, backend.lane] = backend
         if backend.lane == "isolated":
             self.recovery.attach(backend)
+            if not backend.loaded:
+                backend._attach = self.recovery.attach
 
     def _in_lane(self, name: str, lane: str) -> LoadedBackend:
         """Return a backend of this Lab in a lane; it is opened there if it wasn't."""
-        self._named(name)
-        if (name, lane) not in self._opened:
-            self._keep(LoadedBackend(self._named(name).backend, self.telemetry, self.memory, lane).load())
-        return self._opened[name, lane]
+        wanted, key = self._named(name), (name, lane)
+        if key not in self._opened:
+            with self._opening.setdefault(key, threading.RLock()):  # threads that ask at once get the same one
+                if key not in self._opened:
+                    self._keep(LoadedBackend(wanted.backend, self.telemetry, self.memory, lane).load())
+        opened = self._opened[key]
+        if not opened.loaded:
+            opened.load_again()
+        return opened
 
     def call(
         self,

@@ -263,6 +263,11 @@ def _kind(error: BaseException) -> int:
     return next((number for number, kind in KINDS.items() if type(error) is kind), 3)
 
 
+def _has_ended(error: NifError | None) -> bool:
+    """Tell whether the worker ended by that failure; a call that only waited in vain has ended none."""
+    return isinstance(error, ENDED) and not (isinstance(error, CallTimeout) and not error.has_begun)
+
+
 def _code(error: NifError | None) -> int:
     """Return how a worker ended, in the segment's one number: minus the signal, or the exit code."""
     if isinstance(error, WorkerCrashed):
@@ -305,7 +310,7 @@ class _Call:
             for _ in range(max(self.policy.retries, isinstance(error, CircuitOpen))):
                 if isinstance(last, CircuitOpen) and not self._half_open():
                     break
-                done, answer = self._take("restart" if isinstance(last, ENDED) else "retry", self.loaded, self.nif)
+                done, answer = self._take("restart" if _has_ended(last) else "retry", self.loaded, self.nif)
                 if done:
                     self.nif.count_recovery(False)
                     return answer
@@ -327,6 +332,9 @@ class _Call:
     def _may_repeat(self, error: NifError) -> bool:
         # The error value of a function without effects is its answer: it would be the same again.
         if type(error) is NifError and self.nif.flags & PURE:
+            return False
+        # The call that was interrupted can't end before this one does.
+        if isinstance(error, WorkerUnavailable) and error.is_busy:
             return False
         # What was never begun may be begun elsewhere, whatever it does.
         return bool(self.nif.flags & IDEMPOTENT) or isinstance(error, (CircuitOpen, WorkerUnavailable))
@@ -353,7 +361,7 @@ class _Call:
         self.steps.append(step)
         self._publish(nif, step)
         circuit = self.recovery.circuit_of(loaded.name)
-        if isinstance(error, ENDED):
+        if _has_ended(error):
             if circuit.crashed(self.policy, time.monotonic()):
                 self._switch(loaded, nif, True)
         elif error is None and circuit.state != "closed" and circuit.succeeded():

@@ -1,4 +1,6 @@
 //! Time for telemetry: the processor's own counter where it is steady, else the monotonic clock.
+//!
+//! Both count from the machine's start, so a host and its workers date calls alike.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,17 +41,31 @@ fn steady() -> bool {
 
 /// Called once at import, so that the rate is known by the time somebody asks.
 pub fn start() {
+    begin(steady);
+}
+
+/// The same with the clock that another process of this machine uses.
+pub fn start_like(counter: bool) {
+    begin(|| counter && cfg!(target_arch = "x86_64"));
+}
+
+fn begin(steady: impl FnOnce() -> bool) {
     let base = BASE.get_or_init(|| Base { steady: steady(), ticks: counter(), at: Instant::now() });
     STEADY.store(base.steady, Ordering::Relaxed);
+}
+
+/// Nanoseconds since the machine's start, whichever process asks.
+fn monotonic() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills the value; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Now, in ticks of the clock in use.
 #[inline]
 pub fn now() -> u64 {
-    if STEADY.load(Ordering::Relaxed) {
-        return counter();
-    }
-    BASE.get().map_or(0, |base| u64::try_from(base.at.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    if STEADY.load(Ordering::Relaxed) { counter() } else { monotonic() }
 }
 
 /// Is it the processor's counter?
@@ -68,5 +84,21 @@ pub fn ns_per_tick() -> f64 {
             elapsed / (counter().wrapping_sub(base.ticks)) as f64
         }
         _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_counts_like_its_host() {
+        start_like(false);
+        assert!(!is_counter());
+        let ours = now();
+        assert!(ours > 1_000_000_000, "from the start of this process: another one would count from its own");
+        assert!((ours..ours + 60_000_000_000).contains(&monotonic()));
+        start_like(true); // the first counts
+        assert!(!is_counter());
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::fork::{self, PerProcess};
 use crate::map::SharedMap;
@@ -166,8 +166,8 @@ pub struct BlockInfo {
 #[derive(Debug)]
 pub struct SegmentInfo {
     pub id: u32,
-    /// Its memfd, by a descriptor of the caller's own.
-    pub file: OwnedFd,
+    /// Its memfd. The descriptor is shared, so that listing the segments takes none.
+    pub file: Arc<OwnedFd>,
     pub size: usize,
 }
 
@@ -383,18 +383,15 @@ impl Arena {
     }
 
     /// The segments, so that another process can map them.
-    ///
-    /// # Errors
-    ///
-    /// When no descriptor is free.
-    pub fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
         let mut all = Vec::new();
         for pool in self.pools() {
             for (id, map) in pool.segments() {
-                all.push(SegmentInfo { id, file: map.file().try_clone()?, size: map.size() });
+                all.push(SegmentInfo { id, file: map.keep_file(), size: map.size() });
             }
         }
-        Ok(all)
+        all
     }
 
     /// Give free memory back to the system: how many bytes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::SegmentInfo;
 use crate::fork::PerProcess;
@@ -19,7 +19,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 struct Entry {
     end: usize,
     id: u32,
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
 }
 
 fn files() -> MutexGuard<'static, BTreeMap<usize, Entry>> {
@@ -32,7 +32,7 @@ fn files() -> MutexGuard<'static, BTreeMap<usize, Entry>> {
 ///
 /// When no descriptor is free.
 pub fn enter(start: usize, size: usize, file: BorrowedFd<'_>) -> io::Result<()> {
-    let file = file.try_clone_to_owned()?;
+    let file = Arc::new(file.try_clone_to_owned()?);
     let id = FILE | NEXT.fetch_add(1, Ordering::Relaxed);
     files().insert(start, Entry { end: start + size, id, file });
     VERSION.fetch_add(1, Ordering::Release);
@@ -62,12 +62,8 @@ pub fn version() -> u64 {
 }
 
 /// All of them, as segments that another process can map.
-///
-/// # Errors
-///
-/// When no descriptor is free.
-pub fn all() -> io::Result<Vec<SegmentInfo>> {
-    let info =
-        |(start, it): (&usize, &Entry)| Ok(SegmentInfo { id: it.id, file: it.file.try_clone()?, size: it.end - start });
+#[must_use]
+pub fn all() -> Vec<SegmentInfo> {
+    let info = |(start, it): (&usize, &Entry)| SegmentInfo { id: it.id, file: Arc::clone(&it.file), size: it.end - start };
     files().iter().map(info).collect()
 }

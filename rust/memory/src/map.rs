@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::fork;
 
@@ -15,7 +16,7 @@ use crate::fork;
 pub struct SharedMap {
     address: NonNull<u8>,
     size: usize,
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     /// Of which process it is; in a child of fork it is a private copy.
     forks: u32,
 }
@@ -59,7 +60,7 @@ impl SharedMap {
         }
         let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         fork::enter(address.addr().get(), size, file.as_raw_fd());
-        Ok(Self { address, size, file, forks: fork::current() })
+        Ok(Self { address, size, file: Arc::new(file), forks: fork::current() })
     }
 
     #[inline]
@@ -76,6 +77,12 @@ impl SharedMap {
     #[must_use]
     pub fn file(&self) -> &OwnedFd {
         &self.file
+    }
+
+    /// The same for longer than the mapping lives, without a descriptor more.
+    #[must_use]
+    pub fn keep_file(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.file)
     }
 
     /// Bytes that the system has given so far.

@@ -118,9 +118,10 @@ impl Doorbell {
     /// Publish a number; everything that was written before is visible to whoever sees it.
     #[inline]
     pub fn ring(&self, number: u32) {
-        // One full barrier: either the sleeper is seen, or it sees the number.
+        // Either the sleeper is seen, or it sees the number. The load is part of that order: a relaxed one may come before the
+        // swap's store on AArch64, and the wake-up would be lost.
         self.number.swap(number, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::Relaxed) != 0 {
+        if self.sleepers.load(Ordering::SeqCst) != 0 {
             self.wake();
         }
     }

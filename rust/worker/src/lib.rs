@@ -1,8 +1,8 @@
 //! The isolated lane: what a worker process and its host share, and both sides of a call.
 //!
 //! From the bottom: `message` and
-//! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `crew` and `line`
-//! are its host. Nothing here knows Python.
+//! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `line`, `roster`,
+//! `actor` and `crew` are its host; `speaker` passes on what workers print. Nothing here knows Python.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -17,12 +17,16 @@
     reason = "a crate of this workspace's own"
 )]
 
+mod actor;
 pub mod channel;
 pub mod crash;
 pub mod crew;
 pub mod line;
 pub mod message;
+pub mod own;
 pub mod process;
 mod processor;
+pub mod roster;
 mod segments;
 pub mod serve;
+mod speaker;

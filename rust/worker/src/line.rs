@@ -1,18 +1,15 @@
 //! The host's side of a call: what goes into the channel, and what may come out of it.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif_memory::{Arena, files};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply, request};
 use crate::crew::Opening;
-use crate::message::{self, FromWorker, ToWorker};
-use crate::process::Worker;
+use crate::message::{FromWorker, ToWorker};
+use crate::process::{Exit, Worker};
 use crate::processor::processor;
 
 /// How long a host looks for the answer before it sleeps; the GIL is held meanwhile.
@@ -29,7 +26,7 @@ pub enum State {
     Garbage,
 }
 
-/// The host's end of a worker's channel.
+/// The host's end of a worker's channel, and the worker's owner: without a line nobody could call it any more, so it ends.
 pub struct Line {
     pub worker: Arc<Worker>,
     rung: u32,
@@ -38,9 +35,9 @@ pub struct Line {
     /// The worker's own numbers of the first source's functions, and of each that it opened since, with the number of the
     /// source's first function.
     numbers: Vec<u32>,
-    beside: Vec<(u32, Vec<u32>)>,
+    beside: Vec<(u32, Vec<u32>)>, // by that number
     /// The segments and files that the worker has mapped, as of these versions.
-    known: Vec<u32>,
+    known: BTreeSet<u32>,
     version: (u64, u64),
 }
 
@@ -55,14 +52,15 @@ impl Line {
             patience: Patience::new(SPIN),
             numbers,
             beside: Vec::new(),
-            known: Vec::new(),
+            known: BTreeSet::new(),
             version: (0, 0),
         }
     }
 
     /// The worker has opened the source whose functions are numbered from `first` on; these are its own numbers of them.
     pub fn note_opened(&mut self, first: u32, numbers: Vec<u32>) {
-        self.beside.push((first, numbers));
+        let at = self.beside.partition_point(|(other, _)| *other < first);
+        self.beside.insert(at, (first, numbers));
     }
 
     /// The worker's own number of a function; none if it hasn't opened the function's source.
@@ -74,10 +72,9 @@ impl Line {
 
     #[cold]
     fn number_beside(&self, function: u32) -> Option<u32> {
-        self.beside.iter().find_map(|(first, numbers)| {
-            let place = function.checked_sub(*first)? as usize;
-            Some(first + numbers.get(place)?)
-        })
+        let after = self.beside.partition_point(|(first, _)| *first <= function);
+        let (first, numbers) = &self.beside[after.checked_sub(1)?];
+        Some(first + numbers.get((function - first) as usize)?)
     }
 
     fn channel(&self) -> &Channel {
@@ -92,68 +89,51 @@ impl Line {
 
     /// Let the worker see the arena's segments, and mapped files, as they are now: how many messages it has to read.
     ///
-    /// # Errors
-    ///
-    /// The socket's: the worker is gone.
+    /// Nothing waits here: what the socket doesn't take now is sent while the worker reads.
     #[inline]
-    pub fn show(&mut self, arena: &Arena) -> io::Result<u32> {
-        if (arena.version(), files::version()) == self.version { Ok(0) } else { self.show_changes(arena) }
+    pub fn show(&mut self, arena: &Arena) -> u32 {
+        if (arena.version(), files::version()) == self.version { 0 } else { self.show_changes(arena) }
     }
 
     #[cold]
-    fn show_changes(&mut self, arena: &Arena) -> io::Result<u32> {
-        let version = (arena.version(), files::version());
-        let mut segments = arena.segments()?;
-        segments.extend(files::all()?);
-        self.version = version;
+    fn show_changes(&mut self, arena: &Arena) -> u32 {
+        self.version = (arena.version(), files::version());
+        let mut segments = arena.segments();
+        segments.extend(files::all());
+        let here: BTreeSet<u32> = segments.iter().map(|it| it.id).collect();
         let mut mail = 0;
-        for gone in self.known.extract_if(.., |known| segments.iter().all(|it| it.id != *known)) {
-            message::send(&self.worker.socket, &ToWorker::Unmap { segment: gone }, None)?;
+        for gone in self.known.difference(&here) {
+            self.worker.tell(&ToWorker::Unmap { segment: *gone }, None);
             mail += 1;
         }
         for it in segments {
             if !self.known.contains(&it.id) {
-                let said = ToWorker::Map { segment: it.id, size: it.size as u64 };
-                message::send(&self.worker.socket, &said, Some(it.file.as_fd()))?;
-                self.known.push(it.id);
+                self.worker.tell(&ToWorker::Map { segment: it.id, size: it.size as u64 }, Some(it.file));
                 mail += 1;
             }
         }
-        Ok(mail)
+        self.known = here;
+        mail
     }
 
     /// Ask the worker to open a source; what it says comes by `said`. To be called when no call runs.
-    ///
-    /// # Errors
-    ///
-    /// The socket's: the worker is gone.
-    pub fn ask_to_open(&mut self, opening: &Opening) -> io::Result<()> {
-        let asked = ToWorker::Open { source: opening.source.clone(), first: opening.first };
-        message::send(&self.worker.socket, &asked, None)?;
+    pub fn ask_to_open(&mut self, opening: &Opening) {
+        self.worker.tell(&ToWorker::Open { source: opening.source.clone(), first: opening.first }, None);
         // SAFETY: the request is the host's until it rings.
         unsafe {
             (*self.request()).what = request::OPEN;
             (*self.request()).mail = 1;
         }
         self.ring();
-        Ok(())
     }
 
-    /// What the worker said of that, if it said it within that time; an error once it has ended.
+    /// What the worker said of that, if it said it within that time.
     ///
     /// # Errors
     ///
-    /// It has ended, or says nothing that makes sense.
-    pub fn said(&self, limit: Duration) -> io::Result<Option<FromWorker>> {
-        let socket = &self.worker.socket;
-        let mut either =
-            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(self.worker.pidfd(), PollFlags::IN)];
-        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
-        let _ = poll(&mut either, Some(&limit)); // interrupted: there is nothing yet
-        if either[0].revents().contains(PollFlags::IN) {
-            return message::receive(socket).map(|(said, _)| Some(said));
-        }
-        if either[1].revents().is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    /// It has ended.
+    pub fn said(&self, limit: Duration) -> Result<Option<FromWorker>, &Exit> {
+        self.worker.said(limit)
     }
 
     /// Hand the request over.
@@ -230,5 +210,11 @@ impl Line {
     /// Ask the running call to stop, or take that back.
     pub fn set_cancel(&self, on: bool) {
         self.channel().cancel.store(i32::from(on), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.worker.kill();
     }
 }

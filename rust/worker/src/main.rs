@@ -24,14 +24,14 @@ fn main() -> io::Result<()> {
         return Err(io::Error::other("nif_worker is started by a Lab, and ends with it"));
     }
     crash::be_expendable();
-    clock::start();
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let nothing = OwnedFd::from(File::open("/dev/null")?);
     rustix::stdio::dup2_stdin(&nothing)?;
     let (said, descriptor) = message::receive::<ToWorker>(&socket)?;
-    let (ToWorker::Channel, Some(file)) = (said, descriptor) else {
+    let (ToWorker::Channel { steady }, Some(file)) = (said, descriptor) else {
         return Err(io::Error::other("the first message is the channel"));
     };
+    clock::start_like(steady);
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping, of the size that the host gave the file; it stays until the process ends.
     let channel =

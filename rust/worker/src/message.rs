@@ -29,8 +29,8 @@ pub enum Source {
 /// What a host says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The descriptor that comes along is the channel.
-    Channel,
+    /// The descriptor that comes along is the channel. Time is counted by the processor's own counter if `steady`.
+    Channel { steady: bool },
     /// Open this; its functions are numbered from `first` on.
     Open { source: Source, first: u32 },
     /// The descriptor that comes along is a segment of the arena.
@@ -52,35 +52,66 @@ pub enum FromWorker {
 /// Longer ones aren't sent: whoever says so is broken.
 const LONGEST: usize = 64 << 20;
 
-/// Send a message and, if given, a descriptor.
+/// A message as its bytes: its length, then what it says.
 ///
 /// # Errors
 ///
-/// The socket's: the other side is gone.
-pub fn send(socket: &UnixStream, message: &impl Serialize, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
+/// It is too long.
+pub fn bytes_of(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Send bytes, or the first of them, and a descriptor with the first byte: how many were sent.
+///
+/// # Errors
+///
+/// The socket's: it is full and doesn't block, or the other side is gone.
+pub fn send_some(socket: &UnixStream, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if let Some(descriptor) = &descriptor {
         ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
     }
-    // The length goes alone: four bytes are never split, so the descriptor is with them.
-    sendmsg(socket, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    let mut socket = socket;
-    socket.write_all(&body)
+    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
 }
 
-/// Receive a message, and its descriptor if it has one.
+/// Send a message and, if given, a descriptor; wait until all of it is sent.
+///
+/// # Errors
+///
+/// The socket's: the other side is gone.
+pub fn send(socket: &UnixStream, message: &impl Serialize, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let bytes = bytes_of(message)?;
+    let sent = send_some(socket, &bytes, descriptor)?;
+    let mut socket = socket;
+    socket.write_all(&bytes[sent..])
+}
+
+fn message_of<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn length_of(head: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(head) as usize;
+    if length > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    }
+    Ok(length)
+}
+
+/// Receive a message, and its descriptor if it has one; wait for all of it.
 ///
 /// # Errors
 ///
 /// The socket's; `UnexpectedEof` when the other side is gone; `InvalidData` for what isn't a message.
 pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, Option<OwnedFd>)> {
-    let mut length = [0; 4];
+    let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut head)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -89,13 +120,40 @@ pub fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, Optio
         _ => None,
     });
     let mut socket = socket;
-    socket.read_exact(&mut length[got..])?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
-    }
-    let mut body = vec![0; length];
+    socket.read_exact(&mut head[got..])?;
+    let mut body = vec![0; length_of(head)?];
     socket.read_exact(&mut body)?;
-    let message = postcard::from_bytes(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok((message, descriptor))
+    Ok((message_of(&body)?, descriptor))
+}
+
+/// Messages out of bytes that come in pieces of any size.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    pub fn put(&mut self, piece: &[u8]) {
+        self.bytes.extend_from_slice(piece);
+    }
+
+    /// Whether there is a part of a message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The next message, if all of it has come.
+    ///
+    /// # Errors
+    ///
+    /// These bytes are no message.
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let length = length_of(*head)?;
+        let Some(body) = self.bytes.get(4..4 + length) else { return Ok(None) };
+        let message = message_of(body)?;
+        self.bytes.drain(..4 + length);
+        Ok(Some(message))
+    }
 }

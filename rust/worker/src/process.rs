@@ -1,21 +1,29 @@
-//! One worker as its host sees it: started, talked to, ended, reaped.
+//! One worker as its host sees it: started, written to, ended, reaped.
+//!
+//! Nothing here waits for a worker: what its socket doesn't take now, the crew's thread sends later.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, PipeReader};
+use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use nif_loader::clock;
 use nif_memory::SharedMap;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::channel::Channel;
-use crate::message::{self, Source, ToWorker};
+use crate::message::{self, FromWorker, Inbox, Source, ToWorker};
+use crate::roster::Refused;
 
 /// How much of what a worker wrote to its standard error is kept for the report of its end.
 const TAIL: usize = 4096;
@@ -42,6 +50,16 @@ pub struct Exit {
     pub address: Option<u64>,
     /// The last it wrote to its standard error.
     pub said: String,
+    /// Why its host ended it, where that isn't the caller's wish.
+    pub why: Option<&'static str>,
+}
+
+impl Exit {
+    /// Did somebody kill it? That says nothing about what it did.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.signal == Some(libc::SIGKILL) && self.why.is_none()
+    }
 }
 
 impl fmt::Display for Exit {
@@ -49,7 +67,8 @@ impl fmt::Display for Exit {
         match (self.signal, self.code) {
             (Some(signal), _) => {
                 write!(f, "{}", signal_name(signal))?;
-                self.address.map_or(Ok(()), |address| write!(f, " at address {address:#x}"))
+                self.address.map_or(Ok(()), |address| write!(f, " at address {address:#x}"))?;
+                self.why.map_or(Ok(()), |why| write!(f, ", because {why}"))
             }
             (None, Some(code)) => write!(f, "exit with code {code}"),
             (None, None) => write!(f, "an unknown end"),
@@ -74,47 +93,194 @@ pub fn signal_name(signal: i32) -> String {
     name.into()
 }
 
+/// What wakes a crew's thread.
+#[derive(Debug)]
+pub struct Wake(OwnedFd);
+
+impl Wake {
+    /// # Errors
+    ///
+    /// No descriptor is free.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    pub fn wake(&self) {
+        // Only a full counter fails, which wakes as well.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Take notice.
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What a start needs from the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Memory,
+    Socket,
+    Program,
+    Watch,
+}
+
+/// A worker that couldn't be started: what the system refused.
+#[derive(Debug)]
+pub struct NoStart {
+    pub step: Step,
+    pub error: io::Error,
+}
+
+impl NoStart {
+    fn at(step: Step) -> impl Fn(io::Error) -> Self {
+        move |error| Self { step, error }
+    }
+
+    /// What to tell the user.
+    #[must_use]
+    pub fn refused(&self, recipe: &Recipe) -> Refused {
+        let number = self.error.raw_os_error().unwrap_or(0);
+        let call = match self.step {
+            Step::Memory => "memfd_create",
+            Step::Socket => "socketpair",
+            Step::Program => "clone",
+            Step::Watch => "pidfd_open",
+        };
+        let (reason, cure, may_pass) = match (self.step, number) {
+            (_, libc::EMFILE) => (
+                "this process has no free file descriptor for a worker".into(),
+                "close files, or raise the limit (`ulimit -n`)",
+                true,
+            ),
+            (_, libc::ENFILE) => ("the system has no free file descriptor".into(), "close files of other programs", true),
+            (_, libc::ENOMEM) => ("the system has no memory for a worker".into(), "free memory", true),
+            (Step::Program, libc::EAGAIN) => (
+                "the system starts no more processes for this user".into(),
+                "end other processes, or raise the limit (`ulimit -u`, or the container's pids limit)",
+                true,
+            ),
+            (Step::Memory | Step::Socket | Step::Watch, libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL) => (
+                format!("the system refuses {call}, which isolated calls need: {}", self.error),
+                "run on Linux 5.3 or newer, in a container whose seccomp profile allows the call; or use lane=\"direct\"",
+                false,
+            ),
+            (Step::Program, _) => {
+                (format!("{} doesn't start: {}", recipe.program.display(), self.error), "nif-lab build", false)
+            }
+            _ => (format!("{call}: {}", self.error), "nif-lab doctor", false),
+        };
+        Refused { reason, cure: cure.into(), may_pass }
+    }
+}
+
+/// What goes over the socket and comes from it.
+#[derive(Default)]
+struct Post {
+    /// What the socket didn't take yet: bytes, and a descriptor that goes with the first.
+    out: VecDeque<(Vec<u8>, Option<Arc<OwnedFd>>)>,
+    /// The system takes no more descriptors for now, whatever `poll` says.
+    is_crowded: bool,
+    inbox: Inbox,
+    /// Answers that are to come: whatever comes beside them is no answer.
+    asked: usize,
+    said: VecDeque<FromWorker>,
+}
+
+/// What came over a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    Sense,
+    /// Nothing that the worker was asked for.
+    Nonsense,
+    /// Nothing will come any more.
+    End,
+}
+
 /// A worker process.
 pub struct Worker {
     pub pid: u32,
     pidfd: OwnedFd,
-    pub socket: UnixStream,
+    socket: UnixStream,
     map: SharedMap,
     /// The worker's own numbers of the first source's functions, in the order of the crew's table; set once it is open.
     pub numbers: OnceLock<Vec<u32>>,
     exit: OnceLock<Exit>,
+    why: OnceLock<&'static str>,
     tail: Mutex<VecDeque<u8>>,
+    post: Mutex<Post>,
+    /// Something came from the worker, or it has ended.
+    changed: Condvar,
+    wake: Arc<Wake>,
+    /// Of the process that started it.
+    process: u32,
+}
+
+/// A child that nobody watches is ended.
+struct Unwatched(Option<Child>);
+
+impl Drop for Unwatched {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Worker {
-    /// Start one, and tell it what to open. Its standard error comes along.
+    /// Start one, and tell it what to open. Its standard error comes along, which doesn't block.
     ///
     /// To be called by a thread that lives as long as the worker may: the worker ends with it.
     ///
     /// # Errors
     ///
-    /// The system's: no such program, no process, no memory.
-    pub fn start(recipe: &Recipe) -> io::Result<(Self, PipeReader)> {
-        let map = SharedMap::new(c"nif_lab lane", size_of::<Channel>())?;
-        let (socket, theirs) = UnixStream::pair()?;
-        let (said, to) = io::pipe()?;
+    /// The system's: no such program, no process, no memory, no descriptor.
+    pub fn start(recipe: &Recipe, wake: &Arc<Wake>) -> Result<(Self, PipeReader), NoStart> {
+        let map = SharedMap::new(c"nif_lab lane", size_of::<Channel>()).map_err(NoStart::at(Step::Memory))?;
+        let (socket, theirs) = UnixStream::pair().map_err(NoStart::at(Step::Socket))?;
+        let (said, to) = io::pipe().map_err(NoStart::at(Step::Socket))?;
+        let quiet = || -> io::Result<()> {
+            socket.set_nonblocking(true)?;
+            Ok(rustix::io::ioctl_fionbio(&said, true)?)
+        };
+        quiet().map_err(NoStart::at(Step::Socket))?;
         let mut command = Command::new(&recipe.program);
         command.arg(&recipe.name).arg(std::process::id().to_string());
         // A backtrace takes a tenth of a second, in which nobody gets an answer.
         command.env("RUST_BACKTRACE", "0");
-        // A group of its own: the terminal's Ctrl-C is the host's to handle.
-        let child =
-            command.stdin(OwnedFd::from(theirs)).stderr(to).stdout(Stdio::inherit()).process_group(0).spawn()?;
-        let pid = child.id();
-        let id = Pid::from_child(&child);
-        let pidfd = pidfd_open(id, PidfdFlags::empty())?;
-        let it =
-            Self { pid, pidfd, socket, map, numbers: OnceLock::new(), exit: OnceLock::new(), tail: Mutex::default() };
-        message::send(&it.socket, &ToWorker::Channel, Some(it.map.file().as_fd()))?;
+        // A group of its own: the terminal's Ctrl-C is the host's to handle, and what the worker starts ends with it.
+        command.stdin(OwnedFd::from(theirs)).stderr(to).stdout(Stdio::inherit()).process_group(0);
+        let mut child = Unwatched(Some(command.spawn().map_err(NoStart::at(Step::Program))?));
+        let id = Pid::from_child(child.0.as_ref().expect("it was just started"));
+        let pidfd =
+            pidfd_open(id, PidfdFlags::empty()).map_err(|error| NoStart { step: Step::Watch, error: error.into() })?;
+        let pid = child.0.take().expect("as above").id();
+        let it = Self {
+            pid,
+            pidfd,
+            socket,
+            map,
+            numbers: OnceLock::new(),
+            exit: OnceLock::new(),
+            why: OnceLock::new(),
+            tail: Mutex::default(),
+            post: Mutex::default(),
+            changed: Condvar::new(),
+            wake: Arc::clone(wake),
+            process: nif_memory::forks(),
+        };
+        it.tell(&ToWorker::Channel { steady: clock::is_counter() }, Some(it.map.keep_file()));
         if let Some(source) = recipe.source.clone() {
-            message::send(&it.socket, &ToWorker::Open { source, first: 0 }, None)?;
+            it.tell(&ToWorker::Open { source, first: 0 }, None);
         }
-        message::send(&it.socket, &ToWorker::Serve, None)?;
+        it.tell(&ToWorker::Serve, None);
         Ok((it, said))
     }
 
@@ -130,33 +296,156 @@ impl Worker {
         self.pidfd.as_fd()
     }
 
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// How it ended; none while it lives.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
         self.exit.get()
     }
 
-    /// End it, if it hasn't ended.
+    /// Was this process forked from the one that started it?
+    #[must_use]
+    pub fn is_parents(&self) -> bool {
+        nif_memory::forks() != self.process
+    }
+
+    /// End it, if it hasn't ended. A child by fork leaves it to its parent.
     pub fn kill(&self) {
-        // It fails only when there is nothing to end.
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if !self.is_parents() {
+            // It fails only when there is nothing to end.
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
     }
 
-    /// Wait until it has ended and the crew has seen that.
-    pub fn wait(&self) -> &Exit {
-        self.exit.wait()
+    /// End it, and have the report of its end say why.
+    pub fn kill_because(&self, why: &'static str) {
+        let _ = self.why.set(why);
+        self.kill();
     }
 
-    /// Keep the last of what it said.
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Send a message, now or as soon as there is room. A worker that is gone gets none, which its end says.
+    pub fn tell(&self, message: &ToWorker, file: Option<Arc<OwnedFd>>) {
+        let Ok(bytes) = message::bytes_of(message) else { return self.kill() };
+        let mut post = self.post();
+        post.asked += usize::from(matches!(message, ToWorker::Open { .. }));
+        let is_first = post.out.is_empty();
+        post.out.push_back((bytes, file));
+        if is_first && !self.send(&mut post) {
+            drop(post);
+            self.wake.wake();
+        }
+    }
+
+    /// Send what the socket takes: whether that was all.
+    fn send(&self, post: &mut Post) -> bool {
+        post.is_crowded = false;
+        while let Some((bytes, file)) = post.out.front_mut() {
+            match message::send_some(&self.socket, bytes, file.as_ref().map(|it| it.as_fd())) {
+                Ok(sent) => {
+                    bytes.drain(..sent);
+                    *file = None;
+                    if bytes.is_empty() {
+                        post.out.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)) => {
+                    post.is_crowded = true;
+                    return false;
+                }
+                // The other side is gone.
+                Err(_) => post.out.clear(),
+            }
+        }
+        true
+    }
+
+    /// Whether something waits to be sent, and whether only time helps.
+    pub fn has_mail(&self) -> (bool, bool) {
+        let post = self.post();
+        (!post.out.is_empty(), post.is_crowded)
+    }
+
+    /// Send more of what waits. For the crew's thread, like all that follows.
+    pub fn send_more(&self) {
+        self.send(&mut self.post());
+    }
+
+    /// Read what the worker sent.
+    pub fn read_more(&self) -> Heard {
+        let mut post = self.post();
+        let mut socket = &self.socket;
+        let mut piece = [0; 16 << 10];
+        match socket.read(&mut piece) {
+            Ok(0) => return Heard::End,
+            Ok(length) => post.inbox.put(&piece[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Heard::Sense,
+            Err(_) => return Heard::End,
+        }
+        while post.asked > 0 {
+            match post.inbox.take() {
+                Ok(Some(said)) => {
+                    post.asked -= 1;
+                    post.said.push_back(said);
+                    self.changed.notify_all();
+                }
+                Ok(None) => return Heard::Sense,
+                Err(_) => return Heard::Nonsense,
+            }
+        }
+        if post.inbox.is_empty() { Heard::Sense } else { Heard::Nonsense }
+    }
+
+    /// The next thing that it said, if there is one already.
+    pub fn next_said(&self) -> Option<FromWorker> {
+        self.post().said.pop_front()
+    }
+
+    /// What it said, if it says something within that time.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn said(&self, limit: Duration) -> Result<Option<FromWorker>, &Exit> {
+        let waits = |post: &mut Post| post.said.is_empty() && self.exit.get().is_none();
+        let mut post =
+            self.changed.wait_timeout_while(self.post(), limit, waits).unwrap_or_else(PoisonError::into_inner).0;
+        match (post.said.pop_front(), self.exit.get()) {
+            (None, Some(exit)) => Err(exit),
+            (said, _) => Ok(said),
+        }
+    }
+
+    /// How it ended, if it ends and the crew sees that within that time.
+    pub fn wait(&self, limit: Duration) -> Option<&Exit> {
+        let waits = |_: &mut Post| self.exit.get().is_none();
+        drop(self.changed.wait_timeout_while(self.post(), limit, waits));
+        self.exit.get()
+    }
+
+    /// Keep the last of what it wrote to its standard error.
     pub fn keep(&self, said: &[u8]) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.extend(said);
+        tail.extend(&said[said.len().saturating_sub(TAIL)..]);
         let excess = tail.len().saturating_sub(TAIL);
         tail.drain(..excess);
     }
 
-    /// Reap it, and tell whoever waits for its answer that there will be none.
+    /// Reap it, and tell whoever waits for its answer that there will be none. What it has started ends too.
     pub fn reap(&self) {
+        // Before it is reaped: until then no other group can have its number.
+        if let Some(group) = Pid::from_raw(self.pid.cast_signed()) {
+            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok().flatten();
         let words = &self.channel().last_words;
         let signal = status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal);
@@ -164,12 +453,16 @@ impl Worker {
         let faulted = matches!(signal, Some(libc::SIGSEGV | libc::SIGBUS)) && signal == Some(told);
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let said: Vec<u8> = tail.iter().copied().collect();
+        let post = self.post();
         let _ = self.exit.set(Exit {
             code: status.as_ref().and_then(rustix::process::WaitIdStatus::exit_status),
             signal,
             address: faulted.then(|| words.address.load(Ordering::Relaxed)),
             said: String::from_utf8_lossy(&said).trim().into(),
+            why: self.why.get().copied().filter(|_| signal == Some(libc::SIGKILL)),
         });
+        self.changed.notify_all();
+        drop(post);
         self.channel().reply_bell.silence();
     }
 }

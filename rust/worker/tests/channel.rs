@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nif_loader::table::{Function, Table};
 use nif_memory::SharedMap;
 use nif_worker::channel::{Channel, Doorbell, Patience};
-use nif_worker::message::{self, FromWorker, Source, ToWorker};
+use nif_worker::message::{self, FromWorker, Inbox, Source, ToWorker};
 
 mod random;
 use random::Random;
@@ -172,7 +172,7 @@ fn messages_make_the_round_trip() {
         let [library, bindir, image, code] = std::array::from_fn(|_| random.text(2_000));
         let julia = Source::Julia { library, bindir, image, code };
         let all = [
-            ToWorker::Channel,
+            ToWorker::Channel { steady: random.below(2) == 0 },
             ToWorker::Open { source: julia, first: random.word() },
             ToWorker::Open { source: Source::File(random.text(300)), first: random.word() },
             ToWorker::Map { segment, size },
@@ -222,6 +222,41 @@ fn what_is_no_message_is_an_error() {
         if let Ok(FromWorker::Opened(table)) = read(&bytes) {
             assert!(table.functions.len() <= length);
         }
+    }
+}
+
+/// In pieces of any size the same messages come as in one read, and the same error.
+#[test]
+fn pieces_make_the_same_messages() {
+    let random = &mut Random::new("pieces_make_the_same_messages");
+    for round in 0..300 {
+        let sent: Vec<FromWorker> =
+            (0..random.below(5)).map(|_| FromWorker::Refused(random.text(300), random.text(10))).collect();
+        let mut bytes: Vec<u8> = sent.iter().flat_map(|it| message::bytes_of(it).unwrap()).collect();
+        let whole = bytes.len();
+        let tail = [&[][..], &[0xff; 4], &[3, 0, 0], &[1, 0, 0, 0, 77], &[200, 0, 0, 0, 1]][round % 5];
+        bytes.extend(tail);
+        let mut inbox = Inbox::default();
+        let (mut got, mut is_broken, mut rest) = (Vec::new(), false, &bytes[..]);
+        while !rest.is_empty() && !is_broken {
+            let (piece, after) = rest.split_at((1 + random.below(100)).min(rest.len()));
+            rest = after;
+            inbox.put(piece);
+            loop {
+                match inbox.take::<FromWorker>() {
+                    Ok(Some(message)) => got.push(message),
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::InvalidData);
+                        is_broken = true;
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(format!("{got:?}"), format!("{sent:?}"));
+        assert_eq!(is_broken, matches!(round % 5, 1 | 3));
+        assert_eq!(inbox.is_empty(), bytes.len() == whole);
     }
 }
 

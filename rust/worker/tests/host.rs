@@ -1,6 +1,7 @@
 //! A host survives its worker, whatever that answers, and however it ends.
 
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use nif_memory::{Arena, Config};
 use nif_worker::channel::{Argument, Channel, ROOM, Reply, ReplyHead, Request, reply, request};
-use nif_worker::crew::Crew;
+use nif_worker::crew::{Crew, NoTurn};
 use nif_worker::line::{Line, State};
-use nif_worker::message::Source;
-use nif_worker::process::{Exit, Recipe, Worker};
+use nif_worker::message::{Source, ToWorker};
+use nif_worker::process::{Exit, Recipe, Wake, Worker};
 
 mod random;
 use random::Random;
@@ -36,7 +37,8 @@ impl Kept {
 
     fn start(program: &str, name: &str) -> Self {
         let recipe = Recipe { program: program.into(), name: name.into(), source: None, spares: 0 };
-        Self(Arc::new(Worker::start(&recipe).unwrap().0))
+        let wake = Arc::new(Wake::new().unwrap());
+        Self(Arc::new(Worker::start(&recipe, &wake).unwrap().0))
     }
 
     fn line(&self) -> Line {
@@ -50,7 +52,7 @@ impl Kept {
     /// Wait until it ends by itself.
     fn end(&self) -> &Exit {
         self.0.reap();
-        self.0.wait()
+        self.0.exit().unwrap()
     }
 }
 
@@ -200,7 +202,7 @@ fn a_real_worker_may_answer_nonsense_for_ever() {
         unsafe {
             let request = line.request();
             (*request).what = request::CALL;
-            (*request).mail = line.show(&arena).unwrap();
+            (*request).mail = line.show(&arena);
             (*request).garble = random.word().max(1);
         }
         line.ring();
@@ -241,7 +243,7 @@ fn a_worker_that_is_asked_nonsense_says_so_and_ends() {
 }
 
 fn crew(program: &str, source: Option<Source>) -> Crew {
-    Crew::new(Recipe { program: program.into(), name: "test".into(), source, spares: 1 }).unwrap()
+    Crew::new(Recipe { program: program.into(), name: "test".into(), source, spares: 1 })
 }
 
 #[test]
@@ -263,7 +265,10 @@ fn one_has_the_turn_at_a_time() {
     });
     assert_eq!(turns.load(Ordering::Relaxed), 8_000);
     let _held = crew.turn(Duration::ZERO).unwrap();
-    assert!(crew.turn(Duration::from_millis(5)).is_none(), "it is taken");
+    assert_eq!(crew.turn(LONG).err(), Some(NoTurn::Yours), "nobody waits for himself");
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(crew.turn(Duration::from_millis(5)).err(), Some(NoTurn::Taken)));
+    });
 }
 
 #[test]
@@ -286,10 +291,133 @@ fn what_does_not_start_is_refused_with_a_cure() {
         let crew = crew(program, source);
         for _ in 0..2 {
             let start = Instant::now();
-            let Err((reason, mends)) = crew.take(LONG) else { panic!("{program} started, or nothing was said") };
-            assert!(reason.contains(says), "{reason}");
-            assert!(mends.contains(cure), "{mends}");
+            crew.seek();
+            let Err(refused) = crew.take(LONG) else { panic!("{program} started, or nothing was said") };
+            assert!(refused.reason.contains(says), "{refused:?}");
+            assert!(refused.cure.contains(cure), "{refused:?}");
+            assert!(!refused.may_pass);
             assert!(start.elapsed() < LONG);
         }
     }
+}
+
+/// A crew whose workers have opened nothing, and one of them.
+fn serving(script: &str) -> (Crew, PathBuf) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("worker-{:x}", script.len() * 31 + script.bytes().map(usize::from).sum::<usize>()));
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (crew(path.to_str().unwrap(), Some(Source::File("any".into()))), path)
+}
+
+/// The message `Opened` with an empty table, as a shell writes it to its standard input, which is the socket.
+const OPENED: &str = r"printf '\005\000\000\000\000\000\000\000\000' >&0";
+
+fn ended(pid: u32) -> bool {
+    // SAFETY: asks whether the process is there.
+    unsafe { libc::kill(pid.cast_signed(), 0) != 0 }
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LONG, "waited in vain");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn taken(crew: &Crew) -> Line {
+    crew.seek();
+    crew.take(LONG).expect("it starts").expect("in time")
+}
+
+#[test]
+fn a_taken_worker_ends_with_its_line() {
+    let (crew, _) = serving(&format!("{OPENED}\nexec sleep 1000"));
+    for how in 0..3 {
+        let line = taken(&crew);
+        let pid = line.worker.pid;
+        match how {
+            0 => drop(line),
+            1 => {
+                // A caller that panics takes nobody along, and leaves no worker behind.
+                let panics = std::panic::AssertUnwindSafe(move || {
+                    let _mine = line;
+                    std::panic::resume_unwind(Box::new("a fault of the caller's"));
+                });
+                assert!(std::panic::catch_unwind(panics).is_err());
+            }
+            _ => {
+                crew.turn(LONG).unwrap().line = Some(line);
+                assert!(!ended(pid), "it waits for the next call");
+                drop(crew.turn(LONG).unwrap().line.take());
+            }
+        }
+        wait_until(|| ended(pid));
+    }
+}
+
+#[test]
+fn what_a_worker_started_ends_with_it() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let note = folder.join("grandchild");
+    let _ = std::fs::remove_file(&note);
+    let (crew, _) = serving(&format!("sleep 1000 & echo $! > {}; {OPENED}\nwait", note.display()));
+    let line = taken(&crew);
+    let grandchild: u32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+    assert!(!ended(grandchild));
+    drop(line);
+    wait_until(|| std::fs::read_to_string(format!("/proc/{grandchild}/stat")).map_or(true, |it| it.contains(") Z")));
+}
+
+/// Whatever a worker sends or doesn't, its crew is dropped at once and every process ends.
+#[test]
+fn a_crew_goes_at_once_whatever_its_workers_do() {
+    for script in [
+        r"printf '\350\003\000\000' >&0; exec sleep 1000",         // the length of a message, and nothing else
+        "exec sleep 1000",                                          // never a word
+        "while :; do echo and so on without end >&2; done",         // words without an end
+        r"printf '\377\377\377\377garbage' >&0; exec sleep 1000",  // no message
+        "exec 0<&- 0>&-; exec sleep 1000",                          // deaf
+    ] {
+        let (crew, _) = serving(script);
+        crew.prepare();
+        wait_until(|| !crew.pids().is_empty());
+        thread::sleep(Duration::from_millis(50));
+        let pids = crew.pids();
+        let start = Instant::now();
+        match crew.take(Duration::from_millis(20)) {
+            Ok(line) => assert!(line.is_none(), "{script}"),
+            Err(refused) => assert!(refused.reason.contains("because its library wrote into the socket"), "{refused:?}"),
+        }
+        drop(crew);
+        assert!(start.elapsed() < Duration::from_secs(2), "{script}: {:?}", start.elapsed());
+        wait_until(|| pids.iter().all(|it| ended(*it)));
+    }
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_end_a_worker_and_say_so() {
+    for stray in [r"\377\377\000\000", r"\000", r"\005\000\000\000\000\000\000\000\000"] {
+        let (crew, _) = serving(&format!("{OPENED}; sleep 0.1; printf '{stray}' >&0; exec sleep 1000"));
+        let line = taken(&crew);
+        let exit = line.worker.wait(LONG).expect("it was ended");
+        assert_eq!(exit.signal, Some(libc::SIGKILL));
+        assert!(exit.to_string().contains("because its library wrote into the socket"), "{exit}");
+    }
+}
+
+/// A worker that doesn't read now gets thousands of segments later, in order, and its host waits for nothing meanwhile.
+#[test]
+fn a_host_never_waits_while_it_shows_memory() {
+    let file = std::fs::File::open("/dev/zero").unwrap();
+    let file: Arc<OwnedFd> = Arc::new(file.into());
+    let (crew, _) = serving(&format!("{OPENED}\nexec sleep 1000"));
+    let line = taken(&crew);
+    let start = Instant::now();
+    for segment in 0..5_000 {
+        line.worker.tell(&ToWorker::Map { segment, size: 4096 }, Some(Arc::clone(&file)));
+    }
+    assert!(start.elapsed() < LONG / 4, "{:?}", start.elapsed());
+    assert!(line.worker.has_mail().0, "more than a socket holds");
 }

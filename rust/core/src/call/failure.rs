@@ -1,6 +1,7 @@
 //! Why a call failed, before it is an exception.
 
 use nif_worker::process::Exit;
+use nif_worker::roster::Refused;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -10,12 +11,14 @@ use crate::python::errors::call_error;
 pub enum LaneFailure {
     /// It ended.
     Crashed(Exit),
-    /// It took longer than so many seconds, and was ended.
-    TimedOut(f64),
+    /// It took longer than so many seconds. If its function had begun, the worker was ended.
+    TimedOut { seconds: f64, has_begun: bool },
     /// It answered what makes no sense, and was ended.
     Garbage,
-    /// There is none: the reason and the cure.
-    NoWorker(String, String),
+    /// There is none.
+    NoWorker(Refused),
+    /// This thread's own call is running there.
+    Busy,
     /// It ended so often that the Lab asks it no more for a while.
     CircuitOpen,
 }
@@ -25,9 +28,9 @@ impl LaneFailure {
     pub fn kind(&self) -> i32 {
         match self {
             Self::Crashed(_) | Self::Garbage => 7,
-            Self::TimedOut(_) => 8,
+            Self::TimedOut { .. } => 8,
             Self::CircuitOpen => 9,
-            Self::NoWorker(..) => 10,
+            Self::NoWorker(_) | Self::Busy => 10,
         }
     }
 
@@ -36,9 +39,18 @@ impl LaneFailure {
         match self {
             Self::Crashed(exit) => format!("its worker ended by {exit}"),
             Self::Garbage => "its worker answered what makes no sense, and was ended".into(),
-            Self::TimedOut(seconds) => format!("took longer than its {seconds} s, and its worker was ended"),
+            Self::TimedOut { seconds, has_begun: true } => {
+                format!("took longer than its {seconds} s, and its worker was ended")
+            }
+            Self::TimedOut { seconds, has_begun: false } => {
+                format!("wasn't begun within its {seconds} s: the backend's worker was busy or still starting")
+            }
             Self::CircuitOpen => "its workers ended too often; no call is made for a while".into(),
-            Self::NoWorker(reason, cure) => format!("no worker: {reason}\nTo mend it: {cure}"),
+            Self::NoWorker(Refused { reason, cure, .. }) => format!("no worker: {reason}\nTo mend it: {cure}"),
+            Self::Busy => "this thread's own call is running in the worker: a signal handler, or a finalizer, that \
+                           interrupts a call can't make another one in the same backend\n\
+                           To mend it: call another backend there, use lane=\"direct\", or leave the call to a thread"
+                .into(),
         }
     }
 }
@@ -79,9 +91,16 @@ impl Failure {
         use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
         match self {
             Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
+            Self::Lane(LaneFailure::Busy) => false,
             Self::Lane(_) => true,
             Self::Python(_) | Self::Given { .. } => false,
         }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Lane(LaneFailure::NoWorker(refused))
     }
 }
 
@@ -116,16 +135,16 @@ pub fn refuse(kind: i32, argument: usize, reason: impl Into<String>) -> Failure 
 pub fn lane_error(py: Python<'_>, failure: &LaneFailure, backend: &str, function: &str) -> PyErr {
     let reason = failure.reason();
     let error = call_error(py, failure.kind(), backend, function, None, &reason);
-    if let LaneFailure::Crashed(exit) = failure {
-        let value = error.value(py);
-        let told = value
+    let value = error.value(py);
+    let told = match failure {
+        LaneFailure::Crashed(exit) => value
             .setattr("signal", exit.signal)
             .and_then(|()| value.setattr("exit_code", exit.code))
             .and_then(|()| value.setattr("address", exit.address))
-            .and_then(|()| value.setattr("detail", exit.said.as_str()));
-        if let Err(broken) = told {
-            return broken;
-        }
-    }
-    error
+            .and_then(|()| value.setattr("detail", exit.said.as_str())),
+        LaneFailure::TimedOut { has_begun, .. } => value.setattr("has_begun", *has_begun),
+        LaneFailure::Busy => value.setattr("is_busy", true),
+        _ => Ok(()),
+    };
+    told.err().unwrap_or(error)
 }

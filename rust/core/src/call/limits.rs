@@ -1,7 +1,7 @@
 //! How long a call may take, and how often a caller that waits looks for signals.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a waiting caller asks Python for signals.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -12,6 +12,34 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// A seed for the worker to answer nonsense by; 0 for a try in earnest.
     pub garble: u32,
+}
+
+/// A moment after which a call is stopped, counted from when it was made: what it waits for counts too.
+#[derive(Clone, Copy)]
+pub struct Deadline {
+    /// None if no clock goes so far.
+    end: Option<Instant>,
+    pub seconds: f64,
+}
+
+impl Limits {
+    /// The deadline of a call that is made now; none if it may take as long as it takes.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.timeout.map(|it| Deadline { end: Instant::now().checked_add(it), seconds: it.as_secs_f64() })
+    }
+}
+
+impl Deadline {
+    /// How long to wait before the next look for signals; zero after the deadline.
+    pub fn left(deadline: Option<Self>) -> Duration {
+        let end = deadline.and_then(|it| it.end);
+        end.map_or(TICK, |it| it.saturating_duration_since(Instant::now()).min(TICK))
+    }
+
+    /// The deadline, if it has passed.
+    pub fn passed(deadline: Option<Self>) -> Option<Self> {
+        deadline.filter(|it| it.end.is_some_and(|end| end <= Instant::now()))
+    }
 }
 
 /// A function's own limits.

@@ -10,7 +10,6 @@ use nif_loader::library::{Refusal, check_table, functions, open_file};
 use nif_loader::table;
 use nif_loader::tvm_ffi;
 use nif_worker::message::Source;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -145,16 +144,25 @@ pub fn open_isolated(
     telemetry: Option<Py<Telemetry>>,
     memory: Option<Py<Memory>>,
 ) -> PyResult<Library> {
-    let line = connect(py, &workers.crew).map_err(|failure| match failure {
-        Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
-        other => PyRuntimeError::new_err(other.text()),
-    })?;
+    let line = connect(py, &workers.crew, None).map_err(|failure| not_opened(py, failure))?;
     let table = workers.crew.table().cloned().unwrap_or_default();
-    if let Some(mut holding) = workers.crew.turn(Duration::ZERO) {
-        holding.line = Some(line);
+    if let Ok(mut holding) = workers.crew.turn(Duration::ZERO) {
+        holding.line.get_or_insert(line);
     }
     let origin = Origin::new(py, backend, None, None, Some(Lane::new(&workers.crew)), telemetry, memory)?;
     describe_remote(py, table, 0, origin)
+}
+
+/// Why workers don't open a source.
+fn not_opened(py: Python<'_>, failure: Failure) -> PyErr {
+    match failure {
+        Failure::Python(error) => error,
+        Failure::Lane(LaneFailure::NoWorker(it)) => {
+            let error = abi_error(py, &it.reason, &it.cure);
+            error.value(py).setattr("may_pass", it.may_pass).err().unwrap_or(error)
+        }
+        other => abi_error(py, &other.text(), ""),
+    }
 }
 
 /// The same of a table whose functions are a worker's, numbered from `first` on.
@@ -176,20 +184,16 @@ pub fn open_beside(
     telemetry: Option<Py<Telemetry>>,
     memory: Option<Py<Memory>>,
 ) -> PyResult<Library> {
-    let raise = |failure: Failure| match failure {
-        Failure::Python(error) => error,
-        Failure::Lane(LaneFailure::NoWorker(reason, cure)) => abi_error(py, &reason, &cure),
-        other => PyRuntimeError::new_err(other.text()),
-    };
+    let raise = |failure: Failure| not_opened(py, failure);
     let crew = &workers.crew;
-    let mut holding = hold(py, crew).map_err(raise)?;
+    let mut holding = hold(py, crew, None).map_err(raise)?;
     let opening = Arc::new(crew.plan(source_of(source)?));
     let (line, table) = loop {
         let mut line = match holding.line.take().filter(|it| it.worker.exit().is_none()) {
             Some(line) => line,
-            None => connect(py, crew).map_err(raise)?,
+            None => connect(py, crew, None).map_err(raise)?,
         };
-        match open(py, &mut line, &opening).map_err(raise)? {
+        match open(py, &mut line, &opening, None).map_err(raise)? {
             Said::Opened(table) => break (line, table),
             Said::Refused(reason, cure) => {
                 holding.line = Some(line);

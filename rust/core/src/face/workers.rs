@@ -47,7 +47,7 @@ impl Workers {
     /// `program`: the worker's. `source`: what each opens first. `spares`: how many are kept ready beside the one that works.
     #[new]
     fn new(program: PathBuf, name: String, source: Vec<String>, spares: usize) -> PyResult<Self> {
-        let crew = Crew::new(Recipe { program, name, source: Some(source_of(source)?), spares })?;
+        let crew = Crew::new(Recipe { program, name, source: Some(source_of(source)?), spares });
         Ok(Self { crew: Arc::new(crew) })
     }
 

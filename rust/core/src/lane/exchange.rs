@@ -1,19 +1,19 @@
 //! One request to a worker, and what comes back: put into the channel, waited for, checked.
 
 use std::ffi::CString;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nif::abi::{Any, AnyValue, DEVICE_CPU, DType, Device, Tensor, error_kind, type_index};
 use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, reply, request};
 use nif_worker::line::{Line, State};
-use nif_worker::process::Exit;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
-use crate::call::limits::{Limits, TICK};
+use crate::call::limits::{Deadline, Limits};
 use crate::call::nif::Nif;
+use crate::lane::isolated::{end_of, forked_meanwhile};
 use crate::lane::parcel::Parcels;
 use crate::memory::block::Block;
 
@@ -31,6 +31,7 @@ pub struct Exchange<'a> {
     number: u32,
     frame: &'a Frame,
     limits: Limits,
+    deadline: Option<Deadline>,
     parcels: Parcels,
     /// Blocks that the function asked for.
     granted: Vec<HostTensor>,
@@ -45,12 +46,13 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(nif: &'a Nif, number: u32, frame: &'a Frame, limits: Limits) -> Self {
+    pub fn new(nif: &'a Nif, number: u32, frame: &'a Frame, limits: Limits, deadline: Option<Deadline>) -> Self {
         Self {
             nif,
             number,
             frame,
             limits,
+            deadline,
             parcels: Parcels::new(),
             granted: Vec::new(),
             string: None,
@@ -65,14 +67,12 @@ impl<'a> Exchange<'a> {
     pub fn run(&mut self, py: Python<'_>, line: &mut Line) -> Result<Outcome, Failure> {
         let is_large = self.frame.bytes_total >= RELEASE_BYTES;
         if is_large { py.detach(|| self.write(line)) } else { self.write(line) }?;
-        let deadline = self.limits.timeout.map(|it| Instant::now() + it);
         self.is_asked = true;
         line.ring();
         loop {
-            let state = self.wait(py, line, deadline, is_large || self.nif.is_long())?;
+            let state = self.wait(py, line, is_large || self.nif.is_long())?;
             if state == State::Dead {
-                let exit = py.detach(|| line.worker.wait().clone());
-                return Err(LaneFailure::Crashed(exit).into());
+                return Err(LaneFailure::Crashed(end_of(py, &line.worker)?).into());
             }
             let head = if state == State::Replied { line.head() } else { None };
             let Some(head) = head else {
@@ -83,8 +83,8 @@ impl<'a> Exchange<'a> {
                 return Ok(self.conclude(py, line, &head));
             }
             // A function that asks for memory without end never makes its host wait.
-            self.check(py, line, deadline)?;
-            self.grant(line, &head)?;
+            self.check(py, line)?;
+            self.grant(line, &head);
             line.ring();
         }
     }
@@ -157,7 +157,7 @@ impl<'a> Exchange<'a> {
                 (&raw mut (*request).arguments).cast::<Argument>().add(index).write(argument);
             }
         }
-        let mail = line.show(&common.arena).map_err(|error| self.unreachable(&error))?;
+        let mail = line.show(&common.arena);
         // SAFETY: as above.
         unsafe {
             (&raw mut (*request).what).write(request::CALL);
@@ -171,34 +171,32 @@ impl<'a> Exchange<'a> {
     }
 
     /// Wait for the worker: a moment with the GIL, then without.
-    fn wait(
-        &mut self,
-        py: Python<'_>,
-        line: &mut Line,
-        deadline: Option<Instant>,
-        is_long: bool,
-    ) -> Result<State, Failure> {
+    fn wait(&mut self, py: Python<'_>, line: &mut Line, is_long: bool) -> Result<State, Failure> {
         let mut state = if is_long { py.detach(|| line.look()) } else { line.look() };
         while state == State::Waiting {
-            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
-            state = py.detach(|| line.sleep(left.map_or(TICK, |it| it.min(TICK))));
+            state = py.detach(|| line.sleep(Deadline::left(self.deadline)));
             if state != State::Waiting {
                 break;
             }
-            self.check(py, line, deadline)?;
+            self.check(py, line)?;
         }
         Ok(state)
     }
 
     /// Stop the running call if the user or its deadline wants it.
-    fn check(&mut self, py: Python<'_>, line: &mut Line, deadline: Option<Instant>) -> Result<(), Failure> {
-        if let Err(interrupt) = py.check_signals() {
+    fn check(&mut self, py: Python<'_>, line: &mut Line) -> Result<(), Failure> {
+        let signals = py.check_signals();
+        if line.worker.is_parents() {
+            // A signal handler forked: the channel is the parent's.
+            return Err(signals.map_or_else(Failure::from, |()| forked_meanwhile().into()));
+        }
+        if let Err(interrupt) = signals {
             self.stop(py, line);
             return Err(interrupt.into());
         }
-        if deadline.is_some_and(|it| it <= Instant::now()) {
+        if let Some(it) = Deadline::passed(self.deadline) {
             self.stop(py, line);
-            return Err(LaneFailure::TimedOut(self.limits.timeout.unwrap_or_default().as_secs_f64()).into());
+            return Err(LaneFailure::TimedOut { seconds: it.seconds, has_begun: true }.into());
         }
         Ok(())
     }
@@ -216,7 +214,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Give the function a block of shared memory, or tell it that there is none.
-    fn grant(&mut self, line: &mut Line, head: &ReplyHead) -> Result<(), Failure> {
+    fn grant(&mut self, line: &mut Line, head: &ReplyHead) {
         let common = &self.nif.origin.memory.get().common;
         let shape: Box<[i64]> = line
             .room(head.length)
@@ -228,7 +226,7 @@ impl<'a> Exchange<'a> {
             item.and_then(|item| shape.iter().try_fold(item, |total, n| total.checked_mul(usize::try_from(*n).ok()?)));
         let block = bytes.and_then(|bytes| common.allocate(bytes, false).ok());
         let block = block.inspect(Block::lend);
-        let mail = line.show(&common.arena).map_err(|error| self.unreachable(&error))?;
+        let mail = line.show(&common.arena);
         let request = line.request();
         // SAFETY: the request is the host's until it rings.
         unsafe {
@@ -254,14 +252,6 @@ impl<'a> Exchange<'a> {
             };
             self.granted.push(HostTensor { tensor, shape, block });
         }
-        Ok(())
-    }
-
-    /// The worker can't be told of new memory: mostly because it has just ended.
-    fn unreachable(&mut self, error: &std::io::Error) -> Failure {
-        self.is_spoilt = true;
-        let exit = Exit { said: format!("its worker can't be reached: {error}"), ..Exit::default() };
-        LaneFailure::Crashed(exit).into()
     }
 
     /// Make the outcome of the last reply.

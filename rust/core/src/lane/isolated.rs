@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nif_loader::table::Table;
-use nif_worker::crew::{Crew, Holding, Opening, differs};
+use nif_worker::crew::{Crew, Holding, NoTurn, Opening, differs};
 use nif_worker::line::Line;
 use nif_worker::message::FromWorker;
-use nif_worker::process::Exit;
+use nif_worker::process::{Exit, Worker};
+use nif_worker::roster::{Refused, Tries};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -19,14 +20,14 @@ use crate::call::entries::nif_of;
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::frame::Frame;
 use crate::call::given::{Given, given_of};
-use crate::call::limits::{Limits, TICK};
+use crate::call::limits::{Deadline, Limits, TICK};
 use crate::call::nif::Nif;
 use crate::call::origin::Lane;
 use crate::lane::exchange::Exchange;
 use crate::python;
 
-/// How long a worker may take to open its library.
-const START: Duration = Duration::from_secs(120);
+/// How long a worker may take to be ready, with all that it opens.
+const START: Duration = Duration::from_secs(180);
 
 /// Python's entry.
 pub unsafe extern "C" fn isolated_call(
@@ -78,7 +79,7 @@ impl Nif {
         let (reason, cure) = refusal.unwrap_or_else(|| {
             ("no worker can open this function's library any more".into(), "mend it and load it again".into())
         });
-        LaneFailure::NoWorker(reason, cure)
+        LaneFailure::NoWorker((reason, cure).into())
     }
 
     pub fn lane(&self) -> Option<&Lane> {
@@ -91,35 +92,37 @@ impl Nif {
         if lane.is_open.load(Ordering::Relaxed) {
             return Err(LaneFailure::CircuitOpen.into());
         }
-        if lane.crew.is_forked() {
-            let reason = "this process was forked from the one that has the workers".into();
-            return Err(LaneFailure::NoWorker(reason, "make a Lab of its own here".into()).into());
-        }
+        let deadline = limits.deadline();
         let mut frame = Frame::new();
         let mut outputs = Vec::new();
         // SAFETY: the caller keeps the arguments alive; `outputs` holds what was added.
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
-        let mut holding = hold(py, &lane.crew)?;
+        let mut holding = hold(py, &lane.crew, deadline)?;
+        let mut tries = Tries::default();
         loop {
             let mut line = match holding.line.take().filter(|it| it.worker.exit().is_none()) {
                 Some(line) => line,
-                None => connect(py, &lane.crew)?,
+                None => connect(py, &lane.crew, deadline)?,
             };
             let Some(number) = line.number_of(self.number) else {
                 holding.line = Some(line);
                 return Err(self.not_opened().into());
             };
-            let mut exchange = Exchange::new(self, number, &frame, limits);
+            let mut exchange = Exchange::new(self, number, &frame, limits, deadline);
             let answered = exchange.run(py, &mut line);
+            if holding.is_forked() {
+                return answered.and_then(|_| Err(forked_meanwhile().into()));
+            }
             // A worker that failed, or skipped a clean-up, isn't asked again.
             if exchange.is_spoilt {
                 line.worker.kill();
             }
             if exchange.is_spoilt || line.worker.exit().is_some() {
-                py.detach(|| line.worker.wait());
+                let exit = end_of(py, &line.worker)?;
                 // One that ended before it came to the function hasn't failed the call.
                 if matches!(answered, Err(Failure::Lane(LaneFailure::Crashed(_))))
                     && !(exchange.is_asked && line.has_begun())
+                    && tries.again(exit.is_killed())
                 {
                     continue;
                 }
@@ -134,6 +137,26 @@ impl Nif {
     }
 }
 
+/// A signal handler forked while the call ran: its worker is the parent's.
+#[cold]
+pub fn forked_meanwhile() -> LaneFailure {
+    let reason = "this process was forked while the call ran; the answer goes to the parent".into();
+    LaneFailure::NoWorker((reason, "make the call again".into()).into())
+}
+
+/// Wait for the end of a worker that has ended, or was told to: what it could still write to is freed after that.
+pub fn end_of(py: Python<'_>, worker: &Worker) -> PyResult<Exit> {
+    if let Some(exit) = worker.exit() {
+        return Ok(exit.clone());
+    }
+    loop {
+        if let Some(exit) = py.detach(|| worker.wait(TICK)) {
+            return Ok(exit.clone());
+        }
+        py.check_signals()?;
+    }
+}
+
 /// What a worker made of a source.
 pub enum Said {
     Opened(Table),
@@ -141,15 +164,18 @@ pub enum Said {
     Ended(Exit),
 }
 
-/// Have a worker that runs no call open a source. It is ended if it doesn't come to an end with that before Ctrl-C.
-pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, Failure> {
-    let mut answer = line.ask_to_open(opening).map(|()| None);
-    while let Ok(None) = answer {
-        py.check_signals().inspect_err(|_| line.worker.kill())?;
-        answer = py.detach(|| line.said(TICK));
-    }
+/// Have a worker that runs no call open a source. It is ended if it doesn't come to an end with that before Ctrl-C or the deadline.
+pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening, deadline: Option<Deadline>) -> Result<Said, Failure> {
+    line.ask_to_open(opening);
+    let answer = loop {
+        match py.detach(|| line.said(Deadline::left(deadline)).map_err(|_| ())) {
+            Ok(Some(said)) => break Some(said),
+            Ok(None) => check(py, deadline)?, // the line, and so the worker, ends with an error
+            Err(()) => break None,
+        }
+    };
     Ok(match answer {
-        Ok(Some(FromWorker::Opened(table))) => match table.numbering(opening.table.get_or_init(|| table.clone())) {
+        Some(FromWorker::Opened(table)) => match table.numbering(opening.table.get_or_init(|| table.clone())) {
             Ok(numbers) => {
                 line.note_opened(opening.first, numbers);
                 Said::Opened(table)
@@ -158,50 +184,59 @@ pub fn open(py: Python<'_>, line: &mut Line, opening: &Opening) -> Result<Said, 
             Err(why) => {
                 opening.refuse(differs(&why));
                 line.worker.kill();
-                Said::Ended(py.detach(|| line.worker.wait().clone()))
+                Said::Ended(end_of(py, &line.worker)?)
             }
         },
-        Ok(Some(FromWorker::Refused(reason, cure))) => Said::Refused(reason, cure),
-        Ok(None) | Err(_) => {
-            line.worker.kill();
-            Said::Ended(py.detach(|| line.worker.wait().clone()))
-        }
+        Some(FromWorker::Refused(reason, cure)) => Said::Refused(reason, cure),
+        None => Said::Ended(end_of(py, &line.worker)?),
     })
 }
 
-/// Get the turn, however long the calls before this one take.
-pub fn hold<'a>(py: Python<'_>, crew: &'a Crew) -> Result<Holding<'a>, Failure> {
-    if let Some(holding) = crew.turn(Duration::ZERO) {
-        return Ok(holding);
+/// Stop waiting before the call has begun, if the user or its deadline wants it.
+fn check(py: Python<'_>, deadline: Option<Deadline>) -> Result<(), Failure> {
+    py.check_signals()?;
+    match Deadline::passed(deadline) {
+        Some(it) => Err(LaneFailure::TimedOut { seconds: it.seconds, has_begun: false }.into()),
+        None => Ok(()),
     }
+}
+
+/// Get the turn, however long the calls before this one take.
+pub fn hold<'a>(py: Python<'_>, crew: &'a Crew, deadline: Option<Deadline>) -> Result<Holding<'a>, Failure> {
+    let mut turn = crew.turn(Duration::ZERO);
     loop {
-        if let Some(holding) = py.detach(|| crew.turn(TICK)) {
-            return Ok(holding);
+        match turn {
+            Ok(holding) => return Ok(holding),
+            Err(NoTurn::Yours) => return Err(LaneFailure::Busy.into()),
+            Err(NoTurn::Taken) => {}
         }
-        py.check_signals()?;
+        turn = py.detach(|| crew.turn(Deadline::left(deadline)));
+        if turn.is_err() {
+            check(py, deadline)?;
+        }
     }
 }
 
 /// End the worker that works, so that the next call gets another.
 pub fn restart(py: Python<'_>, crew: &Crew) -> Result<(), Failure> {
-    let mut holding = hold(py, crew)?;
+    let mut holding = hold(py, crew, None)?;
     if let Some(line) = holding.line.take() {
         line.worker.kill();
-        py.detach(|| line.worker.wait());
+        end_of(py, &line.worker)?;
     }
     Ok(())
 }
 
 /// A line to a worker that is ready, and has opened what was loaded since the crew began.
 #[cold]
-pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
+pub fn connect(py: Python<'_>, crew: &Crew, deadline: Option<Deadline>) -> Result<Line, Failure> {
     let start = Instant::now();
+    crew.seek();
     loop {
-        match py.detach(|| crew.take(TICK)) {
-            Ok(Some(worker)) => {
-                let mut line = Line::new(worker);
+        match py.detach(|| crew.take(Deadline::left(deadline)))? {
+            Some(mut line) => {
                 for opening in crew.missing() {
-                    match open(py, &mut line, &opening)? {
+                    match open(py, &mut line, &opening, deadline)? {
                         Said::Opened(_) => {}
                         // If a worker can't open this source, only that source's functions fail.
                         Said::Refused(reason, cure) => opening.refuse((reason, cure)),
@@ -215,12 +250,11 @@ pub fn connect(py: Python<'_>, crew: &Crew) -> Result<Line, Failure> {
                     return Ok(line);
                 }
             }
-            Ok(None) => py.check_signals()?,
-            Err((reason, cure)) => return Err(LaneFailure::NoWorker(reason, cure).into()),
+            None => check(py, deadline)?,
         }
         if start.elapsed() > START {
             let reason = format!("no worker was ready within {} s", START.as_secs());
-            return Err(LaneFailure::NoWorker(reason, "nif-lab doctor".into()).into());
+            return Err(Refused { reason, cure: "nif-lab doctor".into(), may_pass: true }.into());
         }
     }
 }

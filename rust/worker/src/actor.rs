@@ -1,0 +1,241 @@
+//! The thread of a crew: it owns the sockets, the ends, the standard errors and the timers of a backend's workers.
+//!
+//! It never waits for anything but all of them at once, and every buffer of it has a bound.
+
+use std::io::{ErrorKind, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::crew::{ById, Inner, differs};
+use crate::message::FromWorker;
+use crate::process::{Heard, Wake, Worker};
+use crate::roster::{Next, Refused};
+use crate::speaker;
+
+/// How long a worker's words are held back: those of one that ends are part of the report of its end.
+const HOLD: Duration = Duration::from_millis(200);
+/// How much is held back at most.
+const HELD: usize = 32 << 10;
+/// So many times as much is read after a worker's end: more than a pipe holds.
+const LAST: u32 = 64;
+/// How long until descriptors are sent again that the system didn't take.
+const CROWDED: Duration = Duration::from_millis(5);
+/// How long a worker may take to open its first source.
+pub const START: Duration = Duration::from_secs(120);
+
+/// A worker that the thread watches.
+struct Watched {
+    worker: Arc<Worker>,
+    /// Its standard error, until that is closed.
+    said: Option<PipeReader>,
+    /// Since when it is starting; none once it has told of its first source.
+    starting: Option<Instant>,
+    /// What it wrote and nobody has seen yet, and when it wrote the first of it.
+    held: Vec<u8>,
+    since: Instant,
+    /// Nothing is read from its socket any more.
+    is_deaf: bool,
+}
+
+/// What `poll` said of a worker.
+#[derive(Clone, Copy)]
+struct Events {
+    has_ended: bool,
+    said: bool,
+    reads: bool,
+    writes: bool,
+}
+
+/// Run until the crew is closed and every worker has been reaped.
+pub fn run(inner: &Inner, wake: &Arc<Wake>) {
+    let mut all: Vec<Watched> = Vec::new();
+    loop {
+        let next = inner.roster().next();
+        match next {
+            Next::Start => {
+                start(inner, wake, &mut all);
+                continue;
+            }
+            Next::End if all.is_empty() => return,
+            Next::End => all.iter().for_each(|it| it.worker.kill()),
+            Next::Wait => {}
+        }
+        let events = wait(wake, &all);
+        let mut rest = Vec::with_capacity(all.len());
+        for (mut it, events) in all.into_iter().zip(events) {
+            if look_after(inner, &mut it, events) {
+                rest.push(it);
+            }
+        }
+        all = rest;
+    }
+}
+
+fn start(inner: &Inner, wake: &Arc<Wake>, all: &mut Vec<Watched>) {
+    match Worker::start(&inner.recipe, wake) {
+        Ok((worker, said)) => {
+            inner.pids().push(worker.pid);
+            all.push(Watched {
+                worker: Arc::new(worker),
+                said: Some(said),
+                starting: Some(Instant::now()),
+                held: Vec::new(),
+                since: Instant::now(),
+                is_deaf: false,
+            });
+        }
+        Err(error) => inner.refuse(error.refused(&inner.recipe)),
+    }
+}
+
+/// Sleep until something happens: what, for each worker.
+fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
+    let mut descriptors = vec![PollFd::new(wake, PollFlags::IN)];
+    let mut limit: Option<Duration> = None;
+    let mut at_most = |other: Duration| limit = Some(limit.map_or(other, |it| it.min(other)));
+    for it in all {
+        descriptors.push(PollFd::from_borrowed_fd(it.worker.pidfd(), PollFlags::IN));
+        if let Some(said) = &it.said {
+            descriptors.push(PollFd::from_borrowed_fd(said.as_fd(), PollFlags::IN));
+        }
+        if !it.is_deaf {
+            let (has_mail, is_crowded) = it.worker.has_mail();
+            let out = if has_mail && !is_crowded { PollFlags::OUT } else { PollFlags::empty() };
+            descriptors.push(PollFd::from_borrowed_fd(it.worker.socket(), PollFlags::IN | out));
+            if is_crowded {
+                at_most(CROWDED);
+            }
+        }
+        if !it.held.is_empty() {
+            at_most(HOLD.saturating_sub(it.since.elapsed()));
+        }
+        if let Some(since) = it.starting {
+            at_most(START.saturating_sub(since.elapsed()));
+        }
+    }
+    let limit = limit.map(|it| Timespec { tv_sec: it.as_secs().cast_signed(), tv_nsec: it.subsec_nanos().into() });
+    let _ = poll(&mut descriptors, limit.as_ref());
+    wake.clear();
+    let mut seen = descriptors.iter().skip(1).map(PollFd::revents);
+    let mut next = |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+    all.iter()
+        .map(|it| {
+            let (end, said, socket) = (next(true), next(it.said.is_some()), next(!it.is_deaf));
+            Events {
+                has_ended: !end.is_empty(),
+                said: !said.is_empty(),
+                reads: socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
+                writes: socket.contains(PollFlags::OUT) || it.worker.has_mail().1,
+            }
+        })
+        .collect()
+}
+
+/// See what is new with a worker: whether it lives.
+fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
+    if events.said || events.has_ended {
+        listen(it);
+    }
+    // The last words come after what a pipe may hold before them.
+    for _ in 0..LAST {
+        if !events.has_ended || it.held.len() < HELD {
+            break;
+        }
+        pass_on(it);
+        listen(it);
+    }
+    if events.reads {
+        let heard = it.worker.read_more();
+        it.is_deaf = heard != Heard::Sense;
+        if heard == Heard::Nonsense {
+            // The next answer couldn't be told from it.
+            it.worker.kill_because("its library wrote into the socket between the worker and its host");
+        }
+    }
+    if it.starting.is_some()
+        && let Some(said) = it.worker.next_said()
+    {
+        it.starting = None;
+        hear(inner, &it.worker, said);
+    }
+    if events.has_ended {
+        let is_closed = inner.roster().is_closed();
+        it.worker.keep(&it.held);
+        if is_closed {
+            speaker::say(&it.held); // nobody gets a report
+        }
+        inner.pids().retain(|pid| *pid != it.worker.pid);
+        it.worker.reap();
+        inner.roster().leave(&ById(Arc::clone(&it.worker)));
+        if it.starting.is_some() {
+            inner.give_up_start(&it.worker.exit().cloned().unwrap_or_default());
+        }
+        return false;
+    }
+    if events.writes {
+        it.worker.send_more();
+    }
+    if !it.held.is_empty() && (it.held.len() >= HELD || it.since.elapsed() >= HOLD) {
+        pass_on(it);
+    }
+    if it.starting.is_some_and(|since| since.elapsed() >= START) {
+        it.starting = None;
+        it.worker.kill();
+        let reason = format!("the worker didn't open its library within {} s", START.as_secs());
+        inner.refuse(Refused { reason, cure: "nif-lab doctor".into(), may_pass: true });
+    }
+    true
+}
+
+/// What was held back is for everybody to see.
+fn pass_on(it: &mut Watched) {
+    it.worker.keep(&it.held);
+    speaker::say(&it.held);
+    it.held.clear();
+}
+
+/// Read what the worker wrote to its standard error, as much as may be held back.
+fn listen(it: &mut Watched) {
+    let Some(said) = it.said.as_mut() else { return };
+    let mut piece = [0; 8 << 10];
+    while it.held.len() < HELD {
+        match said.read(&mut piece) {
+            Ok(0) => {
+                it.said = None;
+                return;
+            }
+            Ok(length) => {
+                if it.held.is_empty() {
+                    it.since = Instant::now();
+                }
+                it.held.extend_from_slice(&piece[..length]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(_) => {
+                it.said = None;
+                return;
+            }
+        }
+    }
+}
+
+/// What a starting worker said of its first source.
+fn hear(inner: &Inner, worker: &Arc<Worker>, said: FromWorker) {
+    let refused = match said {
+        FromWorker::Opened(table) => match table.numbering(inner.table.get_or_init(|| table.clone())) {
+            Ok(numbers) => {
+                worker.numbers.get_or_init(|| numbers);
+                inner.enter(worker);
+                return;
+            }
+            Err(why) => differs(&why),
+        },
+        FromWorker::Refused(reason, cure) => (reason, cure),
+    };
+    worker.kill();
+    inner.refuse(refused.into());
+}

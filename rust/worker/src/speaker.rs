@@ -1,0 +1,147 @@
+//! What workers write to their standard error, on its way to this process's.
+//!
+//! Somebody may have stopped reading there, so a thread of its own writes, and may wait for ever. Nobody else does: what has no
+//! room in the queue is dropped, oldest first.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::own::Own;
+
+/// How much may wait to be written.
+pub const ROOM: usize = 256 << 10;
+
+/// Text that waits, at most so much of it: the latest.
+#[derive(Debug, Default)]
+pub struct Queue {
+    text: VecDeque<u8>,
+    /// Bytes that were dropped before it.
+    dropped: u64,
+}
+
+impl Queue {
+    /// Add text at the end; drop as much from the beginning as doesn't fit.
+    pub fn put(&mut self, text: &[u8]) {
+        let kept = &text[text.len().saturating_sub(ROOM)..];
+        let excess = (self.text.len() + kept.len()).saturating_sub(ROOM);
+        self.text.drain(..excess);
+        self.text.extend(kept);
+        self.dropped += (excess + text.len() - kept.len()) as u64;
+    }
+
+    /// The next piece to be written, with a line that says how much is missing before it; none if nothing waits.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let mut piece = Vec::new();
+        if self.dropped > 0 {
+            let dropped = std::mem::take(&mut self.dropped);
+            piece = format!("\n[nif_lab: {dropped} bytes that workers wrote are left out here]\n").into_bytes();
+        }
+        piece.extend(self.text.drain(..self.text.len().min(4096)));
+        Some(piece)
+    }
+}
+
+#[derive(Default)]
+struct Speaker {
+    queue: Mutex<(Queue, bool)>,
+    more: Condvar,
+}
+
+static SPEAKER: Own<Speaker> = Own::new();
+
+fn speaker() -> &'static Speaker {
+    SPEAKER.get(|_| Speaker::default())
+}
+
+/// Have text written to this process's standard error, without waiting for that.
+pub fn say(text: &[u8]) {
+    if text.is_empty() {
+        return;
+    }
+    let speaker = speaker();
+    let mut guard = speaker.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    guard.0.put(text);
+    if !guard.1 {
+        let thread = std::thread::Builder::new().name("nif_lab stderr".into()).stack_size(128 << 10);
+        guard.1 = thread.spawn(write_all).is_ok();
+    }
+    drop(guard);
+    speaker.more.notify_one();
+}
+
+/// The thread: it ends with the process.
+fn write_all() {
+    let speaker = speaker();
+    loop {
+        let guard = speaker.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard =
+            speaker.more.wait_while(guard, |it| it.0.text.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        let piece = guard.0.take().unwrap_or_default();
+        drop(guard);
+        write(&piece);
+    }
+}
+
+/// Not by `io::stderr`: its lock would stop whoever else writes there.
+fn write(mut piece: &[u8]) {
+    let stderr = rustix::stdio::stderr();
+    while !piece.is_empty() {
+        match rustix::io::write(stderr, piece) {
+            Ok(length) => piece = &piece[length..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)], None);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(queue: &mut Queue) -> Vec<u8> {
+        std::iter::from_fn(|| queue.take()).flatten().collect()
+    }
+
+    #[test]
+    fn what_fits_comes_out_as_it_came() {
+        let mut queue = Queue::default();
+        assert!(queue.take().is_none());
+        let text: Vec<u8> = (0..ROOM).map(|i| (i % 251) as u8).collect();
+        for piece in text.chunks(1000) {
+            queue.put(piece);
+        }
+        assert_eq!(all(&mut queue), text);
+        queue.put(b"and more");
+        assert_eq!(all(&mut queue), b"and more");
+    }
+
+    #[test]
+    fn the_latest_is_kept_and_the_rest_is_counted() {
+        for piece in [1, 999, ROOM - 1, ROOM, 3 * ROOM + 5] {
+            let mut queue = Queue::default();
+            let mut put = 0;
+            while put <= 4 * ROOM {
+                queue.put(&vec![b'x'; piece]);
+                put += piece;
+                assert!(queue.text.len() <= ROOM);
+            }
+            queue.put(b"the last");
+            put += 8;
+            let text = String::from_utf8(all(&mut queue)).unwrap();
+            assert!(text.ends_with("the last"));
+            let kept = text.len() - text.find("]\n").unwrap() - 2;
+            let says = format!("[nif_lab: {} bytes that workers wrote are left out here]", put - kept);
+            assert!(text.contains(&says), "{}: {}", &text[..80], says);
+            assert_eq!(kept, ROOM);
+        }
+    }
+}
