@@ -1,5 +1,6 @@
 //! Small bridges between Python's C API and its Rust binding.
 
+pub mod door;
 pub mod dtype;
 pub mod errors;
 

@@ -83,8 +83,9 @@ struct Counters {
 
 const _: () = assert!(size_of::<Counters>() == FUNCTION_BYTES && std::mem::offset_of!(Counters, histogram) == 128);
 
+/// A counter that is full stays full.
 fn add(counter: &AtomicU64, more: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
 }
 
 /// Which bucket of the histogram: the octave and the three bits after the first.
@@ -294,7 +295,7 @@ impl Slot {
         }
         // What is typical follows quickly, so that a function that turns slow is soon timed each time again.
         let before = self.typical.load(Ordering::Relaxed);
-        let typical = if before == 0 { ticks } else { (before * 3).saturating_add(ticks) / 4 };
+        let typical = if before == 0 { ticks } else { before.saturating_mul(3).saturating_add(ticks) / 4 };
         self.typical.store(typical, Ordering::Relaxed);
         let pace = self.paces.iter().find(|(below, _)| typical < *below);
         let known = it.timed.load(Ordering::Relaxed) >= FIRST_TIMED;

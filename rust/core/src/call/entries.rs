@@ -6,21 +6,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::frame::{Outcome, to_python};
-use crate::call::given::given_of;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
 use crate::call::signature::Signature;
 use crate::call::straight::Arguments;
-
-/// The [`Nif`] that Python passes as a built-in's `self`.
-///
-/// # Safety
-/// `this` is the object that `Nif::function` bound, and stays alive.
-#[inline]
-pub unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
-    // SAFETY: the caller's promise; the caller of a built-in keeps its `self` alive.
-    unsafe { Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Nif>().get() }
-}
+use crate::python::door::{self, Builtin, Given, builtin};
 
 /// Python's entry for functions without outputs, long waits or a thread of their own.
 pub unsafe extern "C" fn straight_call(
@@ -29,17 +19,17 @@ pub unsafe extern "C" fn straight_call(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as in `general_call`; the arguments were taken before the call is made.
-    unsafe {
-        let nif = nif_of(this);
+    // SAFETY: as of `builtin`; the arguments were taken before the call is made.
+    door::guard(std::ptr::null_mut(), || unsafe {
+        let nif: &Nif = door::bound(this);
         let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
         let mut arguments = Arguments::new();
         let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
         if !is_plain || !arguments.take(objects, nif.mutable) {
-            return general_call(this, values, count, names);
+            return builtin::<General>(this, values, count, names);
         }
         if nif.slot.is_next_timed() { timed_answer(nif, &arguments) } else { answer(nif, &arguments, false) }
-    }
+    })
 }
 
 /// Out of the way of the calls that aren't timed.
@@ -62,30 +52,30 @@ unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyO
         arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
-            return nif.conclude(|py| nif.finish(py, &outcome, error, tensor, Vec::new()));
+            return door::enter(std::ptr::null_mut(), |py| {
+                nif.conclude(py, || nif.finish(py, &outcome, error, tensor, Vec::new()))
+            });
         }
         nif.slot.succeed(outcome.time);
         match outcome.result.type_index {
             type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
             type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),
-            _ => nif.conclude(|py| to_python(py, &outcome.result, None, nif.unsigned, nif.origin.memory.get())),
+            type_index::INT if !nif.unsigned => ffi::PyLong_FromLongLong(outcome.result.v.i),
+            _ => door::enter(std::ptr::null_mut(), |py| {
+                nif.conclude(py, || to_python(py, &outcome.result, None, nif.unsigned, nif.origin.memory.get()))
+            }),
         }
     }
 }
 
-/// Python's entry for every function and all arguments: `this` is the [`Nif`].
-pub unsafe extern "C" fn general_call(
-    this: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: Python calls with the GIL held, `this` is the object `function` bound, `values` has `count` objects and then
-    // one for each of `names`.
-    unsafe {
-        let nif = nif_of(this);
-        let given = given_of(values, count, names);
-        nif.conclude(|py| nif.invoke(py, &given))
+/// Every function, and all arguments.
+struct General;
+
+impl Builtin for General {
+    type This = Nif;
+
+    fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
+        nif.conclude(py, || nif.invoke(py, given))
     }
 }
 
@@ -94,5 +84,5 @@ pub fn direct_entry(signature: &Signature, flags: u32) -> ffi::PyCFunctionFastWi
     let is_plain = signature.params.iter().all(|it| it.output.is_none())
         && !signature.returns_array()
         && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
-    if is_plain { straight_call } else { general_call }
+    if is_plain { straight_call } else { builtin::<General> }
 }
