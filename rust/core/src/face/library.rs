@@ -52,7 +52,7 @@ fn describe(py: Python<'_>, table: table::Table, places: &[Place], origin: Origi
                 Place::Here(_) => direct_entry(&signature, it.flags),
                 Place::InWorker(_) => builtin::<Isolated>,
             };
-            Nif::new(py, signature, &it.signature, &it.doc, it.flags, *place, entry, Arc::clone(&origin))
+            Nif::new(signature, &it.signature, &it.doc, it.flags, *place, entry, Arc::clone(&origin))
         });
         let nif = made.map_err(|reason| abi_error(py, &reason, "see docs/abi.md, \"Signatures\""))?;
         if nif.key() != it.name || dict.contains(&it.name)? {

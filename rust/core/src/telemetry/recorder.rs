@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::python;
 use crate::python::door::{self, Builtin, Given, builtin};
-use crate::telemetry::{Slot, Telemetry};
+use crate::telemetry::{DIRECT, Slot, Telemetry};
 use nif_loader::clock;
 
 /// One name's counters and, as `record`, the built-in that adds to them.
@@ -34,8 +34,8 @@ const MOST_SECONDS: f64 = 1e9;
 impl Recorder {
     /// A recorder of `name`, listed with the functions of backend number `backend`.
     #[new]
-    fn new(py: Python<'_>, telemetry: &Bound<'_, Telemetry>, backend: u16, name: &str) -> PyResult<Self> {
-        let slot = Slot::new(py, telemetry.as_unbound(), backend, 0, name, 0).map_err(PyValueError::new_err)?;
+    fn new(telemetry: &Bound<'_, Telemetry>, backend: u16, name: &str) -> PyResult<Self> {
+        let slot = Slot::new(&telemetry.get().segment, backend, DIRECT, name, 0).map_err(PyValueError::new_err)?;
         let name = CString::new(name)?;
         let method = door::method(&name, DOC, builtin::<Record>);
         Ok(Self { slot, ticks_per_second: 1e9 / clock::ns_per_tick(), method, _name: name })
