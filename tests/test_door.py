@@ -6,6 +6,8 @@ import gc
 import itertools
 import math
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nif_lab import Lab
+from nif_lab import Lab, _core
 from nif_lab.errors import NifError, NifValueError
 
 
@@ -133,3 +135,34 @@ def test_figures_of_memory_are_told_while_the_collector_frees_buffers(small: Lab
         gc.set_threshold(*thresholds)
         for buffer in kept:
             buffer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "cure"),
+    [
+        ("import sys; sys.modules['numpy'] = None", "pip install numpy"),
+        ("import sys; sys._is_gil_enabled = lambda: False", "PYTHON_GIL=0"),
+    ],
+)
+def test_an_interpreter_that_cannot_be_used_is_an_import_error(before: str, cure: str) -> None:
+    code = f"{before}\ntry:\n    import nif_lab._core\nexcept ImportError as error:\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "To fix:" in done.stdout, done.stdout + done.stderr
+    assert cure in done.stdout
+    assert "panicked" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_of_fork_is_told_that_the_owner_thread_is_not_there() -> None:
+    owner = _core.Owner("test")
+    assert owner.run(lambda: 42) == 42
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            owner.run(lambda: 42)
+        except Exception as error:
+            os._exit(7 if "To fix:" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert owner.run(lambda: 43) == 43

@@ -26,12 +26,7 @@ use crate::memory::common::Common;
 use crate::python;
 use crate::python::door::{self, Given};
 use crate::python::errors;
-use crate::telemetry::Slot;
-
-/// The lane of calls in this process, as telemetry numbers it.
-const DIRECT: u16 = 0;
-/// That of calls in a worker.
-const ISOLATED: u16 = 1;
+use crate::telemetry::{DIRECT, ISOLATED, Slot};
 
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
@@ -70,7 +65,6 @@ impl Nif {
     /// `entry`: what Python calls.
     #[allow(clippy::too_many_arguments, reason = "one caller, which has them one by one")]
     pub fn new(
-        py: Python<'_>,
         signature: Signature,
         signature_text: &str,
         doc: &str,
@@ -91,7 +85,7 @@ impl Nif {
         let method = door::method(&name, &python_doc, entry);
         // A function without an effect may always be called again.
         let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
-        let slot = Slot::new(py, &origin.telemetry, origin.number, lane, &signature.name, flags)?;
+        let slot = Slot::new(&origin.telemetry.get().segment, origin.number, lane, &signature.name, flags)?;
         Ok(Self {
             unsigned: signature.result == "u64",
             outputs,
@@ -187,7 +181,10 @@ impl Nif {
         let room = self.room().cloned();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
+        // It goes along too: an interrupted wait leaves the call running, and a reload must not close its library.
+        let running = self.origin.running();
         let done = owner.run(py, move || {
+            let _running = running;
             // SAFETY: as in `invoke`, with `held` in place of the caller.
             let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref()) };
             let tensor = outcome.claim();
