@@ -8,6 +8,7 @@ use std::ffi::c_void;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use crate::python::door;
 use crate::telemetry::layout::SEGMENT_BYTES;
 use crate::telemetry::shard;
 
@@ -61,7 +62,7 @@ impl Drop for Watched {
 }
 
 extern "C" fn in_child() {
-    crate::python::door::guard((), || {
+    door::guard((), || {
         shard::keep_mine();
         for address in entries().map(|it| it.address.load(Ordering::Relaxed)).filter(|it| *it != 0) {
             let access = libc::PROT_READ | libc::PROT_WRITE;
