@@ -303,7 +303,7 @@ def test_what_is_no_segment_is_refused(tmp_path: Path) -> None:
         file.write(b"NIFLABTM" + (9).to_bytes(4, "little") + b"\0" * 4096)
         file.flush()
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        with pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 2"):
+        with pytest.raises(SegmentError, match="layout version 9, this nif_lab reads 3"):
             Segment(file.fileno())
 
 

@@ -141,6 +141,33 @@ def test_the_cores_imports_go_down() -> None:
     assert upward("call", "crate::{lane::isolated}") == ["lane"]
 
 
+#: What C calls and needs no door: a signal handler and a pointer's placeholder, one line of atomics each.
+DOORLESS = {"on_interrupt", "elsewhere"}
+
+
+def doorless(text: str) -> list[str]:
+    """Return the functions of this Rust source that C calls and whose body isn't in the door."""
+    bodies = re.findall(r'\bextern "C" fn (\w+)[^;{]*\{\n(.*?)^\}', text, re.DOTALL | re.MULTILINE)
+    return [
+        name for name, body in bodies if not re.search(r"^ +(unsafe \{ )?(door::)?(guard|enter)\(", body, re.MULTILINE)
+    ]
+
+
+def test_c_enters_the_core_through_one_door() -> None:
+    """A panic that leaves aborts the process, and a token that PyO3 hasn't counted lets memory grow with each call."""
+    entries = 0
+    for path in CORE.rglob("*.rs"):
+        text = path.read_text()
+        entries += len(re.findall(r'^(pub )?(unsafe )?extern "C" fn', text, re.MULTILINE))
+        assert not set(doorless(text)) - DOORLESS, path
+        if path.name != "door.rs":
+            assert not re.search(r"\bassume_attached\b|\bcatch_unwind\b", text), path
+    assert entries >= 12
+    # The check itself sees an entry that goes past the door.
+    assert doorless('unsafe extern "C" fn late(\n    x: i32,\n) -> i32 {\n    x + 1\n}\n') == ["late"]
+    assert not doorless('extern "C" fn good() {\n    door::guard((), || work());\n}\n')
+
+
 def test_no_backend_imports_another() -> None:
     wrong = []
     for path in sorted((PACKAGE / "backends").glob("*.py")):

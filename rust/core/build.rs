@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
+    // Whether this Python has a GIL: cfg(Py_GIL_DISABLED).
+    pyo3_build_config::use_pyo3_cfgs();
     // Measured: where libraries share the low bits of their addresses, calls between them are 40 % slower in every third
     // process; aligned like NumPy and Python themselves, never.
     println!("cargo::rustc-link-arg=-Wl,-z,max-page-size=0x200000");

@@ -21,7 +21,7 @@ from .errors import NifLabError
 __all__ = ["NotYours", "Segment", "SegmentError", "attach"]
 
 MAGIC: Final = b"NIFLABTM"
-VERSION: Final = 2
+VERSION: Final = 3
 NAME: Final = "/memfd:nif_lab telemetry"
 LANES: Final = ("direct", "isolated")
 KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled",
@@ -49,21 +49,47 @@ HEADER: Final = np.dtype(
         ("n_functions", "<u4"),
         ("max_backends", "<u4"),
         ("max_functions", "<u4"),
-        ("at", "<u8", 6),
+        ("at", "<u8", 7),
         ("heads", "<u8", 3),
         ("peak", "<u8"),
         ("committed", "<u8"),
         ("collections", "<u8"),
+        ("n_shards", "<u4"),
+        ("max_shards", "<u4"),
+        ("reserved", "S64"),
     ]
 )
 BACKEND: Final = np.dtype([("name", "S32"), ("head", "<u8"), ("reserved", "S24")])
 BUCKETS: Final = 384
+#: What a function is, as it lies in the segment.
+ENTRY: Final = np.dtype(
+    [("name", "S64"), ("backend", "<u2"), ("lane", "<u2"), ("flags", "<u4"), ("since", "<u8"), ("reserved", "S48")]
+)
+#: What one place counts of a function; ``due``, ``mask`` and ``typical`` are the writer's own.
+COUNTS: Final = np.dtype(
+    [
+        ("calls", "<u8"),
+        ("due", "<u8"),
+        ("mask", "<u8"),
+        ("typical", "<u8"),
+        ("errors", "<u8"),
+        ("recovered", "<u8"),
+        ("timed", "<u8"),
+        ("total", "<u8"),
+        ("min", "<u8"),
+        ("max", "<u8"),
+        ("reserved", "S48"),
+        ("histogram", "<u8", BUCKETS),
+    ]
+)
+#: A function and the sum over all places, as `Segment.functions` tells it.
 FUNCTION: Final = np.dtype(
     [
         ("name", "S64"),
         ("backend", "<u2"),
         ("lane", "<u2"),
         ("flags", "<u4"),
+        ("since", "<u8"),
         ("calls", "<u8"),
         ("errors", "<u8"),
         ("recovered", "<u8"),
@@ -74,6 +100,7 @@ FUNCTION: Final = np.dtype(
         ("histogram", "<u8", BUCKETS),
     ]
 )
+NEVER: Final = np.uint64(2**64 - 1)
 CALL: Final = np.dtype(
     [
         ("commit", "<u8"),
@@ -141,7 +168,10 @@ class Segment:
         if bytes(head["magic"]) != MAGIC:
             raise SegmentError("this is no telemetry segment of nif_lab")
         if head["version"] != VERSION:
-            raise SegmentError(f"the segment has layout version {head['version']}, this nif_lab reads {VERSION}")
+            raise SegmentError(
+                f"the segment has layout version {head['version']}, this nif_lab reads {VERSION}. "
+                "To fix: use the same release of nif_lab here as in the process that is watched"
+            )
 
     def _view(self, dtype: np.dtype[np.void], at: int, count: int) -> np.ndarray:
         return self._bytes[at : at + count * dtype.itemsize].view(dtype)
@@ -160,8 +190,28 @@ class Segment:
         return self._view(BACKEND, int(self.header["at"][0]), int(self.header["n_backends"])).copy()
 
     def functions(self) -> np.ndarray:
-        """Return a copy of the counters of all functions, dtype `FUNCTION`; times are in ticks."""
-        return self._view(FUNCTION, int(self.header["at"][1]), int(self.header["n_functions"])).copy()
+        """Return the counters of all functions, summed over all shards; dtype `FUNCTION`, times in ticks."""
+        header = self.header
+        most, count = int(header["max_functions"]), int(header["n_functions"])
+        entries = self._view(ENTRY, int(header["at"][1]), count).copy()
+        shards = max(min(int(header["n_shards"]), int(header["max_shards"])), 1)
+        counts = self._view(COUNTS, int(header["at"][2]), shards * most).reshape(shards, most)[:, :count]
+        rows = np.empty(count, FUNCTION)
+        for name in ("name", "backend", "lane", "flags", "since"):
+            rows[name] = entries[name]
+        for name in ("calls", "errors", "recovered", "timed", "total", "histogram"):
+            rows[name] = counts[name].sum(axis=0, dtype=np.uint64)
+        rows["max"] = counts["max"].max(axis=0)
+        rows["min"] = np.where(counts["timed"] > 0, counts["min"], NEVER).min(axis=0)
+        return rows
+
+    def _of_functions(self, records: np.ndarray, time: str) -> np.ndarray:
+        """Leave out records of functions that are gone, whose numbers are others' now."""
+        header = self.header
+        since = self._view(ENTRY, int(header["at"][1]), int(header["n_functions"]))["since"]
+        known = records[records["function"] < len(since)]
+        kept: np.ndarray = known[known[time] >= since[known["function"]]]
+        return kept
 
     def calls(self, since: Sequence[int] | np.ndarray = ()) -> np.ndarray:
         """Return the last calls of every backend, dtype `CALL`, in order of their start.
@@ -171,29 +221,31 @@ class Segment:
         since
             For each backend the first record that is wanted: the ``commit`` of the last one seen.
         """
-        heads, at = self._backends()["head"].tolist(), int(self.header["at"][2])
+        heads, at = self._backends()["head"].tolist(), int(self.header["at"][3])
         size = CALLS_KEPT * CALL.itemsize
         rings = [
             self._ring(CALL, at + number * size, CALLS_KEPT, head, first)
             for number, (head, first) in enumerate(zip_longest(heads, since[: len(heads)], fillvalue=0))
         ]
         merged = np.concatenate(rings) if rings else np.empty(0, CALL)
-        return merged[np.argsort(merged["start"], kind="stable")]
+        return self._of_functions(merged[np.argsort(merged["start"], kind="stable")], "start")
 
     def times(self) -> np.ndarray:
         """Return the last 10,000 timed calls of all backends, dtype `CALL`, oldest first."""
         header = self.header
-        return self._ring(CALL, int(header["at"][3]), TIMES_KEPT, int(header["heads"][0]))
+        records = self._ring(CALL, int(header["at"][4]), TIMES_KEPT, int(header["heads"][0]))
+        return self._of_functions(records, "start")
 
     def samples(self, since: int = 0) -> np.ndarray:
         """Return the last 10,000 samples of memory, or those from number ``since`` on; dtype `SAMPLE`, oldest first."""
         header = self.header
-        return self._ring(SAMPLE, int(header["at"][4]), SAMPLES_KEPT, int(header["heads"][1]), since)
+        return self._ring(SAMPLE, int(header["at"][5]), SAMPLES_KEPT, int(header["heads"][1]), since)
 
     def errors(self) -> np.ndarray:
         """Return the last 1,000 errors, dtype `ERROR`, oldest first."""
         header = self.header
-        return self._ring(ERROR, int(header["at"][5]), ERRORS_KEPT, int(header["heads"][2]))
+        records = self._ring(ERROR, int(header["at"][6]), ERRORS_KEPT, int(header["heads"][2]))
+        return self._of_functions(records, "time")
 
     def describe_errors(self, records: np.ndarray) -> list[dict[str, Any]]:
         """Return records of errors in words: ``time``, ``backend``, ``function`` and what an `Event`'s data holds."""
@@ -271,6 +323,7 @@ def attach(pid: int) -> list[Segment]:
     except PermissionError:
         raise NotYours(f"process {pid} belongs to another user") from None
     found: dict[int, Segment] = {}  # by inode: Python's own mapping keeps a second descriptor
+    refused: SegmentError | None = None
     for link in links:
         try:
             if not os.readlink(link).startswith(NAME) or (inode := link.stat().st_ino) in found:
@@ -282,8 +335,14 @@ def attach(pid: int) -> list[Segment]:
             raise NotYours(f"process {pid} belongs to another user") from None
         try:
             found[inode] = Segment(descriptor)
+        except SegmentError as error:
+            refused = error
         finally:
             os.close(descriptor)
-    if not found:
+    # A child of fork has its parent's segments open too.
+    own = [it for it in found.values() if it.header["pid"] == pid] or list(found.values())
+    if refused is not None and not own:
+        raise refused
+    if not own:
         raise SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
-    return sorted(found.values(), key=lambda it: int(it.header["base_ns"]))
+    return sorted(own, key=lambda it: int(it.header["base_ns"]))

@@ -6,6 +6,7 @@ The core records (docs/telemetry.md); this module reads. A call never runs any o
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -342,9 +343,17 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.core = _core.Telemetry()
-        self.segment = Segment(self.core.fileno())
+        self._segment, self._pid = Segment(self.core.fileno()), os.getpid()
         self._recorders: dict[str, Callable[[float], None]] = {}
         self._watch_cells()
+
+    @property
+    def segment(self) -> Segment:
+        """The segment of this process; a child of fork has one of its own, which begins with zeros."""
+        if self._pid != (pid := os.getpid()):
+            self.core.settle()
+            self._segment, self._pid = Segment(self.core.fileno()), pid
+        return self._segment
 
     @property
     def enabled(self) -> bool:

@@ -3,7 +3,7 @@
 pub mod entries;
 pub mod failure;
 pub mod frame;
-pub mod given;
+mod given;
 pub mod host;
 pub mod interrupt;
 pub mod limits;

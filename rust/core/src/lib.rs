@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clock::start();
-    python::start(module.py());
+    python::start(module.py())?;
     memory::arrays::check_layout(module.py())?;
     module.add_class::<face::library::Library>()?;
     module.add_class::<call::nif::Nif>()?;
@@ -41,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(face::library::open_beside, module)?)?;
     module.add_function(wrap_pyfunction!(face::library::host_address, module)?)?;
     module.add_function(wrap_pyfunction!(face::library::layout, module)?)?;
+    module.add_function(wrap_pyfunction!(telemetry::telemetry_layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copies::copy_array, module)?)?;
     module.add_function(wrap_pyfunction!(memory::frame_view::view_frame, module)?)?;

@@ -30,6 +30,7 @@ use crate::memory::common::{Common, lock};
 use crate::memory::keeper::Keeper;
 use crate::memory::shared::Shared;
 use crate::python;
+use crate::python::door::{self, Builtin, Given, builtin};
 use crate::python::errors;
 use crate::telemetry::Telemetry;
 
@@ -76,18 +77,12 @@ impl Memory {
         drop(arenas);
         let common = Arc::new(Common::new(Arc::clone(&arena)));
         let maker = Arc::new(ArrayMaker::new(py, arena)?);
-        let builtin = |name: &'static std::ffi::CStr, doc: &'static std::ffi::CStr, function| ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
-            ml_flags: ffi::METH_FASTCALL,
-            ml_doc: doc.as_ptr(),
-        };
         Ok(Self {
             keeper: Keeper::start(&common, &maker, telemetry.map(|it| it.get().sampler()))?,
             maker,
             common,
-            empty: builtin(c"empty", EMPTY_DOC, empty),
-            zeros: builtin(c"zeros", ZEROS_DOC, zeros),
+            empty: door::method(c"empty", EMPTY_DOC, builtin::<Make<false>>),
+            zeros: door::method(c"zeros", ZEROS_DOC, builtin::<Make<true>>),
         })
     }
 
@@ -137,49 +132,26 @@ impl Memory {
     }
 }
 
-unsafe extern "C" fn empty(
-    this: *mut ffi::PyObject,
-    values: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: passed on.
-    unsafe { make_array(this, values, count, false) }
-}
+/// `empty`, and `zeros` if so.
+struct Make<const ZEROED: bool>;
 
-unsafe extern "C" fn zeros(
-    this: *mut ffi::PyObject,
-    values: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    // SAFETY: passed on.
-    unsafe { make_array(this, values, count, true) }
-}
+impl<const ZEROED: bool> Builtin for Make<ZEROED> {
+    type This = Memory;
 
-/// The body of `empty` and `zeros`.
-///
-/// # Safety
-/// Python calls with the GIL held, `this` is the [`Memory`] that `bind` bound, and `values` has `count` objects.
-unsafe fn make_array(
-    this: *mut ffi::PyObject,
-    values: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    zeroed: bool,
-) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let py = Python::assume_attached();
-        let memory = Borrowed::from_ptr(py, this).cast_unchecked::<Memory>().get();
+    fn call(memory: &Memory, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
         let mut layout = Layout::float64();
-        let read = match count {
-            1 => layout.read(py, *values, std::ptr::null_mut()),
-            2 => layout.read(py, *values, *values.add(1)),
-            _ => Err(PyTypeError::new_err(format!("takes a shape and a dtype, {count} given"))),
+        // SAFETY: the caller of a built-in keeps its arguments alive.
+        let read = match *given.values {
+            _ if !given.names.is_null() => Err(PyTypeError::new_err("takes no keyword arguments")),
+            [shape] => unsafe { layout.read(py, shape, std::ptr::null_mut()) },
+            [shape, dtype] => unsafe { layout.read(py, shape, dtype) },
+            _ => Err(PyTypeError::new_err(format!("takes a shape and a dtype, {} given", given.values.len()))),
         };
         if let Err(error) = read {
             error.restore(py);
             return std::ptr::null_mut();
         }
-        memory.array(py, &mut layout, zeroed).map_or(std::ptr::null_mut(), Py::into_ptr)
+        memory.array(py, &mut layout, ZEROED).map_or(std::ptr::null_mut(), Py::into_ptr)
     }
 }
 

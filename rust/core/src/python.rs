@@ -1,5 +1,6 @@
 //! Small bridges between Python's C API and its Rust binding.
 
+pub mod door;
 pub mod dtype;
 pub mod errors;
 
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use numpy::PY_ARRAY_API;
 use numpy::npyffi::{self, NPY_TYPES, NpyTypes, PyArray_Descr};
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -36,13 +38,25 @@ static ARRAY_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_
 /// NumPy's dtype float64, which is never freed.
 static FLOAT64: AtomicPtr<PyArray_Descr> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Look up what calls need of NumPy; called at import.
-pub fn start(py: Python<'_>) {
+/// Refuse an interpreter that this core isn't made for, and look up what calls need of NumPy; called at import.
+pub fn start(py: Python<'_>) -> PyResult<()> {
+    let has_gil = py.import("sys")?.getattr("_is_gil_enabled").map_or(Ok(true), |ask| ask.call0()?.extract())?;
+    if !has_gil {
+        return Err(PyImportError::new_err(
+            "nif_lab's core needs the GIL, which is switched off\nTo fix: start Python without PYTHON_GIL=0 and -X gil=0",
+        ));
+    }
+    if let Err(error) = py.import("numpy") {
+        let raised = PyImportError::new_err("nif_lab needs NumPy, which can't be imported\nTo fix: pip install numpy");
+        raised.set_cause(py, Some(error));
+        return Err(raised);
+    }
     // SAFETY: the number is NumPy's own. The reference is kept.
     let float64 = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, NPY_TYPES::NPY_DOUBLE as std::ffi::c_int) };
     FLOAT64.store(float64, Ordering::Relaxed);
     // SAFETY: NumPy's table gives the type's address.
     ARRAY_TYPE.store(unsafe { npyffi::get_type_object(py, NpyTypes::PyArray_Type) }, Ordering::Relaxed);
+    Ok(())
 }
 
 /// `numpy.ndarray`.

@@ -113,7 +113,8 @@ class Feed:
         while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_SECONDS:
             self._counts.popleft()
         since, before = self._counts[0]
-        rates: np.ndarray = (counts - before) / max(now - since, 1e-9)
+        # Fewer where a function that is gone made room for another.
+        rates: np.ndarray = np.maximum(counts - before, 0) / max(now - since, 1e-9)
         return rates, bool(rates.any())
 
     def _history(self, calls: np.ndarray, functions: np.ndarray) -> list[np.ndarray]:

@@ -6,86 +6,109 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::frame::{Outcome, to_python};
-use crate::call::given::given_of;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
-use crate::call::signature::Signature;
-use crate::call::straight::Arguments;
-
-/// The [`Nif`] that Python passes as a built-in's `self`.
-///
-/// # Safety
-/// `this` is the object that `Nif::function` bound, and stays alive.
-#[inline]
-pub unsafe fn nif_of<'a>(this: *mut ffi::PyObject) -> &'a Nif {
-    // SAFETY: the caller's promise; the caller of a built-in keeps its `self` alive.
-    unsafe { Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Nif>().get() }
-}
+use crate::call::signature::{MAX_PARAMS, Param, Signature};
+use crate::call::straight::{Arguments, kind};
+use crate::python::door::{self, Builtin, Given, builtin};
 
 /// Python's entry for functions without outputs, long waits or a thread of their own.
-pub unsafe extern "C" fn straight_call(
+unsafe extern "C" fn straight_call(
     this: *mut ffi::PyObject,
     values: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as in `general_call`; the arguments were taken before the call is made.
-    unsafe {
-        let nif = nif_of(this);
+    // SAFETY: as of `builtin`; the arguments were taken before the call is made.
+    door::guard(std::ptr::null_mut(), || unsafe {
+        let nif: &Nif = door::bound(this);
         let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
-        let mut arguments = Arguments::new();
+        let mut arguments = Arguments::<MAX_PARAMS>::new();
         let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
         if !is_plain || !arguments.take(objects, nif.mutable) {
-            return general_call(this, values, count, names);
+            return builtin::<General>(this, values, count, names);
         }
-        if nif.slot.is_next_timed() { timed_answer(nif, &arguments) } else { answer(nif, &arguments, false) }
-    }
+        counted(nif, &arguments)
+    })
 }
 
-/// Out of the way of the calls that aren't timed.
-#[inline(never)]
-unsafe fn timed_answer(nif: &Nif, arguments: &Arguments) -> *mut ffi::PyObject {
-    // SAFETY: passed on.
-    unsafe { answer(nif, arguments, true) }
+/// The same for the commonest parameters: `N` of them, of `KINDS`.
+unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
+    this: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    door::guard(std::ptr::null_mut(), || unsafe {
+        let nif: &Nif = door::bound(this);
+        let mut arguments = Arguments::<N>::new();
+        let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload();
+        if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
+            return builtin::<General>(this, values, count, names);
+        }
+        counted(nif, &arguments)
+    })
 }
 
-/// Call with arguments that were taken, and make Python's result.
+/// Call with arguments that were taken, count it, and make Python's result.
 ///
 /// # Safety
 /// The GIL is held, and what `arguments` were taken from is alive.
 #[inline(always)]
-unsafe fn answer(nif: &Nif, arguments: &Arguments, timed: bool) -> *mut ffi::PyObject {
+unsafe fn counted<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+    // One look says that the call is counted, and not timed: `due` is never ahead where counting is switched off.
+    // SAFETY: passed on.
+    unsafe { if nif.slot.mine().is_plain() { answer::<N, true>(nif, arguments) } else { looked_at(nif, arguments) } }
+}
+
+/// A call that is timed, or not counted at all; out of the way of the others.
+#[inline(never)]
+unsafe fn looked_at<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+    // SAFETY: passed on.
+    unsafe { answer::<N, false>(nif, arguments) }
+}
+
+/// # Safety
+/// As of `counted`.
+#[inline(always)]
+unsafe fn answer<const N: usize, const PLAIN: bool>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
     let mut error = ErrorRecord::default();
     let mut outcome = Outcome::new();
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
     unsafe {
+        let timed = !PLAIN && nif.slot.is_next_timed();
         arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
-            return nif.conclude(|py| nif.finish(py, &outcome, error, tensor, Vec::new()));
+            return door::enter(std::ptr::null_mut(), |py| {
+                nif.conclude(py, || nif.finish(py, &outcome, error, tensor, Vec::new()))
+            });
         }
-        nif.slot.succeed(outcome.time);
+        if PLAIN {
+            nif.slot.mine().count()
+        } else {
+            nif.slot.succeed(outcome.time)
+        }
         match outcome.result.type_index {
-            type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
             type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),
-            _ => nif.conclude(|py| to_python(py, &outcome.result, None, nif.unsigned, nif.origin.memory.get())),
+            type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
+            type_index::INT if !nif.unsigned => ffi::PyLong_FromLongLong(outcome.result.v.i),
+            _ => door::enter(std::ptr::null_mut(), |py| {
+                nif.conclude(py, || to_python(py, &outcome.result, None, nif.unsigned, nif.origin.memory.get()))
+            }),
         }
     }
 }
 
-/// Python's entry for every function and all arguments: `this` is the [`Nif`].
-pub unsafe extern "C" fn general_call(
-    this: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: Python calls with the GIL held, `this` is the object `function` bound, `values` has `count` objects and then
-    // one for each of `names`.
-    unsafe {
-        let nif = nif_of(this);
-        let given = given_of(values, count, names);
-        nif.conclude(|py| nif.invoke(py, &given))
+/// Every function, and all arguments.
+struct General;
+
+impl Builtin for General {
+    type This = Nif;
+
+    fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
+        nif.conclude(py, || nif.invoke(py, given))
     }
 }
 
@@ -94,5 +117,37 @@ pub fn direct_entry(signature: &Signature, flags: u32) -> ffi::PyCFunctionFastWi
     let is_plain = signature.params.iter().all(|it| it.output.is_none())
         && !signature.returns_array()
         && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
-    if is_plain { straight_call } else { general_call }
+    if !is_plain {
+        return builtin::<General>;
+    }
+    kinds_entry(&signature.params).unwrap_or(straight_call)
+}
+
+/// The entry made for parameters of these kinds, if there is one.
+fn kinds_entry(params: &[Param]) -> Option<ffi::PyCFunctionFastWithKeywords> {
+    macro_rules! table {
+        ($n:literal: $($kinds:literal)*) => { [$(kinds_call::<$n, $kinds> as ffi::PyCFunctionFastWithKeywords),*] };
+    }
+    let kinds = params.iter().rev().fold(0, |kinds, it| kinds << kind::BITS | kind_of(it) as usize);
+    match params.len() {
+        0 => Some(kinds_call::<0, 0>),
+        1 => table!(1: 0 1 2 3).get(kinds).copied(),
+        2 => table!(2: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15).get(kinds).copied(),
+        3 => {
+            let table = table!(3: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+                32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63);
+            table.get(kinds).copied()
+        }
+        _ => None,
+    }
+}
+
+fn kind_of(param: &Param) -> u32 {
+    let is_vector = param.spelled.strip_prefix("f64[").is_some_and(|rest| !rest.contains(','));
+    match (is_vector, param.mutable) {
+        (true, false) => kind::VECTOR,
+        (true, true) => kind::MUTABLE_VECTOR,
+        _ if param.spelled == "f64" => kind::FLOAT,
+        _ => kind::ANY,
+    }
 }

@@ -141,7 +141,7 @@ impl Frame {
         unsafe {
             let kind = ffi::Py_TYPE(object);
             if kind == array_type {
-                return self.push_array(object.cast(), param);
+                return self.push_array(py, object.cast(), param);
             }
             if kind == &raw mut ffi::PyFloat_Type {
                 self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AS_DOUBLE(object) });
@@ -204,7 +204,7 @@ impl Frame {
                     let reason = format!("expected {}, got a masked array (fill it: x.filled(value))", param.spelled);
                     return Err(refuse(TYPE, self.count, reason));
                 }
-                return self.push_array(object.cast(), param);
+                return self.push_array(py, object.cast(), param);
             } else if ffi::PyFloat_Check(object) != 0 {
                 self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AsDouble(object) });
             } else if ffi::PyLong_Check(object) != 0 {
@@ -213,7 +213,7 @@ impl Frame {
                 // The frame keeps the array: another thread may release the buffer while the call runs.
                 let pointer = array.as_ptr();
                 self.held.push(array);
-                return self.push_array(pointer.cast(), param);
+                return self.push_array(py, pointer.cast(), param);
             } else {
                 return Err(self.odd_type(&Bound::from_borrowed_ptr(py, object), param));
             }
@@ -258,13 +258,13 @@ impl Frame {
     }
 
     #[inline]
-    unsafe fn push_array(&mut self, array: *mut PyArrayObject, param: &Param) -> Result<(), Failure> {
+    unsafe fn push_array(&mut self, py: Python<'_>, array: *mut PyArrayObject, param: &Param) -> Result<(), Failure> {
         // SAFETY: the caller checked the type; a NumPy array's fields are valid while it lives, and `push_object`'s caller
         // keeps it alive. The shape is NumPy's own array of 64-bit numbers.
         unsafe {
             let fields = &(*array).fields;
             let Some(dtype) = python::dtype::from_numpy((*fields.descr).fields.type_num) else {
-                return Err(self.odd_dtype(array, param));
+                return Err(self.odd_dtype(py, array, param));
             };
             if (*fields.descr).fields.byteorder == b'>' as c_char {
                 return Err(refuse(TYPE, self.count, "expected native byte order"));
@@ -299,10 +299,9 @@ impl Frame {
     }
 
     #[cold]
-    unsafe fn odd_dtype(&self, array: *mut PyArrayObject, param: &Param) -> Failure {
+    unsafe fn odd_dtype(&self, py: Python<'_>, array: *mut PyArrayObject, param: &Param) -> Failure {
         // SAFETY: the GIL is held and `array` is an array.
         let name = unsafe {
-            let py = Python::assume_attached();
             Bound::from_borrowed_ptr(py, array.cast())
                 .getattr("dtype")
                 .and_then(|dtype| dtype.getattr("name"))

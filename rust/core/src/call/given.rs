@@ -1,4 +1,4 @@
-//! What Python passes to a built-in.
+//! Arguments as they are taken before the first array is looked at.
 
 use std::borrow::Cow;
 
@@ -7,31 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::python;
-
-/// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
-pub struct Given<'a> {
-    pub values: &'a [*mut ffi::PyObject],
-    pub positional: usize,
-    pub names: *mut ffi::PyObject,
-}
-
-/// The arguments as Python passes them to a built-in.
-///
-/// # Safety
-/// `values` has `count` objects and then one for each of `names`, all alive.
-pub unsafe fn given_of<'a>(
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> Given<'a> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) as usize };
-        let total = count as usize + named;
-        let values = if total == 0 { &[] } else { std::slice::from_raw_parts(values, total) };
-        Given { values, positional: count as usize, names }
-    }
-}
+use crate::python::door::Given;
 
 impl Given<'_> {
     /// The values, with NumPy's scalars replaced by the Python numbers they stand for; `held` keeps those numbers.

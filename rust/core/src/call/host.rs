@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nif::abi::{ABI_VERSION, DEVICE_CPU, DType, Device, Env, Host, Tensor};
 
 use crate::memory::block::Block;
 use crate::memory::common::Common;
+use crate::python::door;
 
 /// Why a call failed, as the callee told it. `env.error` points to one.
 #[derive(Default)]
@@ -75,6 +77,13 @@ pub fn claim(result: Option<*const Tensor>) -> Option<Box<HostTensor>> {
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
+    // SAFETY: passed on.
+    door::guard((), || unsafe { note_error(env, kind, message, argument) });
+}
+
+/// # Safety
+/// `env` is null or of a running call, `message` null or a C string.
+unsafe fn note_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
     if env.is_null() {
         return;
     }
@@ -86,8 +95,8 @@ unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char,
 }
 
 unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) -> *mut Tensor {
-    // Nothing may unwind into the callee; no memory is the one answer to every failure.
-    std::panic::catch_unwind(|| allocate(dtype, ndim, shape)).ok().flatten().unwrap_or(std::ptr::null_mut())
+    // No memory is the one answer to every failure.
+    door::guard(None, || allocate(dtype, ndim, shape)).unwrap_or(std::ptr::null_mut())
 }
 
 fn allocate(dtype: DType, ndim: i32, shape: *const i64) -> Option<*mut Tensor> {
@@ -118,10 +127,13 @@ fn allocate(dtype: DType, ndim: i32, shape: *const i64) -> Option<*mut Tensor> {
 }
 
 unsafe extern "C" fn log(level: i32, message: *const c_char) {
-    // The Lab's own log is Python's, and this may run on any thread without the GIL: standard error is the safe place.
-    if level >= 30 {
-        eprintln!("nif_lab: {}", text(message));
-    }
+    // The Lab's own log is Python's, and this may run on any thread without the GIL: standard error is the safe place. One that
+    // is closed or full takes no line, and is no reason to panic as `eprintln` does.
+    door::guard((), || {
+        if level >= 30 {
+            let _ = writeln!(std::io::stderr(), "nif_lab: {}", text(message));
+        }
+    });
 }
 
 fn text(message: *const c_char) -> String {

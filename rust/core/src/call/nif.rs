@@ -1,11 +1,10 @@
 //! One NIF as Python sees it: a built-in function over a swappable pointer, and its counters.
 //!
-//! A call with ordinary arguments goes: Python's vectorcall -> [`straight_call`] -> `straight::Arguments`: `take`, `call` -> a
-//! float. Every other goes: [`general_call`] -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
+//! A call with ordinary arguments goes: Python's vectorcall -> `straight_call` -> `straight::Arguments`: `take`, `call` -> a
+//! float. Every other goes: `door::builtin` -> [`Nif::invoke`] -> `Frame::push_object` for each argument -> `Frame::run` ->
 //! `to_python`. No Python code runs on the way unless the call fails.
 
 use std::ffi::CString;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -16,7 +15,6 @@ use pyo3::types::PyTuple;
 
 use crate::call::failure::{Failure, lane_error, refuse};
 use crate::call::frame::{Frame, Outcome, RELEASE_BYTES, to_python};
-use crate::call::given::Given;
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::interrupt;
 use crate::call::limits::Timeout;
@@ -26,13 +24,9 @@ use crate::call::signature::Signature;
 use crate::call::target::{Place, Target, elsewhere};
 use crate::memory::common::Common;
 use crate::python;
+use crate::python::door::{self, Given};
 use crate::python::errors;
-use crate::telemetry::Slot;
-
-/// The lane of calls in this process, as telemetry numbers it.
-const DIRECT: u16 = 0;
-/// That of calls in a worker.
-const ISOLATED: u16 = 1;
+use crate::telemetry::{DIRECT, ISOLATED, Slot};
 
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
 #[pyclass(frozen, module = "nif_lab._core")]
@@ -71,7 +65,6 @@ impl Nif {
     /// `entry`: what Python calls.
     #[allow(clippy::too_many_arguments, reason = "one caller, which has them one by one")]
     pub fn new(
-        py: Python<'_>,
         signature: Signature,
         signature_text: &str,
         doc: &str,
@@ -89,15 +82,10 @@ impl Nif {
             Place::Here(call) => (call, 0, DIRECT),
             Place::InWorker(number) => (elsewhere as Call, number, ISOLATED),
         };
-        let method = ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: entry },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: python_doc.as_ptr(),
-        };
+        let method = door::method(&name, &python_doc, entry);
         // A function without an effect may always be called again.
         let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
-        let slot = Slot::new(py, &origin.telemetry, origin.number, lane, &signature.name, flags)?;
+        let slot = Slot::new(&origin.telemetry.get().segment, origin.number, lane, &signature.name, flags)?;
         Ok(Self {
             unsigned: signature.result == "u64",
             outputs,
@@ -193,7 +181,10 @@ impl Nif {
         let room = self.room().cloned();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
+        // It goes along too: an interrupted wait leaves the call running, and a reload must not close its library.
+        let running = self.origin.running();
         let done = owner.run(py, move || {
+            let _running = running;
             // SAFETY: as in `invoke`, with `held` in place of the caller.
             let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref()) };
             let tensor = outcome.claim();
@@ -342,21 +333,17 @@ impl Nif {
         Failure::Nif { kind, argument: if error.kind == 0 { -1 } else { error.argument }, reason }
     }
 
-    /// What Python gets for a call: a new reference, or null with an exception set. Nothing unwinds into Python.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn conclude(&self, call: impl FnOnce(Python<'_>) -> Result<Py<PyAny>, Failure>) -> *mut ffi::PyObject {
-        // SAFETY: the caller's promise.
-        let py = unsafe { Python::assume_attached() };
-        let failure = match std::panic::catch_unwind(AssertUnwindSafe(|| call(py))) {
-            Ok(Ok(result)) => return result.into_ptr(),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::Nif {
-                kind: error_kind::PANIC,
-                argument: -1,
-                reason: "the Lab's own core panicked; please report it".into(),
-            },
+    /// What Python gets for a call: a new reference, or null with an exception set. The core's own panic is a failure too.
+    pub fn conclude(&self, py: Python<'_>, call: impl FnOnce() -> Result<Py<PyAny>, Failure>) -> *mut ffi::PyObject {
+        let broken = || Failure::Nif {
+            kind: error_kind::PANIC,
+            argument: -1,
+            reason: "the Lab's own core panicked; please report it".into(),
+        };
+        let failure = match door::guard(None, || Some(call())) {
+            Some(Ok(result)) => return result.into_ptr(),
+            Some(Err(failure)) => failure,
+            None => broken(),
         };
         self.record_failure(&failure);
         self.exception(py, failure).restore(py);

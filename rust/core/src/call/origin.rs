@@ -55,12 +55,13 @@ impl Drop for Origin {
     }
 }
 
-/// While it lives, a call runs without the GIL.
-pub struct Running<'a>(&'a AtomicUsize);
+/// While it lives, a call runs without the GIL, or on another thread: its library isn't closed.
+pub struct Running(Arc<Origin>);
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // What the call read of the library comes before whoever sees that it is over, and closes it.
+        self.0.running.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -83,7 +84,7 @@ impl Origin {
             Some(telemetry) => telemetry,
             None => Py::new(py, Telemetry::create()?)?,
         };
-        let number = telemetry.get().add_backend(backend).map_err(PyRuntimeError::new_err)?;
+        let number = telemetry.get().segment.add_backend(backend).map_err(PyRuntimeError::new_err)?;
         Ok(Self {
             backend: backend.into(),
             path,
@@ -110,10 +111,10 @@ impl Origin {
         self.tainted.store(true, Ordering::Relaxed);
     }
 
-    /// To be held while a call runs without the GIL.
-    pub fn running(&self) -> Running<'_> {
+    /// To be held while a call runs without the GIL, or on another thread.
+    pub fn running(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::Relaxed);
-        Running(&self.running)
+        Running(Arc::clone(self))
     }
 
     #[inline]
@@ -194,7 +195,7 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     origin.tainted.store(false, Ordering::Relaxed);
     match former {
         // SAFETY: the GIL is held, so calls that hold it are over, and none runs without it; all pointers were swapped.
-        Some(former) if origin.running.load(Ordering::Relaxed) == 0 => unsafe { former.close() },
+        Some(former) if origin.running.load(Ordering::Acquire) == 0 => unsafe { former.close() },
         Some(mut former) => std::mem::forget(former.file.take()),
         None => {}
     }

@@ -7,69 +7,111 @@
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-use nif::abi::{Any, AnyValue, Call, DEVICE_CPU, Device, Tensor, type_index};
-use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject};
+use nif::abi::{Any, AnyValue, Call, DEVICE_CPU, DType, Device, Tensor, dtype_code, type_index};
+use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PyArrayObject};
 use pyo3::ffi;
 
 use crate::call::frame::{Outcome, RELEASE_BYTES};
 use crate::call::host::ErrorRecord;
 use crate::call::interrupt;
-use crate::call::signature::MAX_PARAMS;
 use crate::python::{self, dtype};
 
-/// The arguments; uninitialised room for the most, so that a short call pays for what it uses.
-pub struct Arguments {
-    values: [MaybeUninit<Any>; MAX_PARAMS],
-    tensors: [MaybeUninit<Tensor>; MAX_PARAMS],
+/// How a parameter's argument is taken, chosen once from its type in the signature; what isn't of that kind is looked at as `ANY`.
+pub mod kind {
+    /// `f64`.
+    pub const FLOAT: u32 = 0;
+    /// `f64[n]`.
+    pub const VECTOR: u32 = 1;
+    /// `mut f64[n]`.
+    pub const MUTABLE_VECTOR: u32 = 2;
+    pub const ANY: u32 = 3;
+    /// Bits of each kind in a list of kinds.
+    pub const BITS: usize = 2;
+}
+
+/// The arguments; uninitialised room for `N`, so that a short call pays for what it uses.
+pub struct Arguments<const N: usize> {
+    values: [MaybeUninit<Any>; N],
+    tensors: [MaybeUninit<Tensor>; N],
     count: usize,
     bytes: usize,
 }
 
-impl Arguments {
+impl<const N: usize> Arguments<N> {
     #[inline(always)]
     pub fn new() -> Self {
         Self {
-            values: [const { MaybeUninit::uninit() }; MAX_PARAMS],
-            tensors: [const { MaybeUninit::uninit() }; MAX_PARAMS],
+            values: [const { MaybeUninit::uninit() }; N],
+            tensors: [const { MaybeUninit::uninit() }; N],
             count: 0,
             bytes: 0,
         }
     }
 
-    /// Take all arguments, at most `MAX_PARAMS`; bit n of `mutable` says whether the function writes to the nth. False when one
+    /// Take all arguments, at most `N`; bit n of `mutable` says whether the function writes to the nth. False when one
     /// isn't ordinary, or when they are so large that the GIL should be released.
     ///
     /// # Safety
     /// The GIL is held and the objects stay alive until the call is over.
     #[inline(always)]
     pub unsafe fn take(&mut self, objects: &[*mut ffi::PyObject], mutable: u32) -> bool {
-        let array_type = python::array_type();
         for (index, object) in objects.iter().enumerate() {
-            // SAFETY: the caller vouches for the objects; each branch has checked its type.
-            let value = unsafe {
-                let kind = ffi::Py_TYPE(*object);
-                if kind == array_type {
-                    self.array(index, object.cast(), mutable >> index & 1 != 0)
-                } else if kind == &raw mut ffi::PyFloat_Type {
-                    Some((type_index::FLOAT, AnyValue { f: ffi::PyFloat_AS_DOUBLE(*object) }))
-                } else if kind == &raw mut ffi::PyLong_Type {
-                    let mut overflow = 0;
-                    let i = ffi::PyLong_AsLongLongAndOverflow(*object, &raw mut overflow);
-                    (overflow == 0).then_some((type_index::INT, AnyValue { i }))
-                } else {
-                    None
-                }
-            };
-            let (Some((type_index, v)), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
-            slot.write(Any { type_index, zero: 0, v });
+            // SAFETY: the caller vouches for the objects.
+            let value = unsafe { self.any(index, *object, mutable) };
+            let (Some(value), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            slot.write(value);
         }
         self.count = objects.len();
         self.bytes < RELEASE_BYTES
     }
 
+    /// The same of exactly `N` arguments of known kinds.
+    ///
+    /// # Safety
+    /// As of `take`; `objects` leads to `N` of them.
+    #[inline(always)]
+    pub unsafe fn take_kinds<const KINDS: u32>(&mut self, objects: *const *mut ffi::PyObject, mutable: u32) -> bool {
+        for index in 0..N {
+            // SAFETY: the caller vouches for the objects.
+            let value = unsafe {
+                let object = *objects.add(index);
+                let known = match KINDS >> (kind::BITS * index) & 3 {
+                    kind::FLOAT => float(object),
+                    kind::VECTOR => self.vector(index, object, NPY_ARRAY_C_CONTIGUOUS),
+                    kind::MUTABLE_VECTOR => self.vector(index, object, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE),
+                    _ => None,
+                };
+                known.or_else(|| self.any(index, object, mutable))
+            };
+            let (Some(value), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            slot.write(value);
+        }
+        self.count = N;
+        self.bytes < RELEASE_BYTES
+    }
+
+    #[inline(always)]
+    unsafe fn any(&mut self, index: usize, object: *mut ffi::PyObject, mutable: u32) -> Option<Any> {
+        // SAFETY: the caller vouches for the object; each branch has checked its type.
+        unsafe {
+            let kind = ffi::Py_TYPE(object);
+            if kind == python::array_type() {
+                self.array(index, object.cast(), mutable >> index & 1 != 0)
+            } else if kind == &raw mut ffi::PyFloat_Type {
+                float(object)
+            } else if kind == &raw mut ffi::PyLong_Type {
+                let mut overflow = 0;
+                let i = ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow);
+                (overflow == 0).then_some(Any { type_index: type_index::INT, zero: 0, v: AnyValue { i } })
+            } else {
+                None
+            }
+        }
+    }
+
     /// A row-major array of native elements.
     #[inline(always)]
-    unsafe fn array(&mut self, index: usize, array: *const PyArrayObject, mutable: bool) -> Option<(i32, AnyValue)> {
+    unsafe fn array(&mut self, index: usize, array: *const PyArrayObject, mutable: bool) -> Option<Any> {
         // SAFETY: a NumPy array's fields are valid while it lives, and its shape is an array of 64-bit numbers.
         unsafe {
             let fields = &(*array).fields;
@@ -81,18 +123,52 @@ impl Arguments {
             let dtype = dtype::from_numpy(descr.type_num)?;
             let shape = fields.dimensions.cast::<i64>();
             let item = usize::from(dtype.bits / 8);
-            self.bytes += (0..fields.nd as usize).fold(item, |n, axis| n.wrapping_mul(*shape.add(axis) as usize));
-            let tensor = self.tensors.get_mut(index)?.write(Tensor {
-                data: fields.data.cast(),
-                device: Device { r#type: DEVICE_CPU, id: 0 },
-                ndim: fields.nd,
-                dtype,
-                shape,
-                strides: std::ptr::null_mut(),
-                byte_offset: 0,
-            });
-            Some((type_index::TENSOR, AnyValue { p: (&raw mut *tensor).cast() }))
+            let bytes = (0..fields.nd as usize).fold(item, |n, axis| n.wrapping_mul(*shape.add(axis) as usize));
+            self.tensor(index, array, dtype, bytes)
         }
+    }
+
+    /// A vector of float64 with these flags.
+    #[inline(always)]
+    unsafe fn vector(&mut self, index: usize, object: *mut ffi::PyObject, needed: std::ffi::c_int) -> Option<Any> {
+        const FLOAT64: DType = DType { code: dtype_code::FLOAT, bits: 64, lanes: 1 };
+        // SAFETY: as above, once the type is checked.
+        unsafe {
+            if ffi::Py_TYPE(object) != python::array_type() {
+                return None;
+            }
+            let array = object.cast::<PyArrayObject>();
+            let fields = &(*array).fields;
+            let descr = &(*fields.descr).fields;
+            let is_plain = fields.flags & needed == needed
+                && fields.nd == 1
+                && descr.type_num == NPY_TYPES::NPY_DOUBLE as std::ffi::c_int
+                && descr.byteorder != b'>' as c_char;
+            if !is_plain {
+                return None;
+            }
+            let bytes = (*fields.dimensions.cast::<i64>() as usize).wrapping_mul(8);
+            self.tensor(index, array, FLOAT64, bytes)
+        }
+    }
+
+    /// # Safety
+    /// `array` is an array of such elements.
+    #[inline(always)]
+    unsafe fn tensor(&mut self, index: usize, array: *const PyArrayObject, dtype: DType, bytes: usize) -> Option<Any> {
+        // SAFETY: the caller's promise.
+        let fields = unsafe { &(*array).fields };
+        self.bytes = self.bytes.saturating_add(bytes);
+        let tensor = self.tensors.get_mut(index)?.write(Tensor {
+            data: fields.data.cast(),
+            device: Device { r#type: DEVICE_CPU, id: 0 },
+            ndim: fields.nd,
+            dtype,
+            shape: fields.dimensions.cast::<i64>(),
+            strides: std::ptr::null_mut(),
+            byte_offset: 0,
+        });
+        Some(Any { type_index: type_index::TENSOR, zero: 0, v: AnyValue { p: (&raw mut *tensor).cast() } })
     }
 
     /// Call the function.
@@ -103,5 +179,18 @@ impl Arguments {
     pub unsafe fn call(&self, call: Call, error: &mut ErrorRecord, timed: bool, outcome: &mut Outcome) {
         // SAFETY: the first `count` values are written.
         unsafe { outcome.run(call, self.values.as_ptr().cast(), self.count, error, &interrupt::NEVER, timed) }
+    }
+}
+
+/// A float, exactly.
+#[inline(always)]
+unsafe fn float(object: *mut ffi::PyObject) -> Option<Any> {
+    // SAFETY: the caller vouches for the object, whose type is checked.
+    unsafe {
+        (ffi::Py_TYPE(object) == &raw mut ffi::PyFloat_Type).then(|| Any {
+            type_index: type_index::FLOAT,
+            zero: 0,
+            v: AnyValue { f: ffi::PyFloat_AS_DOUBLE(object) },
+        })
     }
 }

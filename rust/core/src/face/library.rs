@@ -22,9 +22,9 @@ use crate::call::owner::Owner;
 use crate::call::signature::Signature;
 use crate::call::target::Place;
 use crate::face::workers::{Workers, source_of};
-use crate::lane::isolated::isolated_call;
-use crate::lane::isolated::{Said, connect, hold, open};
+use crate::lane::isolated::{Isolated, Said, connect, hold, open};
 use crate::memory::Memory;
+use crate::python::door::builtin;
 use crate::python::errors::abi_error;
 use crate::telemetry::Telemetry;
 
@@ -50,9 +50,9 @@ fn describe(py: Python<'_>, table: table::Table, places: &[Place], origin: Origi
         let made = Signature::parse(&it.signature).and_then(|signature| {
             let entry = match place {
                 Place::Here(_) => direct_entry(&signature, it.flags),
-                Place::InWorker(_) => isolated_call,
+                Place::InWorker(_) => builtin::<Isolated>,
             };
-            Nif::new(py, signature, &it.signature, &it.doc, it.flags, *place, entry, Arc::clone(&origin))
+            Nif::new(signature, &it.signature, &it.doc, it.flags, *place, entry, Arc::clone(&origin))
         });
         let nif = made.map_err(|reason| abi_error(py, &reason, "see docs/abi.md, \"Signatures\""))?;
         if nif.key() != it.name || dict.contains(&it.name)? {

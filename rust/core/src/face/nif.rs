@@ -7,10 +7,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::call::given::Given;
 use crate::call::limits::Limits;
 use crate::call::nif::Nif;
 use crate::python;
+use crate::python::door::Given;
 use crate::telemetry::Step;
 
 fn seconds_of(number: f64) -> PyResult<Duration> {

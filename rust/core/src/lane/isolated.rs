@@ -1,4 +1,4 @@
-//! A call in the isolated lane: Python -> [`isolated_call`] -> [`Nif::try_isolated`] -> the channel of a worker, and back.
+//! A call in the isolated lane: Python -> [`Isolated`] -> [`Nif::try_isolated`] -> the channel of a worker, and back.
 //!
 //! What the worker answers is checked before it is believed. A call that fails for a reason that a new try may mend goes
 //! to the Lab's recovery (Python's), which asks for that try.
@@ -16,34 +16,29 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::call::entries::nif_of;
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::frame::Frame;
-use crate::call::given::{Given, given_of};
 use crate::call::limits::{Deadline, Limits, TICK};
 use crate::call::nif::Nif;
 use crate::call::origin::Lane;
 use crate::lane::exchange::Exchange;
 use crate::python;
+use crate::python::door::{Builtin, Given};
 
 /// How long a worker may take to be ready, with all that it opens.
 const START: Duration = Duration::from_secs(180);
 
 /// Python's entry.
-pub unsafe extern "C" fn isolated_call(
-    this: *mut ffi::PyObject,
-    values: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `general_call`.
-    unsafe {
-        let nif = nif_of(this);
-        let given = given_of(values, count, names);
-        nif.conclude(|py| {
+pub struct Isolated;
+
+impl Builtin for Isolated {
+    type This = Nif;
+
+    fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
+        nif.conclude(py, || {
             let limits = Limits { timeout: nif.timeout.get(), garble: 0 };
-            match nif.try_isolated(py, &given, limits) {
-                Err(failure) if failure.may_pass() => nif.recover(py, &given, failure),
+            match nif.try_isolated(py, given, limits) {
+                Err(failure) if failure.may_pass() => nif.recover(py, given, failure),
                 done => done,
             }
         })
@@ -53,7 +48,7 @@ pub unsafe extern "C" fn isolated_call(
 impl Nif {
     /// Let the Lab's recovery have it.
     #[cold]
-    unsafe fn recover(&self, py: Python<'_>, given: &Given<'_>, failure: Failure) -> Result<Py<PyAny>, Failure> {
+    fn recover(&self, py: Python<'_>, given: &Given<'_>, failure: Failure) -> Result<Py<PyAny>, Failure> {
         let Some(recovery) = self.lane().and_then(|it| it.recovery.get()) else { return Err(failure) };
         let kind = failure.kind();
         let exception = self.exception(py, failure);

@@ -20,6 +20,7 @@ use pyo3::types::PyTuple;
 
 use crate::memory::store::{Kept, Store};
 use crate::python;
+use crate::python::door;
 use crate::python::errors;
 
 /// The most axes a NumPy array has.
@@ -76,18 +77,24 @@ pub fn check_layout(py: Python<'_>) -> PyResult<()> {
 
 unsafe extern "C" fn malloc(store: *const Store, size: usize) -> *mut c_void {
     // SAFETY: the capsule keeps the store, and NumPy holds the GIL.
-    unsafe { (*store).take(size, false) }.map_or(std::ptr::null_mut(), |it| it.as_ptr().cast())
+    door::guard(std::ptr::null_mut(), || unsafe { made((*store).take(size, false)) })
 }
 
 unsafe extern "C" fn calloc(store: *const Store, count: usize, size: usize) -> *mut c_void {
-    let Some(size) = count.checked_mul(size) else { return std::ptr::null_mut() };
-    // SAFETY: as above.
-    unsafe { (*store).take(size, true) }.map_or(std::ptr::null_mut(), |it| it.as_ptr().cast())
+    door::guard(std::ptr::null_mut(), || {
+        let Some(size) = count.checked_mul(size) else { return std::ptr::null_mut() };
+        // SAFETY: as above.
+        made(unsafe { (*store).take(size, true) })
+    })
+}
+
+fn made(taken: Result<NonNull<u8>, AllocError>) -> *mut c_void {
+    taken.map_or(std::ptr::null_mut(), |it| it.as_ptr().cast())
 }
 
 unsafe extern "C" fn realloc(store: *const Store, old: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: as above; NumPy gives back what it got here, and copies nothing itself.
-    unsafe {
+    door::guard(std::ptr::null_mut(), || unsafe {
         // In a child of fork the block may be the parent's, whose length nobody here knows: no memory.
         let Some((handle, _)) = (*store).arena.find(old as usize, 0) else { return std::ptr::null_mut() };
         let new = malloc(store, size);
@@ -97,22 +104,24 @@ unsafe extern "C" fn realloc(store: *const Store, old: *mut c_void, size: usize)
             free(store, old, length);
         }
         new
-    }
+    })
 }
 
 unsafe extern "C" fn free(store: *const Store, address: *mut c_void, size: usize) {
-    if let Some(address) = NonNull::new(address.cast::<u8>()) {
-        // SAFETY: as above.
-        unsafe { (*store).put(address, size) };
-    }
+    door::guard((), || {
+        if let Some(address) = NonNull::new(address.cast::<u8>()) {
+            // SAFETY: as above.
+            unsafe { (*store).put(address, size) };
+        }
+    });
 }
 
 unsafe extern "C" fn drop_handler(capsule: *mut ffi::PyObject) {
     // SAFETY: `handler` made the capsule, whose pointer is a boxed handler that owns its store.
-    unsafe {
+    door::guard((), || unsafe {
         let handler = Box::from_raw(ffi::PyCapsule_GetPointer(capsule, HANDLER_NAME.as_ptr()).cast::<Handler>());
         drop(Box::from_raw(handler.store.cast_mut()));
-    }
+    });
 }
 
 /// The allocator that arrays of this arena carry; it keeps the arena.

@@ -2,12 +2,13 @@
 
 use std::ffi::CString;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::python;
-use crate::telemetry::{Slot, Telemetry};
+use crate::python::door::{self, Builtin, Given, builtin};
+use crate::telemetry::{DIRECT, Slot, Telemetry};
 use nif_loader::clock;
 
 /// One name's counters and, as `record`, the built-in that adds to them.
@@ -26,19 +27,17 @@ unsafe impl Sync for Recorder {}
 
 const DOC: &std::ffi::CStr = c"record(seconds, /)\n--\n\nCount one more, which took this long.";
 
+/// The longest duration that is taken for one: some thirty years.
+const MOST_SECONDS: f64 = 1e9;
+
 #[pymethods]
 impl Recorder {
     /// A recorder of `name`, listed with the functions of backend number `backend`.
     #[new]
-    fn new(py: Python<'_>, telemetry: &Bound<'_, Telemetry>, backend: u16, name: &str) -> PyResult<Self> {
-        let slot = Slot::new(py, telemetry.as_unbound(), backend, 0, name, 0).map_err(PyValueError::new_err)?;
+    fn new(telemetry: &Bound<'_, Telemetry>, backend: u16, name: &str) -> PyResult<Self> {
+        let slot = Slot::new(&telemetry.get().segment, backend, DIRECT, name, 0).map_err(PyValueError::new_err)?;
         let name = CString::new(name)?;
-        let method = ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunction: record },
-            ml_flags: ffi::METH_O,
-            ml_doc: DOC.as_ptr(),
-        };
+        let method = door::method(&name, DOC, builtin::<Record>);
         Ok(Self { slot, ticks_per_second: 1e9 / clock::ns_per_tick(), method, _name: name })
     }
 
@@ -50,20 +49,46 @@ impl Recorder {
     }
 }
 
-/// Python's entry: `this` is the [`Recorder`].
-unsafe extern "C" fn record(this: *mut ffi::PyObject, seconds: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: Python calls with the GIL held, and `this` is the object that `Recorder::record` bound.
-    unsafe {
-        let recorder = Borrowed::from_ptr(Python::assume_attached(), this).cast_unchecked::<Recorder>().get();
-        let seconds = ffi::PyFloat_AsDouble(seconds);
-        // A clock that was set back, or not a number at all.
-        if seconds.is_nan() || seconds < 0.0 {
-            if ffi::PyErr_Occurred().is_null() {
-                ffi::PyErr_SetString(ffi::PyExc_ValueError, c"expected seconds, 0 or more".as_ptr());
+/// The built-in over a [`Recorder`].
+struct Record;
+
+impl Builtin for Record {
+    type This = Recorder;
+
+    fn call(this: &Recorder, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
+        match this.note(py, given) {
+            Ok(()) => py.None().into_ptr(),
+            Err(error) => {
+                error.restore(py);
+                std::ptr::null_mut()
             }
-            return std::ptr::null_mut();
         }
-        recorder.slot.note((seconds * recorder.ticks_per_second) as u64);
-        ffi::Py_NewRef(ffi::Py_None())
+    }
+}
+
+impl Recorder {
+    fn note(&self, py: Python<'_>, given: &Given<'_>) -> PyResult<()> {
+        let [seconds] = *given.values else {
+            return Err(PyTypeError::new_err(format!(
+                "record() takes one number of seconds, {} given",
+                given.values.len()
+            )));
+        };
+        if !given.names.is_null() {
+            return Err(PyTypeError::new_err("record() takes no keyword arguments"));
+        }
+        // SAFETY: the caller of a built-in keeps its arguments alive.
+        let seconds = unsafe { ffi::PyFloat_AsDouble(seconds) };
+        if seconds == -1.0 && PyErr::occurred(py) {
+            return Err(PyErr::fetch(py));
+        }
+        // A clock that was set back, nanoseconds or a date in place of a duration, or not a number at all.
+        if !(0.0..=MOST_SECONDS).contains(&seconds) {
+            return Err(PyValueError::new_err(format!(
+                "expected a duration in seconds, 0 to {MOST_SECONDS:e}, got {seconds:?}"
+            )));
+        }
+        self.slot.note((seconds * self.ticks_per_second) as u64);
+        Ok(())
     }
 }
