@@ -15,7 +15,8 @@
     │   ├── OwnershipError             released by a language that doesn't own it, or no longer
     │   ├── HandleError                a handle of a freed block, of another pool, or damaged
     │   ├── AccessError                read from what is write-only, or the reverse
-    │   └── MappingError (OSError)     a file can't be mapped
+    │   ├── MappingError (OSError)     a file can't be mapped
+    │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
     ├── CopyRequired                 a strict transfer would have to copy
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
@@ -33,6 +34,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +64,7 @@ __all__ = [
     "OwnershipError",
     "PoolExhausted",
     "SharedMemoryError",
+    "SystemRefusal",
     "ToolchainMissing",
     "WorkerCrashed",
     "WorkerUnavailable",
@@ -199,6 +203,45 @@ class MappingError(SharedMemoryError, OSError):
         self.path = path
         self.reason = reason
         self.cure = cure
+
+
+class SystemRefusal(SharedMemoryError, OSError):
+    """The system has no file descriptor, thread or memory left for a Lab, or doesn't allow the call that makes it.
+
+    Parameters
+    ----------
+    reason
+        What the system refused, one line.
+    cure
+        What mends it.
+    number
+        The system's error number, as `errno`.
+    """
+
+    def __init__(self, reason: str, cure: str = "", number: int | None = None) -> None:
+        super().__init__(reason + (f"\nTo fix: {cure}" if cure else ""))
+        self.reason = reason
+        self.cure = cure
+        self.errno = number
+
+
+#: What helps where the system is short of something just now, by the error number; all else it doesn't allow at all.
+SHORTAGES: Final[dict[int, str]] = {
+    errno.EMFILE: "close files, or raise the limit (ulimit -n)",
+    errno.ENFILE: "close files of other programs",
+    errno.EAGAIN: "end other processes, or raise the limit (ulimit -u, or the container's pids limit)",
+    errno.ENOMEM: "free memory",
+}
+
+#: What helps where a call isn't there or isn't allowed.
+NOT_ALLOWED: Final = "run on Linux 5.3 or newer, in a container whose seccomp profile allows memfd_create"
+
+
+def system_refusal(error: OSError, what: str) -> SystemRefusal:
+    """Return the typed error for what the system refused while ``what`` was made."""
+    number = error.errno or 0
+    said = os.strerror(number) if number else str(error)
+    return SystemRefusal(f"the system refuses what {what} needs: {said}", SHORTAGES.get(number, NOT_ALLOWED), number)
 
 
 class CopyRequired(NifLabError):

@@ -7,7 +7,6 @@ runs.
 from __future__ import annotations
 
 import difflib
-import errno
 import threading
 import weakref
 from dataclasses import replace
@@ -21,7 +20,7 @@ from . import transfer as transfers
 from .backends.base import Options
 from .cells import Cell, Cells, Request, Shelf
 from .codecs import Wire
-from .errors import BackendError, BackendNotLoaded
+from .errors import SHORTAGES, BackendError, BackendNotLoaded, system_refusal
 from .faults import Faults
 from .lane import Lane
 from .ledger import Ledger
@@ -47,9 +46,6 @@ _T = TypeVar("_T")
 
 #: ``NIF_FLAG_FAULT`` of nif_lab.h: a function that fails on purpose stays out of listings.
 FAULT: Final = 32
-
-#: What a system says that is short of something just now: descriptors, processes, memory.
-SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
 class LoadedBackend:
@@ -246,8 +242,11 @@ class Lab:
         if lane not in (None, *LANES):
             raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
         wanted = [languages.find(name) for name in (languages.names() if backends is None else backends)]
-        self.telemetry = Telemetry()
-        self.memory = MemoryManager(pools, self.telemetry.core)
+        try:
+            self.telemetry = Telemetry()
+            self.memory = MemoryManager(pools, self.telemetry.core)
+        except OSError as error:
+            raise system_refusal(error, "a Lab") from error
         # The functions hold the recovery, so it must not hold the Lab.
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
         self._opening: dict[tuple[str, str], threading.RLock] = {}

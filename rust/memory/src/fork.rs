@@ -108,11 +108,10 @@ pub fn current() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// A value that every process has for itself: in a child of fork, where the parent's may be locked for ever or half-written, a
-/// new one is made when it is first asked for.
-pub struct PerProcess<T> {
+/// A value that belongs to one process. In a child of fork, where the parent's may be locked for ever or half-written, and what it
+/// owns (descriptors, processes, threads) is the parent's, a new one is made when it is first asked for.
+pub struct Own<T> {
     latest: AtomicPtr<Made<T>>,
-    make: fn() -> T,
 }
 
 struct Made<T> {
@@ -121,32 +120,46 @@ struct Made<T> {
 }
 
 // SAFETY: it hands out shared references to a `T` that it owns.
-unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
+unsafe impl<T: Send + Sync> Sync for Own<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Send for PerProcess<T> {}
+unsafe impl<T: Send> Send for Own<T> {}
 
-impl<T> PerProcess<T> {
-    pub const fn new(make: fn() -> T) -> Self {
-        Self { latest: AtomicPtr::new(std::ptr::null_mut()), make }
+impl<T> Own<T> {
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { latest: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// This process's value.
+    /// What was made last, by this process or by one that it was forked from.
     #[inline]
-    pub fn get(&self) -> &T {
+    fn latest(&self) -> Option<&Made<T>> {
         // SAFETY: null, or a box that lives as long as `self`.
-        match unsafe { self.latest.load(Ordering::Acquire).as_ref() } {
+        unsafe { self.latest.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// This process's value, if it was made.
+    #[inline]
+    #[must_use]
+    pub fn made(&self) -> Option<&T> {
+        self.latest().filter(|it| it.forks == current()).map(|it| &it.value)
+    }
+
+    /// This process's value. `make` is given the parent's, if there is one.
+    #[inline]
+    pub fn get(&self, make: impl FnOnce(Option<&T>) -> T) -> &T {
+        match self.latest() {
             Some(made) if made.forks == current() => &made.value,
-            _ => self.renew(self.make),
+            parents => self.renew(make(parents.map(|it| &it.value))),
         }
     }
 
     /// Put a value of this process in place of one that another made, or of none.
     #[cold]
-    fn renew(&self, make: impl FnOnce() -> T) -> &T {
-        let ours = Box::into_raw(Box::new(Made { forks: generation(), value: make() }));
+    fn renew(&self, value: T) -> &T {
+        let ours = Box::into_raw(Box::new(Made { forks: generation(), value }));
         let mut latest = self.latest.load(Ordering::Acquire);
         loop {
-            // SAFETY: as in `get`.
+            // SAFETY: as in `latest`.
             if let Some(made) = unsafe { latest.as_ref() }.filter(|it| it.forks == current()) {
                 // SAFETY: nobody else has seen it.
                 drop(unsafe { Box::from_raw(ours) });
@@ -162,13 +175,37 @@ impl<T> PerProcess<T> {
     }
 }
 
-impl<T> Drop for PerProcess<T> {
+impl<T> Default for Own<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Drop for Own<T> {
     fn drop(&mut self) {
         let latest = *self.latest.get_mut();
         // SAFETY: null, or a box of this value's own. What another process made can't be taken apart here.
         if unsafe { latest.as_ref() }.is_some_and(|it| it.forks == current()) {
             drop(unsafe { Box::from_raw(latest) });
         }
+    }
+}
+
+/// The same of a value that is made in one way only.
+pub struct PerProcess<T> {
+    own: Own<T>,
+    make: fn() -> T,
+}
+
+impl<T> PerProcess<T> {
+    pub const fn new(make: fn() -> T) -> Self {
+        Self { own: Own::new(), make }
+    }
+
+    /// This process's value.
+    #[inline]
+    pub fn get(&self) -> &T {
+        self.own.get(|_| (self.make)())
     }
 }
 
@@ -192,5 +229,66 @@ mod tests {
             status
         };
         assert_eq!((status, *it.get()), (0, 0));
+    }
+
+    /// What a child by fork leaves with.
+    fn in_child(run: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child makes no call that another thread could have a lock for, and leaves at once.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::_exit(run());
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+            libc::WEXITSTATUS(status)
+        }
+    }
+
+    struct Noisy<'a>(&'a std::cell::Cell<u32>);
+
+    impl Drop for Noisy<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn each_process_has_its_own() {
+        let own = Own::new();
+        assert_eq!(*own.get(|parents| parents.map_or(1, |it| it + 1)), 1);
+        assert_eq!(*own.get(|_| 100), 1, "made once");
+        let childs = in_child(|| {
+            let first = *own.get(|parents| parents.map_or(50, |it| it + 1));
+            let again = *own.get(|_| 60);
+            if first == again { first } else { 99 }
+        });
+        assert_eq!(childs, 2, "of the parent's");
+        assert_eq!(*own.get(|_| 100), 1, "the parent's stays");
+    }
+
+    #[test]
+    fn only_the_process_that_made_it_drops_it() {
+        let drops = std::cell::Cell::new(0);
+        let own = Own::new();
+        own.get(|_| Noisy(&drops));
+        let (dropped, kept) = (std::cell::Cell::new(false), std::cell::Cell::new(Some(own)));
+        assert_eq!(in_child(|| { drop(kept.take()); drops.get() as i32 }), 0);
+        dropped.set(true);
+        drop(kept.take());
+        assert_eq!(drops.get(), 1);
+    }
+
+    #[test]
+    fn threads_that_ask_at_once_get_the_same() {
+        for _ in 0..50 {
+            let own = Own::new();
+            let all: Vec<usize> = std::thread::scope(|scope| {
+                let ask = |i: usize| *own.get(|_| i);
+                let asked: Vec<_> = (0..4).map(|i| scope.spawn(move || ask(i))).collect();
+                asked.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            assert!(all.iter().all(|it| *it == all[0]), "{all:?}");
+        }
     }
 }

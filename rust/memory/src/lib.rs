@@ -16,7 +16,7 @@ pub mod pressure;
 pub use arena::{
     AllocError, Arena, Block, BlockInfo, Config, Handle, HandleError, PoolConfig, PoolMetrics, SegmentInfo,
 };
-pub use fork::{PerProcess, current as current_forks, generation as forks};
+pub use fork::{Own, PerProcess, current as current_forks, generation as forks};
 pub use map::SharedMap;
 
 /// Every block begins at a multiple of this, and takes a multiple of it.

@@ -77,9 +77,10 @@ pub fn run(inner: &Inner, wake: &Arc<Wake>) {
 fn start(inner: &Inner, wake: &Arc<Wake>, all: &mut Vec<Watched>) {
     match Worker::start(&inner.recipe, wake) {
         Ok((worker, said)) => {
-            inner.pids().push(worker.pid);
+            let worker = Arc::new(worker);
+            inner.living().push(Arc::clone(&worker));
             all.push(Watched {
-                worker: Arc::new(worker),
+                worker,
                 said: Some(said),
                 starting: Some(Instant::now()),
                 held: Vec::new(),
@@ -167,7 +168,7 @@ fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
         if is_closed {
             speaker::say(&it.held); // nobody gets a report
         }
-        inner.pids().retain(|pid| *pid != it.worker.pid);
+        inner.living().retain(|living| !Arc::ptr_eq(living, &it.worker));
         it.worker.reap();
         inner.roster().leave(&ById(Arc::clone(&it.worker)));
         if it.starting.is_some() {

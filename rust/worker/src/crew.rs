@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nif_loader::library::Refusal;
 use nif_loader::table::Table;
+use nif_memory::Own;
 
 use crate::actor;
 use crate::line::Line;
 use crate::message::Source;
-use crate::own::Own;
 use crate::process::{Exit, NoStart, Recipe, Step, Wake, Worker};
 use crate::roster::{Answer, Refused, Roster, START_TRIES};
 
@@ -32,8 +32,8 @@ pub struct Inner {
     openings: Mutex<Openings>,
     roster: Mutex<Roster<ById>>,
     changed: Condvar,
-    /// Of the workers that live.
-    pids: Mutex<Vec<u32>>,
+    /// The workers that live.
+    living: Mutex<Vec<Arc<Worker>>>,
     /// Wakes the thread; none before the first worker is wanted.
     wake: Mutex<Option<Arc<Wake>>>,
     process: u32,
@@ -149,7 +149,7 @@ impl Inner {
             openings: Mutex::new(openings),
             roster: Mutex::default(),
             changed: Condvar::new(),
-            pids: Mutex::default(),
+            living: Mutex::default(),
             wake: Mutex::default(),
             process: nif_memory::forks(),
         })
@@ -159,8 +159,8 @@ impl Inner {
         lock(&self.roster)
     }
 
-    pub fn pids(&self) -> MutexGuard<'_, Vec<u32>> {
-        lock(&self.pids)
+    pub fn living(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
+        lock(&self.living)
     }
 
     /// Have the thread look, or start it.
@@ -323,16 +323,17 @@ impl Crew {
 
     /// The processes that live.
     pub fn pids(&self) -> Vec<u32> {
-        self.inner().pids().clone()
+        self.inner().living().iter().map(|it| it.pid).collect()
     }
 }
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        // The thread ends the workers and then itself: nobody waits for that here, where the GIL may be held. In a child by
+        // The thread reaps the workers and then ends: nobody waits for that here, where the GIL may be held. In a child by
         // fork that had no worker both are the parent's.
         if let Some(inner) = self.inner.made() {
             inner.roster().close();
+            inner.living().iter().for_each(|it| it.kill());
             if let Some(wake) = lock(&inner.wake).as_ref() {
                 wake.wake();
             }
@@ -353,7 +354,7 @@ impl Holding<'_> {
     /// Was this process forked from the one that got the turn?
     #[must_use]
     pub fn is_forked(&self) -> bool {
-        self.inner.process != nif_memory::forks()
+        self.inner.process != nif_memory::current_forks()
     }
 }
 

@@ -23,7 +23,6 @@ pub mod crash;
 pub mod crew;
 pub mod line;
 pub mod message;
-pub mod own;
 pub mod process;
 mod processor;
 pub mod roster;

@@ -18,7 +18,7 @@ use nif_loader::clock;
 use nif_memory::SharedMap;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
 use crate::channel::Channel;
@@ -309,14 +309,25 @@ impl Worker {
     /// Was this process forked from the one that started it?
     #[must_use]
     pub fn is_parents(&self) -> bool {
-        nif_memory::forks() != self.process
+        nif_memory::current_forks() != self.process
     }
 
-    /// End it, if it hasn't ended. A child by fork leaves it to its parent.
+    /// End it and what it has started, if it hasn't ended. A child by fork leaves it to its parent.
     pub fn kill(&self) {
-        if !self.is_parents() {
+        if self.is_parents() {
+            return;
+        }
+        let _post = self.post();
+        // It is reaped after that is known: until then no other group can have its number.
+        if self.exit.get().is_none() {
+            self.kill_group();
+        }
+    }
+
+    fn kill_group(&self) {
+        if let Some(group) = Pid::from_raw(self.pid.cast_signed()) {
             // It fails only when there is nothing to end.
-            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
@@ -332,7 +343,9 @@ impl Worker {
 
     /// Send a message, now or as soon as there is room. A worker that is gone gets none, which its end says.
     pub fn tell(&self, message: &ToWorker, file: Option<Arc<OwnedFd>>) {
-        let Ok(bytes) = message::bytes_of(message) else { return self.kill() };
+        let Ok(bytes) = message::bytes_of(message) else {
+            return self.kill(); // too long for any worker
+        };
         let mut post = self.post();
         post.asked += usize::from(matches!(message, ToWorker::Open { .. }));
         let is_first = post.out.is_empty();
@@ -441,12 +454,9 @@ impl Worker {
 
     /// Reap it, and tell whoever waits for its answer that there will be none. What it has started ends too.
     pub fn reap(&self) {
-        // Before it is reaped: until then no other group can have its number.
-        if let Some(group) = Pid::from_raw(self.pid.cast_signed()) {
-            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok().flatten();
+        let wait = |how| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | how).ok().flatten();
+        let status = wait(WaitIdOptions::NOWAIT);
+        self.kill_group();
         let words = &self.channel().last_words;
         let signal = status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal);
         let told = words.signal.load(Ordering::Acquire).cast_signed();
@@ -461,6 +471,7 @@ impl Worker {
             said: String::from_utf8_lossy(&said).trim().into(),
             why: self.why.get().copied().filter(|_| signal == Some(libc::SIGKILL)),
         });
+        wait(WaitIdOptions::empty());
         self.changed.notify_all();
         drop(post);
         self.channel().reply_bell.silence();

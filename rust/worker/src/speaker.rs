@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use nif_memory::Own;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::own::Own;
 
 /// How much may wait to be written.
 pub const ROOM: usize = 256 << 10;

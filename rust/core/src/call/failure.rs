@@ -49,7 +49,7 @@ impl LaneFailure {
             Self::NoWorker(Refused { reason, cure, .. }) => format!("no worker: {reason}\nTo mend it: {cure}"),
             Self::Busy => "this thread's own call is running in the worker: a signal handler, or a finalizer, that \
                            interrupts a call can't make another one in the same backend\n\
-                           To mend it: call another backend there, use lane=\"direct\", or leave the call to a thread"
+                           To fix: call another backend there, use lane=\"direct\", or leave the call to a thread"
                 .into(),
         }
     }

@@ -5,7 +5,7 @@
 //! for some microseconds before they sleep, because a wake-up costs more than most calls.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -27,9 +27,11 @@ struct Queue {
     work: Mutex<VecDeque<Work>>,
     pending: AtomicUsize,
     wake: Condvar,
+    /// Nobody hands over anything any more.
+    is_closed: AtomicBool,
 }
 
-/// The owner thread; it ends with the process.
+/// The owner thread; it ends when nobody can hand it anything any more.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Owner {
     queue: Arc<Queue>,
@@ -119,6 +121,17 @@ impl<T> Ticket<T> {
     }
 }
 
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Nobody waits for the thread here, where the GIL is held. A child of fork doesn't have it.
+        if self.forks == nif_memory::forks() {
+            let _work = self.queue.work.lock().unwrap_or_else(PoisonError::into_inner);
+            self.queue.is_closed.store(true, Ordering::Relaxed);
+            self.queue.wake.notify_all();
+        }
+    }
+}
+
 fn serve(queue: &Queue) {
     loop {
         let start = Instant::now();
@@ -126,9 +139,13 @@ fn serve(queue: &Queue) {
             std::hint::spin_loop();
         }
         let guard = queue.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut guard = queue.wake.wait_while(guard, |work| work.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        let is_idle = |work: &mut VecDeque<Work>| work.is_empty() && !queue.is_closed.load(Ordering::Relaxed);
+        let mut guard = queue.wake.wait_while(guard, is_idle).unwrap_or_else(PoisonError::into_inner);
         let work = guard.pop_front();
         drop(guard);
+        if work.is_none() && queue.is_closed.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(work) = work {
             queue.pending.fetch_sub(1, Ordering::Release);
             work();
