@@ -127,7 +127,7 @@ def test_one_look_has_the_documented_shape(busy: subprocess.Popen[str], capsys: 
         assert it == {
             "backend": "rust",
             "function": "dot",
-            "kind": "ValueError",
+            "kind": "NifValueError",
             "argument": 1,
             "message": WRONG,
             "cell": 0,
