@@ -36,6 +36,7 @@ LAYERS = {
     "transfer": 3,
     "lab": 3,
     "lane": 3,
+    "loaded": 3,
     "loading": 3,
     "projects": 3,
     "recovery": 3,
