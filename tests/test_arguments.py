@@ -170,7 +170,8 @@ def test_a_file_that_cant_be_mapped_so_is_left_as_it_was(small: Lab, tmp_path: P
     there.write_bytes(b"12345678")
     map_file = small.memory.map_file
     for call, kind in (
-        (lambda: map_file(tmp_path / "missing"), ArgumentValueError),
+        (lambda: map_file(tmp_path / "missing"), MappingError),
+        (lambda: map_file(dtype="f8"), ArgumentValueError),
         (lambda: map_file(tmp_path / "missing" / "x", shape=5), MappingError),
         (lambda: map_file(new, shape=-1), ArgumentValueError),
         (lambda: map_file(new, shape=1 << 62, dtype="f8"), ArgumentValueError),
