@@ -342,7 +342,9 @@ class MemoryManager:
             size = needed if size is None else size
         is_there = file is not None and os.path.lexists(file)
         if size is None and not is_there and file is not None:
-            raise MappingError(file, "no such file or directory", "check the path, or give a size or a shape to make it")
+            raise MappingError(
+                file, "no such file or directory", "check the path, or give a size or a shape to make it"
+            )
         if size is None and not is_there:
             raise ArgumentValueError("size", "how large is the file to be, in bytes? (or give a shape)")
         if shape is None:
