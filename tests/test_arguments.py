@@ -150,7 +150,7 @@ def test_nonsense_is_refused_with_the_arguments_name(small: Lab, case: Any) -> N
 
 
 @pytest.mark.parametrize(("name", "wrong"), [
-    *(("timeout", it) for it in ("x", 0, -1, float("nan"), float("inf"), 1e300, True)),
+    *(("timeout", it) for it in ("x", 0, -1, float("nan"), float("inf"), 1e300, 1e-12, True)),
     *(("retries", it) for it in (1.5, True, -1, "x", 10**9)), *(("failover", it) for it in ("x", 1, None)),
     *(("crashes", it) for it in (1.5, 0, "x")), *(("window", it) for it in ("x", -1, None, float("nan"))),
     *(("cooldown", it) for it in (None, -1, "x")),

@@ -175,6 +175,8 @@ def number(what: str, value: Any, least: float | None = None, most: float | None
 
 #: The longest that anything can be told to take, in seconds: a hundred years.
 LONGEST: Final = 3_200_000_000
+#: The shortest: the core counts nanoseconds.
+SHORTEST: Final = 1e-9
 
 
 def seconds(what: str, value: Any, *, zero: bool = False) -> float:
@@ -192,7 +194,7 @@ def seconds(what: str, value: Any, *, zero: bool = False) -> float:
         found = float(value)
     except OverflowError:  # an int of a thousand digits
         found = math.inf
-    if not (0 <= found <= LONGEST) or (found == 0 and not zero):
+    if not (0 <= found <= LONGEST) or (found < SHORTEST and not zero):
         raise ArgumentValueError(what, f"{expected}, up to {LONGEST:,}, got {_shown(value)}")
     return found
 

@@ -75,7 +75,7 @@ def check_live(live: Any) -> list[tuple[int, ...]]:
     except TypeError:
         right = False
     if not right:
-        columns = ", ".join(map(str, schema.LIVE))
+        columns = ", ".join(it.name for it in schema.LIVE)
         raise WireError("VALUE", detail=f"live: expected rows of {len(schema.LIVE)} whole numbers ({columns})")
     return rows
 
