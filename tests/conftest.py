@@ -18,7 +18,7 @@ import pytest
 from labs import copied, in_lane, the_lab
 
 import nif_lab.backends
-from nif_lab.segment import LANES
+from nif_lab.arguments import LANES
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend

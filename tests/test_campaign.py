@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from nif_lab import backends, cli
+from nif_lab.arguments import CONTAINED_KINDS
 from nif_lab.bench import campaign, recovery, report, rivals, verdict
 from nif_lab.bench.verdict import Trial
 from nif_lab.errors import WorkerCrashed
-from nif_lab.faults import CONTAINED_KINDS
 from nif_lab.lab import Lab
 from nif_lab.memory import MemoryManager
 

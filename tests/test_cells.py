@@ -9,15 +9,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import nbformat
 import numpy as np
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
 
 import nif_lab
 import nif_lab.bench.cells
 from nif_lab import backends, bench
-from nif_lab.errors import CellError, NifPanic, NifTypeError, ToolchainMissing, WorkerCrashed
+from nif_lab.errors import ArgumentValueError, CellError, NifPanic, NifTypeError, ToolchainMissing, WorkerCrashed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -397,8 +399,18 @@ def test_help_and_usage(shell: InteractiveShell, capsys: pytest.CaptureFixture[s
     text = shell.find_cell_magic("zig").__doc__
     assert "--lane" in text
     assert "pub fn mean" in text
-    run(shell, "%%zig --lain direct\n//")
-    assert "unrecognized arguments: --lain" in capsys.readouterr().out
+    for line, says in (
+        ("--lain direct", "unrecognized arguments: --lain"),
+        ("--lane fast", "invalid choice: 'fast'"),
+        ("-f", "expected one argument"),
+        ("-f '-C", "no closing quotation"),
+        ('-f "\'"', "no closing quotation"),
+    ):
+        done = run(shell, f"%%rust {line}\npub fn never() {{}}")
+        assert isinstance(done.error_in_exec, ArgumentValueError), "the run fails"
+        said = capsys.readouterr().out
+        assert says in said
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(("magic", "form", "found"), [
@@ -414,9 +426,31 @@ def test_show(shell: InteractiveShell, magic: str, form: str, found: str, capsys
 
 def test_options_reach_the_compiler(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     text = "pub fn checked() -> bool { cfg!(debug_assertions) }"
-    for options, expected in (("", False), ("--debug", True), ("-f '-C debug-assertions=on'", True)):
+    for options, expected in (
+        ("", False),
+        ("--debug", True),
+        ("-f '-C debug-assertions=on'", True),
+        ("-f -Cdebug-assertions=on", True),
+        ("--flags=-Cdebug-assertions=off", False),
+    ):
         assert run(shell, f"%%rust {options}\n{text}").success
         assert shell.user_ns["lab"].rust.checked() is expected, options
+
+
+def test_a_notebook_that_runs_without_a_page_stops_and_says_why() -> None:
+    """As nbconvert and papermill run it: the compiler's words are in the traceback, and in no other output."""
+    first = "%load_ext nif_lab\nimport nif_lab\nlab = nif_lab.Lab(['zig'])"
+    cells = [first, "%%zig\npub fn f() f64 {\n    return y;\n}", "%%zig --bogus\npub fn f() void {}"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(it) for it in cells])
+    NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True).execute()
+    assert not notebook.cells[0].outputs
+    (wrong,), (bogus,) = (it.outputs for it in notebook.cells[1:])
+    text = "\n".join(wrong.traceback)
+    assert (wrong.output_type, wrong.ename) == ("error", "CellError")
+    assert text.count("use of undeclared identifier 'y'") == 1
+    assert "   3 |     return y;" in text
+    assert (bogus.output_type, bogus.ename) == ("error", "ArgumentValueError")
+    assert "unrecognized arguments: --bogus" in "\n".join(bogus.traceback)
 
 
 def test_bench(rng: np.random.Generator) -> None:

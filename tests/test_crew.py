@@ -5,21 +5,6 @@ What could freeze or end the process is run in one of its own: a program below, 
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
-from pathlib import Path
-
-import numpy as np
-import pytest
-from lane_client import wait_for
-
-from nif_lab import Lab
-from nif_lab.errors import CallTimeout, SystemRefusal, WorkerUnavailable
 from nif_lab.recovery import RecoveryPolicy
 
 ALONE = RecoveryPolicy(retries=0, failover=False, crashes=None)

@@ -21,11 +21,11 @@ from processes import wait_for
 
 from nif_lab import Lab
 from nif_lab.bench.jupyter import Update
-from nif_lab.errors import NifError
+from nif_lab.errors import NifError, kind_name
 from nif_lab.live.feed import CALLS_SENT, SAMPLES_SENT, Feed
 from nif_lab.live.renderer import Renderer
 from nif_lab.memory import MemoryMetrics
-from nif_lab.segment import KINDS, attach
+from nif_lab.segment import attach
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ class Page:
     def calls(self) -> list[tuple[Any, ...]]:
         backends = [it["name"] for it in self.head["backends"]]
         return [
-            (start, backends[int(b)], self.names[int(f)], ns, KINDS[int(status)], int(cell))
+            (start, backends[int(b)], self.names[int(f)], ns, kind_name(int(status)), int(cell))
             for start, ns, b, f, status, cell in self.history
         ]
 
@@ -120,7 +120,7 @@ def test_each_number_is_the_labs() -> None:
         assert (it["calls"], it["errors"]) == (theirs.calls, theirs.errors)
         assert it["mean_ns"] == pytest.approx(theirs.mean_ns)
     (error,) = head["errors"]
-    assert (error["backend"], error["function"], error["kind"], error["argument"]) == ("zig", "dot", "ValueError", 1)
+    assert (error["backend"], error["function"], error["kind"], error["argument"]) == ("zig", "dot", "NifValueError", 1)
     assert error["message"].startswith("expected f64[n] with n = 3")
     assert error["step"] == ""
     assert same_calls(page, lab)

@@ -14,6 +14,7 @@ import pytest
 import tvm_ffi
 
 import nif_lab
+from nif_lab.arguments import LANES
 from nif_lab.backends.base import WORKER, find_program
 from nif_lab.errors import (
     AbiError,
@@ -26,7 +27,6 @@ from nif_lab.errors import (
 )
 from nif_lab.lab import Lab, LoadedBackend
 from nif_lab.recovery import RecoveryPolicy
-from nif_lab.segment import LANES
 
 SOURCES = Path(__file__).parent / "loading"
 TVM = Path(tvm_ffi.__file__).parent

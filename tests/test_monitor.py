@@ -127,7 +127,7 @@ def test_one_look_has_the_documented_shape(busy: subprocess.Popen[str], capsys: 
         assert it == {
             "backend": "rust",
             "function": "dot",
-            "kind": "ValueError",
+            "kind": "NifValueError",
             "argument": 1,
             "message": WRONG,
             "cell": 0,
@@ -191,7 +191,7 @@ def test_text_is_one_block_for_each_look(busy: subprocess.Popen[str]) -> None:
             r"^rust +\d+ ",
             r"^zig +\d+ ",
             r"^rust\.dot +\d+ ",
-            r"^[\d:]{8} rust\.dot: ValueError: expected f64",
+            r"^[\d:]{8} rust\.dot: NifValueError: expected f64",
         ):
             assert re.search(pattern, block, re.M)
 

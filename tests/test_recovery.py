@@ -22,6 +22,8 @@ from lane_client import fault, kill_one, wait_for, word
 
 import nif_lab.backends
 from nif_lab import Lab, _core
+from nif_lab.arguments import CONTAINED_KINDS
+from nif_lab.arguments import FAULT_KINDS as KINDS
 from nif_lab.backends.base import PACKAGE, WORKER
 from nif_lab.errors import KINDS as NUMBERED
 from nif_lab.errors import (
@@ -34,7 +36,6 @@ from nif_lab.errors import (
     WorkerCrashed,
     WorkerUnavailable,
 )
-from nif_lab.faults import CONTAINED_KINDS, KINDS
 from nif_lab.recovery import FailoverWarning, RecoveryPolicy
 
 if TYPE_CHECKING:

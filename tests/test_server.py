@@ -117,10 +117,10 @@ def test_only_kernels_of_the_server_are_watched(server: Server, kernel: Kernel) 
 def test_a_segment_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from nif_lab import segment, server
 
-    def denied(self: Path) -> Iterator[Path]:
+    def denied(folder: str) -> Any:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "iterdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(segment.NotYours, match="belongs to another user"):
         server._find(os.getpid(), None)
 
@@ -248,7 +248,7 @@ def test_twenty_clients_and_then_nothing_left(server: Server, kernel: Kernel) ->
         client.close()
     assert len(counts) == 20
     assert np.median(counts) >= 16
-    wait_for(lambda: resources(server)[0] <= before[0] and resources(server)[1] <= before[1])
+    wait_for(lambda: resources(server)[0] <= before[0] and resources(server)[1] <= before[1] + 2)  # its readers
 
 
 @pytest.mark.serial
@@ -298,7 +298,7 @@ def test_a_segment_that_makes_no_sense_harms_its_own_page_only(server: Server, k
 import fcntl, mmap
 copy = os.memfd_create("nif_lab telemetry", os.MFD_ALLOW_SEALING)
 original = os.pread(lab.telemetry.core.fileno(), 1 << 26, 0)
-os.write(copy, original[:40] + (1 << 62).to_bytes(8, "little") + original[48:68] + b"\\xff" * 4 + original[72:])
+os.write(copy, original[:40] + (1 << 62).to_bytes(8, "little") + b"\\xff" * 8 + original[56:])
 fcntl.fcntl(copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
 """)
     assert closed(server.live(bad)) == 1011

@@ -159,8 +159,8 @@ def test_history_keeps_the_last_thousand_calls_in_order(small: Lab) -> None:
     assert np.all(np.abs(history.records["time"] - start) < 60)
     assert set(history.records["backend"]) == {"rust", "zig"}
     last = history.records[-1]
-    assert (last["function"], last["status"], last["lane"]) == ("smooth", "ValueError", "direct")
-    assert "zig.smooth: ValueError" in repr(history)
+    assert (last["function"], last["status"], last["lane"]) == ("smooth", "NifValueError", "direct")
+    assert "zig.smooth: NifValueError" in repr(history)
     assert np.asarray(history).dtype.names == history.records.dtype.names
 
 
@@ -225,7 +225,7 @@ def test_subscribers_get_every_event_and_can_harm_nobody(small: Lab, caplog: pyt
     assert (error.backend, error.function, error.data["kind"], error.data["argument"]) == (
         "zig",
         "dot",
-        "ValueError",
+        "NifValueError",
         1,
     )
     assert error.data["message"] == "expected f64[n] with n = 2, got f64[3]"

@@ -13,7 +13,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer of each module or folder of src/nif_lab; an import goes down or stays, never up. docs/architecture.md draws it.
 LAYERS = {
+    "arguments": 0,
     "errors": 0,
+    "flags": 0,
+    "folders": 0,
     "wire": 0,
     "_core": 0,
     "segment": 0,
@@ -33,6 +36,7 @@ LAYERS = {
     "transfer": 3,
     "lab": 3,
     "lane": 3,
+    "loaded": 3,
     "loading": 3,
     "projects": 3,
     "recovery": 3,

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nif_lab import Lab, backends, wire
+from nif_lab.arguments import LANES, WAYS
 from nif_lab.errors import BackendNotLoaded, CopyRequired, NifTypeError
 from nif_lab.recovery import RecoveryPolicy
-from nif_lab.segment import LANES
-from nif_lab.transfer import MODES
 
 PAIRS = list(permutations(backends.names(), 2))
 RECORDS = [
@@ -67,7 +66,7 @@ def test_a_value_outside_the_pools_is_written_by_the_source(lab: Lab) -> None:
     assert part.array.ctypes.data == done.array.ctypes.data + 80
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", WAYS)
 @given(value=ARRAYS, pair=st.sampled_from(PAIRS), lane=st.sampled_from(LANES), pooled=st.booleans())
 def test_any_array_arrives_bit_for_bit(
     lab: Lab, mode: str, value: np.ndarray, pair: tuple[str, str], lane: str, pooled: bool
@@ -85,7 +84,7 @@ def test_any_array_arrives_bit_for_bit(
     steps=st.tuples(*[st.sampled_from([1, -1, 2, -2])] * 3),
     axes=st.permutations(range(3)),
     pair=st.sampled_from(PAIRS),
-    mode=st.sampled_from(MODES),
+    mode=st.sampled_from(WAYS),
 )
 def test_any_view_arrives(
     lab: Lab, value: np.ndarray, steps: tuple[int, ...], axes: list[int], pair: tuple[str, str], mode: str
@@ -209,7 +208,7 @@ def test_the_matrix_has_all_twelve_pairs(lab: Lab) -> None:
     assert matrix._repr_html_().count("0 copies ✓") == 12
     with pytest.raises(KeyError):
         _ = matrix["zig", "zig"]
-    every = lab.transfer_matrix(value, MODES, selves=True, lane="isolated")
+    every = lab.transfer_matrix(value, WAYS, selves=True, lane="isolated")
     assert len(every) == 48
     assert all(it.verified and it.lanes == ("isolated", "isolated") for it in every)
     assert every["zig", "zig", "wire"].mode == "wire"
@@ -233,7 +232,7 @@ def test_the_target_may_be_killed_in_the_middle(rng: np.random.Generator) -> Non
     try:
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            for mode in MODES:
+            for mode in WAYS:
                 done = lab.transfer("rust", "zig", value, mode)
                 assert done.verified
                 assert done.array.tobytes() == value.tobytes()

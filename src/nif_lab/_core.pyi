@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from .arguments import Lane
+
 _T = TypeVar("_T")
 
 @final
@@ -18,7 +20,7 @@ class Nif:
     flags: int
     parameters: list[str]
     function: Callable[..., Any]
-    lane_name: str
+    lane_name: Lane
     timeout: float | None
     def attempt(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None = None, garble: int = 0

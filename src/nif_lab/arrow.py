@@ -31,7 +31,7 @@ KINDS: Final = {
 }
 
 
-class NotReadable(Exception):  # noqa: N818  (a message on its way)
+class NotReadable(Exception):
     """Why an Arrow array isn't an array of numbers, with the fix."""
 
 

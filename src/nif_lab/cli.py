@@ -10,10 +10,11 @@ import argparse
 import json
 import os
 import platform
+import stat
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import __version__, backends
 from .bench import add_arguments as benchmark_arguments
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .backends.base import Backend
 
 __all__ = ["main", "parser"]
+
+#: Of a frame that is shown, every byte with its meaning.
+LARGEST_FRAME: Final = 64 << 20
 
 
 def _examine(backend: Backend) -> dict[str, Any]:
@@ -128,10 +132,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Show every byte of a frame of the wire protocol: which field it is, what it means, what is wrong."""
     from . import wire
 
-    try:
-        frame = arguments.file.read_bytes()
-    except OSError as error:
-        raise NifLabError(f"{arguments.file}: {error.strerror}; give the path of a file that holds one frame") from None
+    frame = _read_frame(arguments.file)
     found = wire.inspect(frame, arguments.dialect, arguments.frame_version)
     if arguments.json:
         fields = [
@@ -144,6 +145,21 @@ def inspect(arguments: argparse.Namespace) -> int:
     else:
         print(found)
     return 0 if found.valid else 1
+
+
+def _read_frame(path: Path) -> bytes:
+    """Read a file that may be anything: a pipe isn't waited for, and no device is read."""
+    give = "give the path of a file that holds one frame"
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise NifLabError(f"{path} isn't an ordinary file; {give}")
+            if about.st_size > LARGEST_FRAME:
+                raise NifLabError(f"{path} has {about.st_size:,} bytes, and {LARGEST_FRAME:,} can be shown; {give}")
+            return file.read(LARGEST_FRAME)
+    except (OSError, ValueError) as error:  # a ValueError for a NUL in the path
+        raise NifLabError(f"{path}: {getattr(error, 'strerror', None) or error}; {give}") from None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from . import _core, wire
-from .errors import BackendNotLoaded, NifValueError
-from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
+from .arguments import expect, one_of
+from .errors import ArgumentTypeError, BackendNotLoaded, NifValueError, NoSuchFunction
+from .flags import Flag
+from .wire import rules
+from .wire.schema import ACTIVATIONS, LIVE, MARKERS, body_offset
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,6 +83,8 @@ class Wire:
         WireError
             The value can't be written so.
         """
+        spoken = rules.check_dialect(dialect)
+        rules.check_version(version, (1, 2))
         if endianness != "little":
             return np.frombuffer(wire.encode(value, dialect, version, endianness=endianness), np.uint8)  # refuses
         if type(value) is np.ndarray and value.flags.c_contiguous and value.dtype.isnative and version == 2:
@@ -88,7 +93,7 @@ class Wire:
             nodes, data = wire.flatten(value, dialect, version)
         size = np.asarray(data).nbytes if isinstance(data, np.ndarray) else len(data)
         codec = self._codec(by, dialect, size)
-        lead = -body_offset(MARKERS[int(nodes[0, 0])], DIALECTS[dialect], version) % 64
+        lead = -body_offset(MARKERS[int(nodes[0, 0])], spoken, version) % 64
         if codec is None:
             frame = wire.encode_nodes(nodes, data, dialect, version, alignment, checksum=checksum)
             room = self._memory.empty(lead + len(frame), np.uint8)
@@ -96,7 +101,8 @@ class Wire:
             return room[lead:]
         plain = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         try:
-            whole = codec.encode(nodes, plain, DIALECTS[dialect].code, version, alignment, checksum)
+            encode = codec.find_function("encode").function
+            whole = encode(nodes, plain, spoken.code, version, alignment, checksum)
         except NifValueError as refused:
             raise _wire_error(refused) from None
         frame_array: np.ndarray = whole[lead:]
@@ -133,13 +139,17 @@ class Wire:
         """
         if by == "auto" and version != 1 and (view := _core.view_frame(frame)) is not None:
             return view
-        octets = frame if isinstance(frame, np.ndarray) else np.frombuffer(frame, np.uint8)
+        spoken = rules.check_dialect(dialect)
+        if version is not None:
+            rules.check_version(version, (1, 2))
+        rows = rules.check_live(live)
+        octets = np.frombuffer(rules.octets(frame), np.uint8)
         codec = self._codec(by, dialect, octets.nbytes)
         if codec is None:
             return wire.decode(octets, dialect, version, live)
-        handles = np.array(live, np.int64).reshape(len(live), len(LIVE))
+        handles = np.array(rows, np.int64).reshape(-1, len(LIVE))
         try:
-            nodes = codec.decode(octets, DIALECTS[dialect].code, version or 0, handles)
+            nodes = codec.find_function("decode").function(octets, spoken.code, version or 0, handles)
         except NifValueError as refused:
             raise _wire_error(refused) from None
         return wire.build(nodes, octets)
@@ -181,13 +191,13 @@ class Wire:
         """
         if not isinstance(network, wire.NeuralNetwork):
             network = self.decode(network, dialect, by=by)
-        if not isinstance(network, wire.NeuralNetwork):
-            raise TypeError(f"expected a neural network or its frame, got {type(network).__name__}")
+        expect("network", network, wire.NeuralNetwork, "a neural network or its frame")
+        kernel = self._backend(by).find_function("forward").function
         value = np.asarray(x, np.float64)
         for layer in network.layers:
             # `require` copies what lies at an odd address, as payloads inside version 1's records may.
             weights, bias = (np.require(it, np.float64, "A") for it in (layer.weights, layer.bias))
-            value = self._backends[by].forward(weights, bias, value, ACTIVATIONS.index(layer.activation))
+            value = kernel(weights, bias, value, ACTIVATIONS.index(one_of("activation", layer.activation, ACTIVATIONS)))
         return value
 
     def launch(self, descriptor: wire.KernelDescriptor | Any, by: str, dialect: str = "rust") -> Any:
@@ -198,23 +208,36 @@ class Wire:
         descriptor
             The value, or its frame. Grid and block are for devices.
         by
-            Which backend.
+            Which backend. A frame may come from anybody, so it can name the backend's functions and nothing else, and
+            of these none that fails on purpose.
         dialect
             Of a version 1 frame.
+
+        Raises
+        ------
+        NoSuchFunction
+            When the backend has no such function for a frame.
         """
         if not isinstance(descriptor, wire.KernelDescriptor):
             descriptor = self.decode(descriptor, dialect, by=by)
-        if not isinstance(descriptor, wire.KernelDescriptor):
-            raise TypeError(f"expected a kernel descriptor or its frame, got {type(descriptor).__name__}")
+        expect("descriptor", descriptor, wire.KernelDescriptor, "a kernel descriptor or its frame")
+        kernel = self._backend(by).find_function(descriptor.name)
+        if kernel.flags & Flag.FAULT:
+            raise NoSuchFunction(f"{kernel.name}() fails on purpose: a descriptor can't launch it")
         given = {
             name: np.require(it, requirements="A") if isinstance(it, np.ndarray) else it
             for name, it in descriptor.parameters.items()
         }
-        return getattr(self._backends[by], descriptor.name)(**given)
+        return kernel.function(**given)
+
+    def _backend(self, by: str) -> LoadedBackend:
+        return self._backends[one_of("backend", by, self._backends)]
 
     def _codec(self, by: str | LoadedBackend, dialect: str, size: int) -> LoadedBackend | None:
         """Return the backend whose codec it is; None for Python's own."""
         if not isinstance(by, str):
+            if not hasattr(by, "find_function"):
+                raise ArgumentTypeError("by", f"expected a backend or its name, got {type(by).__name__}")
             return by
         if by == "python" or (by == "auto" and size < SMALL):
             return None

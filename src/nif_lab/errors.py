@@ -3,6 +3,10 @@
 ::
 
     NifLabError
+    ├── ArgumentError                an argument of a method of ours, by name
+    │   ├── ArgumentTypeError (TypeError)
+    │   └── ArgumentValueError (ValueError)
+    ├── NoSuchFunction (AttributeError)  a backend has no function of that name
     ├── BackendError                 a backend as a whole
     │   ├── ToolchainMissing           its compiler or runtime isn't there (reason and cure)
     │   ├── BuildError                 the compiler said no
@@ -37,12 +41,18 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "KINDS",
     "AbiError",
     "AccessError",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArgumentValueError",
     "BackendError",
     "BackendNotLoaded",
     "BufferReleased",
@@ -61,6 +71,7 @@ __all__ = [
     "NifPanic",
     "NifTypeError",
     "NifValueError",
+    "NoSuchFunction",
     "OwnershipError",
     "PoolExhausted",
     "SharedMemoryError",
@@ -68,11 +79,42 @@ __all__ = [
     "ToolchainMissing",
     "WorkerCrashed",
     "WorkerUnavailable",
+    "kind_name",
+    "kind_number",
 ]
 
 
 class NifLabError(Exception):
     """The root of the tree."""
+
+
+class ArgumentError(NifLabError):
+    """An argument of a method of nif_lab isn't what the method takes; nothing was done.
+
+    Parameters
+    ----------
+    argument
+        The argument's name.
+    reason
+        What was expected and what came, one line.
+    """
+
+    def __init__(self, argument: str, reason: str) -> None:
+        self.argument = argument
+        self.reason = reason
+        super().__init__(reason if reason.startswith(f"no {argument} ") else f"{argument}: {reason}")
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument is of the wrong type."""
+
+
+class ArgumentValueError(ArgumentError, ValueError):
+    """An argument is of the right type and has a value that can't be used."""
+
+
+class NoSuchFunction(NifLabError, AttributeError):
+    """A backend has no function of that name; the message lists those that it has."""
 
 
 class BackendError(NifLabError):
@@ -104,6 +146,13 @@ class ToolchainMissing(BackendError):
 
 class BuildError(BackendError):
     """A compiler refused the source."""
+
+    def in_cell(self, messages: Sequence[Message]) -> CellError:
+        """Return this as the error of a cell, of which the compiler said this; all it said if that is about no line."""
+        said = any(it.is_error for it in messages)
+        # What terminated a compiler is no fault of the cell.
+        reason = self.reason if self.cure or not said else "the cell doesn't compile"
+        return CellError(reason, tuple(messages), self.cure, "" if said else self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,3 +425,15 @@ KINDS: Final[dict[int, type[NifError]]] = {
     9: CircuitOpen,
     10: WorkerUnavailable,
 }
+
+
+def kind_number(error: BaseException) -> int:
+    """Return the number of an exception's kind; that of `NifError` for one without a number of its own."""
+    return next((number for number, kind in KINDS.items() if type(error) is kind), 3)
+
+
+def kind_name(number: int) -> str:
+    """Return the name of the exception of a number in `KINDS`; empty for 0, which is success."""
+    if number == 0:
+        return ""
+    return KINDS[number].__name__ if number in KINDS else f"unknown ({number})"

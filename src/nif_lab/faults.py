@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .errors import CircuitOpen, NifError, WorkerUnavailable
+from .arguments import CONTAINED_KINDS, FAULT_KINDS, LANES, FaultKind, Lane, expect, one_of, whole
+from .errors import ArgumentValueError, CircuitOpen, NifError, WorkerUnavailable
 from .recovery import FailoverWarning, RecoveryPolicy, Step
 
 if TYPE_CHECKING:
@@ -23,19 +24,15 @@ if TYPE_CHECKING:
     from .memory import MemoryManager
     from .recovery import Recovery
 
-__all__ = ["CONTAINED_KINDS", "KINDS", "FaultReport", "Faults"]
+__all__ = ["FaultReport", "Faults"]
 
-#: What native code survives by itself: the direct lane has an exception for it.
-CONTAINED_KINDS: Final = ("error_value", "panic", "out_of_bounds", "overflow", "divide")
-KINDS: Final = (
-    *CONTAINED_KINDS, "null_store", "wild_write", "stack_overflow", "double_free", "heap_overflow", "abort", "exit_0",
-    "exit_7", "infinite_loop", "stop", "huge_allocation", "garbage_reply",
-)  # fmt: skip
 #: More than any machine has.
 HUGE: Final = 1 << 46
 #: Elements of the arrays: some pages each, so that no two share one that is written.
 LENGTH: Final = 16_384
 ALWAYS: Final = 1 << 40
+#: Of random numbers; the nonsense of a reply is made of the seed and what follows it.
+SEEDS: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +81,21 @@ class FaultReport:
 class Faults:
     """Injects faults into a Lab: ``lab.faults``."""
 
-    def __init__(self, backend: Callable[[str, str], LoadedBackend], memory: MemoryManager, recovery: Recovery) -> None:
+    def __init__(
+        self, backend: Callable[[str, Lane], LoadedBackend], memory: MemoryManager, recovery: Recovery
+    ) -> None:
         self._backend, self._memory, self._recovery = backend, memory, recovery
 
     @property
-    def kinds(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[FaultKind, ...]:
         """Every kind of fault; docs/faults.md says what each does."""
-        return KINDS
+        return FAULT_KINDS
 
     def inject(
         self,
         backend: str,
-        kind: str,
-        lane: str = "isolated",
+        kind: FaultKind,
+        lane: Lane = "isolated",
         *,
         times: int | None = 1,
         policy: RecoveryPolicy | None = None,
@@ -122,18 +121,20 @@ class Faults:
         seed
             Of the nonsense of ``"garbage_reply"``, and of the numbers that are summed.
         """
-        if kind not in KINDS:
-            raise ValueError(f"no fault '{kind}'; there are {', '.join(KINDS)}")
-        if lane == "direct":
+        one_of("kind", kind, FAULT_KINDS)
+        count = ALWAYS if times is None else whole("times", times, 0, ALWAYS)
+        whole("seed", seed, 0, SEEDS)
+        if one_of("lane", lane, LANES) == "direct":
             if kind == "garbage_reply":
-                raise ValueError("only a worker replies: use lane='isolated'")
+                raise ArgumentValueError("lane", "only a worker replies: use lane='isolated'")
             if kind not in CONTAINED_KINDS and not really:
-                raise ValueError(f"'{kind}' would end this process: use lane='isolated', or say really=True")
-        loaded = self._backend(backend, lane)
-        _ = loaded.fault  # raises with the reason where it isn't loaded
+                reason = f"'{kind}' would end this process: use lane='isolated', or say really=True"
+                raise ArgumentValueError("lane", reason)
         if policy is None:
             policy = RecoveryPolicy(timeout=1.0)
-        count = ALWAYS if times is None else times
+        expect("policy", policy, RecoveryPolicy, "a RecoveryPolicy")
+        loaded = self._backend(backend, lane)
+        loaded.find_function("fault")  # raises with the reason where it isn't loaded
         x, victim, expected = self._arrays(seed)
         before = x.tobytes(), victim.tobytes()
         burns = 0 if kind == "garbage_reply" else count

@@ -77,7 +77,7 @@ class Parameter:
         return self.spelled.count(",") == 1
 
 
-class Refusal(Exception):  # noqa: N818  (a message on its way)
+class Refusal(Exception):
     """Why a value can't be given to a parameter, with the fix in parentheses."""
 
 

@@ -6,185 +6,38 @@ runs.
 
 from __future__ import annotations
 
-import difflib
 import threading
 import weakref
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from . import _core, projects, summary
 from . import backends as languages
+from . import projects, summary
 from . import transfer as transfers
+from .arguments import LANES, MODES, expect, names, number, one_of
 from .backends.base import Options
-from .cells import Cell, Cells, Request, Shelf
+from .cells import Cell, Cells, Request
 from .codecs import Wire
-from .errors import SHORTAGES, BackendError, BackendNotLoaded, system_refusal
+from .errors import ArgumentValueError, BackendNotLoaded, system_refusal
 from .faults import Faults
 from .lane import Lane
 from .ledger import Ledger
+from .loaded import LoadedBackend
 from .loading import library_file
 from .memory import POOLS, MemoryManager, Pool
 from .recovery import Recovery, RecoveryPolicy, with_options
-from .segment import LANES
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from typing_extensions import Self
-
-    from ._core import Library, Nif, Workers
-    from .backends.base import Backend
+    from . import arguments
     from .panels.dashboard import Dashboard
 
 __all__ = ["Lab", "Lane", "LoadedBackend"]
-
-_T = TypeVar("_T")
-
-#: ``NIF_FLAG_FAULT`` of nif_lab.h: a function that fails on purpose stays out of listings.
-FAULT: Final = 32
-
-
-class LoadedBackend:
-    """One language in a Lab: its functions as attributes, or the reason why it isn't loaded.
-
-    Attributes
-    ----------
-    name, title : str
-        ``"zig"``, ``"Zig"``.
-    loaded : bool
-        Whether it can be called.
-    lane : str
-        Where its calls run: ``"direct"``, in this process, or ``"isolated"``, in a worker process.
-    workers : Workers or None
-        Of the isolated lane: ``pids``, how many are ``ready``, how many were ``started``; ``restart()``.
-    reason, cure, detail : str
-        Why it isn't loaded, what mends it, and what the compiler or loader said; empty when it is.
-    library : Library or None
-        What was opened: ``language``, ``compiler``, ``version``, ``path``.
-    functions : mapping of str to Nif
-        Every function, those that fail on purpose and those of cells included.
-    cells : Shelf
-        The functions of notebook cells.
-    backend : Backend
-        The language, or the file that was loaded.
-    recorded_in : tuple
-        The Lab's telemetry and memory.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        telemetry: Telemetry | None = None,
-        memory: MemoryManager | None = None,
-        lane: str = "direct",
-    ) -> None:
-        self.name = backend.name
-        self.title = backend.title
-        self.lane = lane
-        self.reason = self.cure = self.detail = ""
-        self._may_pass = False
-        self._loading = threading.RLock()
-        self._attach: Callable[[LoadedBackend], None] | None = None
-        self.workers: Workers | None = None
-        self.library: Library | None = None
-        self.functions: Mapping[str, Nif] = MappingProxyType({})
-        self.cells = Shelf(self)
-        self.backend = backend
-        self.recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
-        self._start()
-
-    def _start(self) -> None:
-        if self.lane == "isolated":
-            # It starts while others load.
-            self.workers = self._try(self.backend.start_workers)
-
-    def _try(self, step: Callable[[], _T]) -> _T | None:
-        """Take a step of loading; note why it failed, and whether it may succeed later."""
-        try:
-            return step()
-        except BackendError as error:
-            self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
-            self._may_pass = error.may_pass
-        except Exception as error:  # one language never stops the others, whatever its loader throws
-            self.reason, self.cure = f"{type(error).__name__}: {error}", "nif-lab doctor"
-            self._may_pass = isinstance(error, OSError) and error.errno in SHORTAGES
-        return None
-
-    def load_again(self) -> bool:
-        """Try once more if the system was short of something when it was loaded; return whether it is loaded now."""
-        with self._loading:
-            if not self.loaded and self._may_pass:
-                self.reason = self.cure = self.detail = ""
-                self._may_pass = False
-                self._start()
-                self.load()
-                if self.loaded and self._attach is not None:
-                    self._attach(self)
-            return self.loaded
-
-    def load(self) -> Self:
-        """Open the library, or wait for the worker that does."""
-        if self.lane == "direct":
-            self.library = self._try(lambda: self.backend.open(*self.recorded_in))
-        elif (workers := self.workers) is not None:
-            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
-        if self.library is not None and (odd := [it for it in self.library.functions if self._means(it)]):
-            self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
-            self.library = None
-        if self.library is not None:
-            self.functions = MappingProxyType(self.library.functions)
-            for name, nif in self.functions.items():
-                setattr(self, name, nif.function)
-        return self
-
-    def _means(self, name: str) -> bool:
-        """Whether an attribute that isn't a function has that name."""
-        return hasattr(type(self), name) or name in vars(self)
-
-    @property
-    def loaded(self) -> bool:
-        return self.library is not None
-
-    @property
-    def path(self) -> str | None:
-        """The library's file; None for a runtime's table or when not loaded."""
-        return self.library.path if self.library else None
-
-    @property
-    def libraries(self) -> tuple[Library, ...]:
-        """What was opened: its own library, and those of cells."""
-        return (*((self.library,) if self.library else ()), *self.cells.libraries)
-
-    @property
-    def kernels(self) -> tuple[str, ...]:
-        """Names of the functions that are meant to succeed."""
-        return tuple(sorted(name for name, nif in self.functions.items() if not nif.flags & FAULT))
-
-    def __getattr__(self, name: str) -> Any:
-        # Only what isn't there comes here: functions are plain attributes.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if not self.loaded:
-            if self.load_again() and name in self.functions:
-                return getattr(self, name)
-            raise BackendNotLoaded(f"{self.title} isn't loaded: {self.reason}", self.cure)
-        near = difflib.get_close_matches(name, self.functions, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(self.kernels)}"
-        raise AttributeError(f"{self.name} has no function '{name}'{hint}")
-
-    def __dir__(self) -> list[str]:
-        hidden = set(self.functions) - set(self.kernels)
-        return sorted(set(super().__dir__()) - hidden)
-
-    def __repr__(self) -> str:
-        return summary.backend_text(self)
-
-    def _repr_html_(self) -> str:
-        return summary.backend_html(self)
 
 
 class Lab:
@@ -193,8 +46,8 @@ class Lab:
     Parameters
     ----------
     backends
-        Names of the languages to load; all of them unless given. One that can't be loaded is shown with its reason and
-        its cure, and doesn't stop the rest.
+        Names of the languages to load, or the name of one; all of them unless given. One that can't be loaded is shown
+        with its reason and its cure, and doesn't stop the rest.
     pools
         Size classes of the shared memory, `nif_lab.memory.POOLS` unless given.
     lane
@@ -236,12 +89,12 @@ class Lab:
         self,
         backends: Iterable[str] | None = None,
         pools: Iterable[Pool] = POOLS,
-        lane: str | None = None,
+        lane: arguments.Lane | None = None,
         policy: RecoveryPolicy | None = None,
     ) -> None:
-        if lane not in (None, *LANES):
-            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
-        wanted = [languages.find(name) for name in (languages.names() if backends is None else backends)]
+        if lane is not None:
+            one_of("lane", lane, LANES)
+        wanted = [languages.find(it) for it in (languages.names() if backends is None else names("backends", backends))]
         try:
             self.telemetry = Telemetry()
             self.memory = MemoryManager(pools, self.telemetry.core)
@@ -250,7 +103,7 @@ class Lab:
         # The functions hold the recovery, so it must not hold the Lab.
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
         self._opening: dict[tuple[str, str], threading.RLock] = {}
-        self.recovery = Recovery(partial(_others, weakref.ref(self)), policy or RecoveryPolicy())
+        self.recovery = Recovery(partial(_others, weakref.ref(self)), RecoveryPolicy() if policy is None else policy)
         made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
         self.libraries: dict[str, LoadedBackend] = {}
@@ -261,7 +114,7 @@ class Lab:
         self.ledger = Ledger(self.memory.core)
         self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
         this = weakref.ref(self)
-        self.cells = Cells(partial(_in_lane, this), partial(_shown, this))
+        self.cells = Cells(partial(_in_lane, this), lambda name: _alive(this)._named(name))
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
@@ -279,9 +132,9 @@ class Lab:
             if not backend.loaded:
                 backend._attach = self.recovery.attach
 
-    def _in_lane(self, name: str, lane: str) -> LoadedBackend:
+    def _in_lane(self, name: str, lane: arguments.Lane) -> LoadedBackend:
         """Return a backend of this Lab in a lane; it is opened there if it wasn't."""
-        wanted, key = self._named(name), (name, lane)
+        wanted, key = self._named(name), (name, one_of("lane", lane, LANES))
         if key not in self._opened:
             with self._opening.setdefault(key, threading.RLock()):  # threads that ask at once get the same one
                 if key not in self._opened:
@@ -296,7 +149,7 @@ class Lab:
         backend: str,
         function: str,
         *args: Any,
-        lane: str | None = None,
+        lane: arguments.Lane | None = None,
         timeout: float | None = None,
         retries: int | None = None,
         failover: bool | None = None,
@@ -317,22 +170,22 @@ class Lab:
         ------
         BackendNotLoaded
             With the reason and the cure.
+        NoSuchFunction
+            With the nearest name.
         NifError
             What the function refused or failed with, with all that was tried.
         """
-        loaded = self._named(backend) if lane is None else self._in_lane(backend, lane)
-        if function in loaded.functions:
-            # A cell's function may run in another lane than its backend.
-            loaded = self._in_lane(backend, loaded.functions[function].lane_name)
+        nif = (self._named(backend) if lane is None else self._in_lane(backend, lane)).find_function(function)
         if timeout is None and retries is None and failover is None:
-            return getattr(loaded, function)(*args, **kwargs)
+            return nif.function(*args, **kwargs)
+        loaded = self._in_lane(backend, nif.lane_name)  # a cell's function may run in another lane than its backend
         if timeout is not None and loaded.lane == "direct":
-            raise ValueError("a call in this process can't be ended: use lane='isolated' for a timeout")
-        getattr(loaded, function)  # raises with a hint if there is none
+            reason = "a call in this process can't be ended: use lane='isolated' for a timeout"
+            raise ArgumentValueError("timeout", reason)
         policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
         return self.recovery.call(loaded, function, args, kwargs, policy)
 
-    def load(self, path: str | Path, name: str | None = None, lane: str = "isolated") -> LoadedBackend:
+    def load(self, path: str | Path, name: str | None = None, lane: arguments.Lane = "isolated") -> LoadedBackend:
         """Load a library as a backend of its own: ``lab.load("libmine.so")``, then ``lab.mine.f(x)``.
 
         Parameters
@@ -351,8 +204,7 @@ class Lab:
         ValueError
             When the name is taken or can't be one.
         """
-        if lane not in LANES:
-            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
+        one_of("lane", lane, LANES)
         file = library_file(path, name, {*languages.names(), *vars(self), *dir(type(self))})
         loaded = LoadedBackend(file, self.telemetry, self.memory, lane)
         if not loaded.load().loaded:
@@ -372,10 +224,10 @@ class Lab:
         source: str,
         *,
         name: str = "",
-        lane: str = "isolated",
+        lane: arguments.Lane = "isolated",
         replace: bool = False,
         release: bool = True,
-        flags: Iterable[str] = (),
+        flags: str | Iterable[str] = (),
     ) -> Cell:
         """Compile native code and add its public functions to the backend, as ``%%zig`` does.
 
@@ -394,7 +246,7 @@ class Lab:
         release
             Whether it is optimised.
         flags
-            More flags for the compiler.
+            More flags for the compiler: in a list, or in one string as a shell would take them.
 
         Raises
         ------
@@ -403,9 +255,7 @@ class Lab:
         ToolchainMissing
             With the reason and the cure.
         """
-        if lane not in LANES:
-            raise ValueError(f"no lane '{lane}'; there are {', '.join(LANES)}")
-        options = Options(release, tuple(flags))
+        options = Options.of(release, flags)
         what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
         return self.cells.run(what)
 
@@ -417,7 +267,7 @@ class Lab:
         """Return the last calls: when, what, how long, with what outcome, from which notebook cell."""
         return self.telemetry.history(last)
 
-    def subscribe(self, topic: str, callback: Callable[[Event], object]) -> Subscription:
+    def subscribe(self, topic: arguments.Topic, callback: Callable[[Event], object]) -> Subscription:
         """Call ``callback`` with each event of ``nif:performance``, ``nif:errors`` or ``nif:memory`` from now on.
 
         It runs on a thread of its own: a slow or raising one delays no call.
@@ -429,10 +279,10 @@ class Lab:
         source: str,
         target: str,
         value: Any,
-        mode: str = "auto",
+        mode: arguments.Mode = "auto",
         *,
         strict: bool = False,
-        lane: str | None = None,
+        lane: arguments.Lane | None = None,
         dialect: str = "rust",
         version: int = 2,
     ) -> transfers.Transfer:
@@ -461,27 +311,29 @@ class Lab:
         Transfer
             What arrived, times, both languages' checksums, and every copy with its reason.
         """
-        sender, receiver = (self._in_lane(it, lane) if lane else self._named(it) for it in (source, target))
+        sender, receiver = (self._named(it) if lane is None else self._in_lane(it, lane) for it in (source, target))
         return self._transfers.transfer(sender, receiver, value, mode, strict=strict, dialect=dialect, version=version)
 
     def transfer_matrix(
         self,
         value: Any,
-        modes: Sequence[str] = ("auto",),
+        modes: arguments.Mode | Sequence[arguments.Mode] = ("auto",),
         *,
         selves: bool = False,
         strict: bool = False,
-        lane: str | None = None,
+        lane: arguments.Lane | None = None,
     ) -> transfers.TransferMatrix:
         """Transfer a value between all pairs of languages that are loaded, in each of the modes.
 
         ``selves``: also from each language to itself. The rest is as for `transfer`.
         """
-        all_of_them = (self._in_lane(name, lane) if lane else it for name, it in self.backends.items())
+        wanted = tuple(one_of("mode", it, MODES) for it in names("modes", modes))
+        all_of_them = (it if lane is None else self._in_lane(name, lane) for name, it in self.backends.items())
         loaded = [it for it in all_of_them if it.loaded]
-        return self._transfers.matrix(loaded, value, modes, selves=selves, strict=strict)
+        return self._transfers.matrix(loaded, value, wanted, selves=selves, strict=strict)
 
     def _named(self, name: str) -> LoadedBackend:
+        expect("backend", name, str, "a backend's name")
         if name in self.libraries:
             return self.libraries[name]
         if name not in self.backends:
@@ -492,7 +344,7 @@ class Lab:
         """Return the panels of this Lab as one widget; its figures are renewed ``rate`` times a second, busy or not."""
         from .panels.dashboard import Dashboard
 
-        return Dashboard(self, rate)
+        return Dashboard(self, number("rate", rate, 0.1, 30.0))
 
     def __repr__(self) -> str:
         return summary.lab_text(self)
@@ -501,18 +353,14 @@ class Lab:
         return summary.lab_html(self)
 
 
-def _in_lane(lab: weakref.ref[Lab], name: str, lane: str) -> LoadedBackend:
-    this = lab()
-    if this is None:
+def _alive(lab: weakref.ref[Lab]) -> Lab:
+    if (this := lab()) is None:
         raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
-    return this._in_lane(name, lane)
+    return this
 
 
-def _shown(lab: weakref.ref[Lab], name: str) -> LoadedBackend:
-    this = lab()
-    if this is None:
-        raise BackendNotLoaded("the Lab of this is gone", "keep the Lab itself: lab = Lab()")
-    return this._named(name)
+def _in_lane(lab: weakref.ref[Lab], name: str, lane: arguments.Lane) -> LoadedBackend:
+    return _alive(lab)._in_lane(name, lane)
 
 
 def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from . import arguments
     from .lab import LoadedBackend
 
 __all__ = ["Lane"]
@@ -27,7 +28,9 @@ class Lane:
         Gives a backend by its name and lane.
     """
 
-    def __init__(self, name: str, names: Iterable[str], find: Callable[[str, str], LoadedBackend]) -> None:
+    def __init__(
+        self, name: arguments.Lane, names: Iterable[str], find: Callable[[str, arguments.Lane], LoadedBackend]
+    ) -> None:
         self.name = name
         self._names = names
         self._find = find

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import mmap
 import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import backends as languages
+from .arguments import expect, path_of
 from .backends.base import Backend, Compiler
-from .errors import AbiError, BackendError, ToolchainMissing
+from .errors import AbiError, ArgumentValueError, BackendError, ToolchainMissing
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -27,6 +29,11 @@ ENTRY: Final = "nif_init"
 TVM_PREFIX: Final = "__tvm_ffi_"
 #: What a TVM-FFI library says about itself by the same prefix.
 TVM_OWN: Final = ("_", "main")
+PREFIXES: Final = (ENTRY.encode() + b"\0", TVM_PREFIX.encode())
+#: Of a symbol: where its name is among the names, and the section it is defined in.
+SYMBOL: Final = struct.Struct("<I2xH16x")
+#: Symbols that are looked at, and bytes of a name: some libraries have ten thousands.
+SYMBOLS, NAME_BYTES = 1 << 20, 1024
 SEE: Final = "see docs/abi.md for what a library exports, or start from lab.new('zig', 'my_kernels')"
 
 
@@ -133,22 +140,27 @@ def library_file(path: str | Path, name: str | None = None, taken: Container[str
     ------
     AbiError
         When it isn't a library that can be loaded.
-    ValueError
+    ArgumentValueError
         When its name is taken or can't be one.
     """
-    file = Path(path).expanduser().absolute()
+    file = Path(path_of("path", path)).expanduser().absolute()
+    if name is not None:
+        expect("name", name, str, "a name")
     name = re.sub(r"\W", "_", re.sub(r"^lib|\..*$", "", file.name)) if name is None else name
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        raise ValueError(f"'{name}' can't be a backend's name; give it one: lab.load(..., name='mine')")
+        reason = f"'{name}' can't be a backend's name; give it one: lab.load(..., name='mine')"
+        raise ArgumentValueError("name", reason)
     if name in taken:
-        raise ValueError(f"this Lab has a '{name}' already; give this another name: lab.load(..., name='mine')")
+        raise ArgumentValueError(
+            "name", f"this Lab has a '{name}' already; give this another name: lab.load(..., name='mine')"
+        )
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "isn't there"
         raise AbiError(f"{file} {what}", "build the library first, and give the path of its file")
     if file.suffix == ".jl":
         return JuliaFile(file, name)
     symbols = _exported(file)
-    functions = [it.removeprefix(TVM_PREFIX) for it in symbols if it.startswith(TVM_PREFIX)]
+    functions = [it.removeprefix(TVM_PREFIX) for it in sorted(symbols) if it.startswith(TVM_PREFIX)]
     functions = [it for it in functions if not it.startswith(TVM_OWN[0]) and it != TVM_OWN[1]]
     if ENTRY in symbols:
         return LibraryFile(file, name)
@@ -164,29 +176,37 @@ def _tvm_runtime() -> str:
     return str(runtime) if runtime and runtime.is_file() else ""
 
 
-def _exported(file: Path) -> list[str]:
-    """Read the names of the symbols that a shared library defines, without loading it."""
-    data = file.read_bytes()
-    if data[:6] != b"\x7fELF\x02\x01":
-        raise AbiError(f"{file}: not a shared library of 64 bits (it has no ELF header)", SEE)
+def _exported(file: Path) -> set[str]:
+    """Read which of the names that matter here a shared library defines, without loading it."""
     try:
-        return _dynamic_symbols(data)
+        with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[:6] != b"\x7fELF\x02\x01":
+                raise AbiError(f"{file}: not a shared library of 64 bits (it has no ELF header)", SEE)
+            return _dynamic_symbols(data)
+    except OSError as error:
+        raise AbiError(f"{file} can't be read: {error.strerror}", "check its permissions") from None
     except (struct.error, IndexError, ValueError):
         raise AbiError(f"{file}: not a whole shared library: its symbols can't be read", "build it again") from None
 
 
-def _dynamic_symbols(data: bytes) -> list[str]:
+def _dynamic_symbols(data: mmap.mmap) -> set[str]:
+    """Return the names, which cost as much as the file is long: of a symbol that can't matter no name is read."""
     (start,) = struct.unpack_from("<Q", data, 40)
     size, count = struct.unpack_from("<HH", data, 58)
     # Of each section: kind, where, how large, and which section has its names.
     sections = [struct.unpack_from("<4xI16xQQI", data, start + i * size) for i in range(count)]
-    names: list[str] = []
-    for kind, offset, length, link in sections:
-        if kind == 11:  # SHT_DYNSYM
-            texts = sections[link][1]
-            for at in range(offset, offset + length, 24):
-                text, section = struct.unpack_from("<I2xH", data, at)
-                if section:  # defined here
-                    begin = texts + text
-                    names.append(data[begin : data.index(b"\0", begin)].decode())
+    names: set[str] = set()
+    dynamic = (it[1:] for it in sections if it[0] == 11)  # SHT_DYNSYM, of which there is one at most
+    offset, length, link = next(dynamic, (0, 0, 0))
+    if not length:
+        return names
+    if length // SYMBOL.size > SYMBOLS:
+        raise ValueError("too many symbols")
+    texts = sections[link][1]
+    for text, section in SYMBOL.iter_unpack(data[offset : offset + length]):
+        begin = texts + text
+        if section and data[begin : begin + len(TVM_PREFIX)].startswith(PREFIXES):  # defined here
+            if (end := data.find(b"\0", begin, begin + NAME_BYTES)) < 0:
+                raise ValueError("a name without an end")
+            names.add(data[begin:end].decode())
     return names

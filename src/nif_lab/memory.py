@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +16,12 @@ import numpy as np
 
 from . import _core
 from ._core import MappedFile, SharedBuffer
+from .arguments import ACCESSES, Access, expect, names, one_of, path_of, whole
+from .errors import ArgumentTypeError, ArgumentValueError, HandleError, MappingError
 from .text import format_bytes, table_html
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, DTypeLike
 
@@ -33,6 +36,9 @@ __all__ = [
     "Pressure",
     "SharedBuffer",
 ]
+
+#: Bytes that a file, or a pool, can have.
+LARGEST: Final = (1 << 63) - 1
 
 Shape = int | tuple[int, ...]
 
@@ -256,7 +262,7 @@ class MemoryManager:
     """
 
     def __init__(self, pools: Iterable[Pool] = POOLS, telemetry: _core.Telemetry | None = None) -> None:
-        self.pools = tuple(pools)
+        self.pools = tuple(expect("pools", pools, Iterable, "several of nif_lab.memory.Pool"))
         _check(self.pools)
         rows = [(it.name, it.block_bytes, it.blocks, it.limit_bytes) for it in self.pools]
         self.core = _core.Memory(rows, telemetry)
@@ -282,9 +288,9 @@ class MemoryManager:
         PoolExhausted
             When its pool is at its limit, or the system has no memory.
         """
-        owners = [languages] if isinstance(languages, str) else list(languages)
-        if not owners or not all(isinstance(it, str) and it for it in owners):
-            raise ValueError("languages: expected the name of one language or more")
+        owners = list(names("languages", languages))
+        if not owners or not all(owners):
+            raise ArgumentValueError("languages", "expected the name of one language or more")
         return self.core.allocate(shape, dtype, owners)
 
     def from_array(self, array: ArrayLike, languages: Iterable[str] = ("python",)) -> SharedBuffer:
@@ -298,7 +304,7 @@ class MemoryManager:
         self,
         path: str | os.PathLike[str] | None = None,
         size: int | None = None,
-        access: str = "read_write",
+        access: Access = "read_write",
         dtype: DTypeLike = np.uint8,
         shape: Shape | None = None,
     ) -> MappedFile:
@@ -322,17 +328,29 @@ class MemoryManager:
         MappingError
             When the file can't be made, opened, reserved or mapped: the reason and the cure.
         """
-        kind = np.dtype(dtype)
-        file = None if path is None else os.fspath(path)
-        if size is None and shape is not None:
-            size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * kind.itemsize
-        create = file is None or (size is not None and not os.path.lexists(file))
-        if create and size is None:
-            raise ValueError("size: how large is the file to be, in bytes? (or give a shape)")
+        one_of("access", access, ACCESSES)
+        kind = _element(dtype)
+        file = None if path is None else path_of("path", path)
+        size = None if size is None else whole("size", size, 1, LARGEST)
+        if shape is not None:
+            shape = _shape(shape)
+            needed = math.prod(shape) * kind.itemsize
+            if needed > LARGEST:
+                raise ArgumentValueError("shape", f"{needed:,} bytes are more than a file can have")
+            if size is not None and needed > size:
+                raise ArgumentValueError("shape", f"it needs {needed:,} bytes, and size is {size:,}")
+            size = needed if size is None else size
+        is_there = file is not None and os.path.lexists(file)
+        if size is None and not is_there and file is not None:
+            raise MappingError(
+                file, "no such file or directory", "check the path, or give a size or a shape to make it"
+            )
+        if size is None and not is_there:
+            raise ArgumentValueError("size", "how large is the file to be, in bytes? (or give a shape)")
         if shape is None:
-            length = size if size is not None else os.stat(str(file)).st_size
-            shape = length // kind.itemsize
-        return MappedFile(file, size, access, shape, kind, create)
+            length = size if size is not None else _length(str(file))
+            shape = (length // kind.itemsize,)
+        return MappedFile(file, size, access, shape, kind, not is_there)
 
     def collect(self) -> int:
         """Free the buffers whose owners are gone; return their bytes. It happens once a second by itself."""
@@ -354,7 +372,10 @@ class MemoryManager:
         HandleError
             For a freed block, one of another Lab, or a damaged handle.
         """
-        return self.core.resolve(*handle)
+        words = tuple(handle) if isinstance(handle, Iterable) else ()
+        if len(words) != 3 or not all(isinstance(it, int) and 0 <= it < 1 << 64 for it in words):
+            raise HandleError(f"expected the three numbers of a handle, got {handle!r}")
+        return self.core.resolve(*words)
 
     def metrics(self) -> MemoryMetrics:
         """Return all figures as they are now."""
@@ -398,11 +419,40 @@ class MemoryManager:
         return "".join(strips)
 
 
+def _element(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the type of elements that have a size."""
+    try:
+        kind = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError("dtype", f"expected a type of elements: {error}") from None
+    if kind.itemsize == 0 or kind.hasobject:
+        raise ArgumentValueError("dtype", f"elements of {kind} can't lie in a file")
+    return kind
+
+
+def _shape(shape: Shape) -> tuple[int, ...]:
+    lengths = shape if isinstance(shape, (tuple, list)) else (shape,)
+    return tuple(whole("shape", it, 0) for it in lengths)
+
+
+def _length(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError as error:
+        raise MappingError(
+            file, (error.strerror or str(error)).lower(), "check the path, and its permissions"
+        ) from None
+
+
 def _check(pools: tuple[Pool, ...]) -> None:
     """Refuse pools that can't be: the core takes them as they are."""
     if not pools:
         raise ValueError("pools: expected one or more")
     for pool in pools:
+        expect("pools", pool, Pool, "nif_lab.memory.Pool in a list")
+        expect("pools", pool.name, str, "a name as text")
+        for size in (pool.block_bytes, pool.blocks, pool.limit_bytes):
+            whole("pools", size, None, LARGEST)
         if pool.block_bytes < 1 or pool.blocks < 1 or pool.limit_bytes < pool.block_bytes:
             raise ValueError(f"pool '{pool.name}': expected room for one block or more, and a limit above that")
     sizes = [pool.block_bytes for pool in pools]

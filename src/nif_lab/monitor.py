@@ -14,11 +14,12 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import NifLabError
-from .segment import Segment, SegmentError, attach
+from .segment import Segment, SegmentError, attach, sensible
 from .telemetry import FunctionStats, Snapshot, snapshot_of
 from .text import format_ns
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 WIDTH: Final = 80
+#: Of a command line that is shown; another process may have any.
+COMMAND_BYTES: Final = 4096
 #: How many functions and errors of a Lab are shown, and how many errors ``--json`` has.
 FUNCTIONS_SHOWN, ERRORS_SHOWN, ERRORS_KEPT = 10, 4, 20
 #: What is said of an error.
@@ -46,7 +49,8 @@ class _Look:
 
 
 def _look(segments: list[Segment]) -> _Look:
-    return _Look(time.monotonic(), {int(it.header["base_ticks"]): (it, snapshot_of(it)) for it in segments})
+    read = sensible(lambda: {int(it.header["base_ticks"]): (it, snapshot_of(it)) for it in segments})
+    return _Look(time.monotonic(), read)
 
 
 def _counters(now: FunctionStats, before: int, seconds: float) -> dict[str, Any]:
@@ -107,6 +111,13 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return [_printable(line) for line in _draw(report)]
 
 
+def _clock(instant: float) -> str:
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(instant))
+    except (ValueError, OverflowError, OSError):  # another process wrote it
+        return "--:--:--"
+
+
 def _draw(report: dict[str, Any]) -> Iterator[str]:
     yield f"process {report['pid']}  {report['command']}"
     for number, lab in enumerate(report["labs"], 1):
@@ -136,12 +147,13 @@ def _draw(report: dict[str, Any]) -> Iterator[str]:
             yield ""
             yield "last errors"
         for it in lab["errors"][-ERRORS_SHOWN:]:
-            when = time.strftime("%H:%M:%S", time.localtime(it["time"]))
+            when = _clock(it["time"])
             yield f"{when} {it['backend']}.{it['function']}: {it['kind']}: {it['message']}"
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    print(json.dumps(report), flush=True)
+    text = sensible(lambda: json.dumps(report, allow_nan=False))
+    print(text, flush=True)
 
 
 def _print_block(report: dict[str, Any]) -> None:
@@ -172,7 +184,8 @@ def _grid() -> Iterator[Callable[[dict[str, Any]], None]]:
 def _command(pid: int) -> str:
     """Return a process's command line; empty when it has none any more."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(COMMAND_BYTES).split(b"\0")
     except OSError:
         return ""
     return " ".join(word.decode(errors="replace") for word in words).strip()
@@ -212,7 +225,7 @@ def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]
             with suppress(SegmentError):  # what is mapped stays readable after its process
                 segments = attach(pid)  # Labs come and go
             now = _look(segments)
-            show(_report(pid, command, before, now))
+            show(sensible(partial(_report, pid, command, before, now)))
             if once or ended:
                 return ended
             before, pause = now, interval

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import keyword
+import os
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import backends as languages
+from .arguments import expect, path_of
+from .errors import ArgumentValueError
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
 
 __all__ = ["new"]
 
@@ -39,19 +46,40 @@ def new(language: str, name: str, folder: str | Path = ".") -> Path:
     ------
     FileExistsError
         When there is something of that name: nothing is overwritten.
-    ValueError
+    ArgumentValueError
         For a name that can't be one, or no language.
     """
     backend = languages.find(language)
+    expect("name", name, str, "a name")
     is_word = name.isidentifier() and name.isascii() and not keyword.iskeyword(name)
     if not is_word or name.startswith("_") or name in OWN:
-        raise ValueError(f"'{name}' can't be a project's name; use letters, digits and _, as in '{MODEL}'")
-    sdk = backend.sdk_folders()
-    project = (Path(folder).expanduser() / name).absolute()
+        reason = f"'{name}' can't be a project's name; use letters, digits and _, as in '{MODEL}'"
+        raise ArgumentValueError("name", reason)
+    backend.sdk_folders()  # raises where there is none
+    project = (Path(path_of("folder", folder)).expanduser() / name).absolute()
+    if os.path.lexists(project):
+        raise FileExistsError(f"{project} exists; nothing was written. Use another name or folder")
+    project.parent.mkdir(parents=True, exist_ok=True)
+    # It appears as a whole, or not at all: a disk may be full.
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=project.parent))
     try:
-        project.mkdir(parents=True)
-    except FileExistsError:
-        raise FileExistsError(f"{project} exists; nothing was written. Use another name or folder") from None
+        _write(backend, language, name, unfinished)
+        unfinished.chmod(0o777 & ~_umask())
+        unfinished.rename(project)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return project
+
+
+def _umask() -> int:
+    """Return the permissions that new folders don't get; the system has no call that only asks."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("Umask:")[2].split()[0], 8)
+
+
+def _write(backend: Backend, language: str, name: str, project: Path) -> None:
+    sdk = backend.sdk_folders()
     library = f"lib{MODEL}.so" if backend.compiled else next((TEMPLATES / language).glob("*.in")).stem
     sources = {it: _target(it) for part in ("common", language) for it in sorted((TEMPLATES / part).rglob("*.in"))}
     parts = [f"| `{to}` | {_purpose(to)} |" for it, to in sources.items() if TEMPLATES / language in it.parents]
@@ -75,7 +103,6 @@ def new(language: str, name: str, folder: str | Path = ".") -> Path:
     for lock in (it / "Cargo.lock" for it in {room.parent for room in sdk}):
         if lock.is_file():
             shutil.copy(lock, project)  # the versions that the SDK was tested with
-    return project
 
 
 def _target(template: Path) -> str:

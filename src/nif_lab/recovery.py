@@ -15,8 +15,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from .arguments import expect, seconds, whole
 from .errors import (
-    KINDS,
+    ArgumentValueError,
     CallTimeout,
     CircuitOpen,
     NifError,
@@ -24,7 +25,9 @@ from .errors import (
     NifValueError,
     WorkerCrashed,
     WorkerUnavailable,
+    kind_number,
 )
+from .flags import Flag
 from .segment import OUTCOMES, STEPS
 
 if TYPE_CHECKING:
@@ -35,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Circuit", "FailoverWarning", "Recovery", "RecoveryPolicy", "Step"]
 
-#: ``NIF_FLAG_IDEMPOTENT`` and ``NIF_FLAG_PURE`` of nif_lab.h.
-IDEMPOTENT: Final = 2
-PURE: Final = 4
 #: Failures after which the worker is another one.
 ENDED: Final = (WorkerCrashed, CallTimeout)
 
@@ -72,12 +72,14 @@ class RecoveryPolicy:
     cooldown: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"expected a timeout in seconds, more than 0, got {self.timeout}")
-        if self.retries < 0:
-            raise ValueError(f"expected 0 retries or more, got {self.retries}")
-        if self.crashes is not None and self.crashes < 1:
-            raise ValueError(f"expected 1 crash or more, or None, got {self.crashes}")
+        if self.timeout is not None:
+            seconds("timeout", self.timeout)
+        whole("retries", self.retries, 0, 1000)
+        expect("failover", self.failover, bool, "True or False")
+        if self.crashes is not None:
+            whole("crashes", self.crashes, 1)
+        seconds("window", self.window)
+        seconds("cooldown", self.cooldown, zero=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,10 @@ class Circuit:
             return was != "closed"
 
 
+def _check_policy(policy: object) -> RecoveryPolicy:
+    return expect("policy", policy, RecoveryPolicy, "a RecoveryPolicy")
+
+
 class Recovery:
     """A Lab's recovery: ``lab.recovery``.
 
@@ -181,8 +187,11 @@ class Recovery:
         >>> lab.recovery.set(RecoveryPolicy(timeout=2.0))
         >>> lab.recovery.set(RecoveryPolicy(failover=False), "zig")
         """
+        _check_policy(policy)
+        expect("backend", backend, str, "a backend's name")
+        expect("function", function, str, "a function's name")
         if function and not backend:
-            raise ValueError(f"name the backend of '{function}'")
+            raise ArgumentValueError("function", f"name the backend of '{function}' too")
         self._policies[backend, function] = policy
         for loaded in self._attached:
             self._set_timeouts(loaded)
@@ -249,18 +258,14 @@ class Recovery:
         try:
             return call.attempt()
         except (NifTypeError, NifValueError) as error:
-            nif.count_failure(_kind(error), error.reason)
+            nif.count_failure(kind_number(error), error.reason)
             raise
         except NifError as error:
             try:
                 return call.recover(error, time.perf_counter() - start)
             except NifError as final:
-                nif.count_failure(_kind(final), str(final))
+                nif.count_failure(kind_number(final), str(final))
                 raise
-
-
-def _kind(error: BaseException) -> int:
-    return next((number for number, kind in KINDS.items() if type(error) is kind), 3)
 
 
 def _has_ended(error: NifError | None) -> bool:
@@ -331,13 +336,13 @@ class _Call:
 
     def _may_repeat(self, error: NifError) -> bool:
         # The error value of a function without effects is its answer: it would be the same again.
-        if type(error) is NifError and self.nif.flags & PURE:
+        if type(error) is NifError and self.nif.flags & Flag.PURE:
             return False
         # The call that was interrupted can't end before this one does.
         if isinstance(error, WorkerUnavailable) and error.is_busy:
             return False
         # What was never begun may be begun elsewhere, whatever it does.
-        return bool(self.nif.flags & IDEMPOTENT) or isinstance(error, (CircuitOpen, WorkerUnavailable))
+        return bool(self.nif.flags & Flag.IDEMPOTENT) or isinstance(error, (CircuitOpen, WorkerUnavailable))
 
     def _alternatives(self) -> Iterator[tuple[LoadedBackend, Nif]]:
         for other in self.recovery._others(self.loaded.name):
@@ -382,7 +387,7 @@ class _Call:
 
     @staticmethod
     def _publish(nif: Nif, step: Step) -> None:
-        kind = _kind(step.error) if step.error else 0
+        kind = kind_number(step.error) if step.error else 0
         text = step.error.reason if step.error else str(step)
         numbers = STEPS.index(step.what), OUTCOMES.index(step.outcome), _code(step.error), step.seconds * 1e9
         nif.note_step(*numbers, kind, text)

@@ -7,28 +7,30 @@ slowed.
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
-from collections.abc import Sequence
-from itertools import zip_longest
+import re
+import stat
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from .errors import NifLabError
+from .errors import KINDS, NifLabError, WorkerCrashed, kind_name
 
-__all__ = ["NotYours", "Segment", "SegmentError", "attach"]
+__all__ = ["NotYours", "Segment", "SegmentError", "attach", "sensible", "word_of"]
 
 MAGIC: Final = b"NIFLABTM"
 VERSION: Final = 3
+#: What /proc calls a segment.
 NAME: Final = "/memfd:nif_lab telemetry"
-LANES: Final = ("direct", "isolated")
-KINDS: Final = ("", "TypeError", "ValueError", "NifError", "NifPanic", "NifMemoryError", "NifCancelled",
-                "WorkerCrashed", "CallTimeout", "CircuitOpen", "WorkerUnavailable")  # fmt: skip
 #: What a record of an error is about: a call that failed in the end, or a step on the way.
 STEPS: Final = ("", "try", "retry", "restart", "failover", "circuit")
-CRASHED: Final = KINDS.index("WorkerCrashed")
+CRASHED: Final = next(number for number, kind in KINDS.items() if kind is WorkerCrashed)
 OUTCOMES: Final = ("failed", "answered", "opened", "closed")
 LEVELS: Final = ("normal", "high", "critical")
 
@@ -130,8 +132,13 @@ ERROR: Final = np.dtype(
 )
 CALLS_KEPT, TIMES_KEPT, SAMPLES_KEPT, ERRORS_KEPT = 1024, 10_000, 10_000, 1_000
 
-#: Bytes of a segment that is read; whoever made it says how much of it there is to copy.
+#: What is read of a segment at most. Another process made it, and says how much of it there is to copy.
 LARGEST: Final = 64 << 20
+MOST_BACKENDS, MOST_FUNCTIONS, MOST_SHARDS, MOST_LABS, MOST_DESCRIPTORS = 64, 8192, 1024, 64, 1 << 16
+#: A tick is a nanosecond, or shorter: a cycle of the processor.
+LONGEST_TICK: Final = 1e3
+
+_T = TypeVar("_T")
 
 #: Where each bucket of a histogram begins, in ticks; one more for the end of the last.
 BOUNDS: Final = np.array(
@@ -150,10 +157,18 @@ class NotYours(SegmentError):
 class Segment:
     """A mapped segment; every property reads what is there now.
 
+    Where things lie and how many there may be is read and checked once. What another process writes there later can
+    make figures wrong, and nothing else.
+
     Parameters
     ----------
     descriptor
         An open file descriptor; it may be closed afterwards.
+
+    Raises
+    ------
+    SegmentError
+        When it is no segment of this version, or says of itself what can't be.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -163,6 +178,8 @@ class Segment:
             raise SegmentError("this is no telemetry segment of nif_lab: it is too large")
         self._map = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
         self._bytes = np.frombuffer(self._map, np.uint8)
+        if len(self._bytes) < HEADER.itemsize:
+            raise SegmentError("this is no telemetry segment of nif_lab: it is too small")
         self._header = self._view(HEADER, 0, 1)
         head = self.header
         if bytes(head["magic"]) != MAGIC:
@@ -172,6 +189,22 @@ class Segment:
                 f"the segment has layout version {head['version']}, this nif_lab reads {VERSION}. "
                 "To fix: use the same release of nif_lab here as in the process that is watched"
             )
+        self.max_backends, self.max_functions = int(head["max_backends"]), int(head["max_functions"])
+        self.max_shards = int(head["max_shards"])
+        self._at = [int(it) for it in head["at"]]
+        room = (
+            BACKEND.itemsize * self.max_backends,
+            ENTRY.itemsize * self.max_functions,
+            COUNTS.itemsize * self.max_functions * self.max_shards,
+            CALL.itemsize * CALLS_KEPT * self.max_backends,
+            CALL.itemsize * TIMES_KEPT,
+            SAMPLE.itemsize * SAMPLES_KEPT,
+            ERROR.itemsize * ERRORS_KEPT,
+        )
+        fits = all(at % 8 == 0 and at + size <= len(self._bytes) for at, size in zip(self._at, room, strict=True))
+        is_sane = 0 < self.max_shards <= MOST_SHARDS
+        if not (fits and is_sane) or self.max_backends > MOST_BACKENDS or self.max_functions > MOST_FUNCTIONS:
+            raise SegmentError("the segment says of itself what can't be: its parts don't fit")
 
     def _view(self, dtype: np.dtype[np.void], at: int, count: int) -> np.ndarray:
         return self._bytes[at : at + count * dtype.itemsize].view(dtype)
@@ -182,20 +215,29 @@ class Segment:
         header: np.void = self._header[0].copy()
         return header
 
+    @property
+    def ns_per_tick(self) -> float:
+        """Nanoseconds in a tick."""
+        ns = float(self.header["ns_per_tick"])
+        if not (math.isfinite(ns) and 0 < ns <= LONGEST_TICK):
+            raise SegmentError(f"the segment says of itself what can't be: a tick of {ns} ns")
+        return ns
+
     def backends(self) -> list[str]:
         """Return the names of the backends, by number."""
-        return [name.decode() for name in self._backends()["name"]]
+        return [name.decode(errors="replace") for name in self._backends()["name"]]
 
     def _backends(self) -> np.ndarray:
-        return self._view(BACKEND, int(self.header["at"][0]), int(self.header["n_backends"])).copy()
+        count = min(int(self.header["n_backends"]), self.max_backends)
+        return self._view(BACKEND, self._at[0], count).copy()
 
     def functions(self) -> np.ndarray:
         """Return the counters of all functions, summed over all shards; dtype `FUNCTION`, times in ticks."""
         header = self.header
-        most, count = int(header["max_functions"]), int(header["n_functions"])
-        entries = self._view(ENTRY, int(header["at"][1]), count).copy()
-        shards = max(min(int(header["n_shards"]), int(header["max_shards"])), 1)
-        counts = self._view(COUNTS, int(header["at"][2]), shards * most).reshape(shards, most)[:, :count]
+        most, count = self.max_functions, min(int(header["n_functions"]), self.max_functions)
+        entries = self._view(ENTRY, self._at[1], count).copy()
+        shards = max(min(int(header["n_shards"]), self.max_shards), 1)
+        counts = self._view(COUNTS, self._at[2], shards * most).reshape(shards, most)[:, :count]
         rows = np.empty(count, FUNCTION)
         for name in ("name", "backend", "lane", "flags", "since"):
             rows[name] = entries[name]
@@ -207,8 +249,8 @@ class Segment:
 
     def _of_functions(self, records: np.ndarray, time: str) -> np.ndarray:
         """Leave out records of functions that are gone, whose numbers are others' now."""
-        header = self.header
-        since = self._view(ENTRY, int(header["at"][1]), int(header["n_functions"]))["since"]
+        count = min(int(self.header["n_functions"]), self.max_functions)
+        since = self._view(ENTRY, self._at[1], count)["since"]
         known = records[records["function"] < len(since)]
         kept: np.ndarray = known[known[time] >= since[known["function"]]]
         return kept
@@ -221,7 +263,7 @@ class Segment:
         since
             For each backend the first record that is wanted: the ``commit`` of the last one seen.
         """
-        heads, at = self._backends()["head"].tolist(), int(self.header["at"][3])
+        heads, at = self._backends()["head"].tolist(), self._at[3]
         size = CALLS_KEPT * CALL.itemsize
         rings = [
             self._ring(CALL, at + number * size, CALLS_KEPT, head, first)
@@ -233,18 +275,18 @@ class Segment:
     def times(self) -> np.ndarray:
         """Return the last 10,000 timed calls of all backends, dtype `CALL`, oldest first."""
         header = self.header
-        records = self._ring(CALL, int(header["at"][4]), TIMES_KEPT, int(header["heads"][0]))
+        records = self._ring(CALL, self._at[4], TIMES_KEPT, int(header["heads"][0]))
         return self._of_functions(records, "start")
 
     def samples(self, since: int = 0) -> np.ndarray:
         """Return the last 10,000 samples of memory, or those from number ``since`` on; dtype `SAMPLE`, oldest first."""
         header = self.header
-        return self._ring(SAMPLE, int(header["at"][5]), SAMPLES_KEPT, int(header["heads"][1]), since)
+        return self._ring(SAMPLE, self._at[5], SAMPLES_KEPT, int(header["heads"][1]), since)
 
     def errors(self) -> np.ndarray:
         """Return the last 1,000 errors, dtype `ERROR`, oldest first."""
         header = self.header
-        records = self._ring(ERROR, int(header["at"][6]), ERRORS_KEPT, int(header["heads"][2]))
+        records = self._ring(ERROR, self._at[6], ERRORS_KEPT, int(header["heads"][2]))
         return self._of_functions(records, "time")
 
     def describe_errors(self, records: np.ndarray) -> list[dict[str, Any]]:
@@ -254,13 +296,13 @@ class Segment:
             {
                 "time": float(when),
                 "backend": names[functions["backend"][it["function"]]],
-                "function": functions["name"][it["function"]].decode(),
-                "kind": KINDS[min(int(it["kind"]), len(KINDS) - 1)],
+                "function": functions["name"][it["function"]].decode(errors="replace"),
+                "kind": kind_name(int(it["kind"])),
                 "argument": int(it["argument"]),
                 "message": it["text"].decode(errors="replace"),
                 "cell": int(it["cell"]),
-                "step": STEPS[min(int(it["step"]), len(STEPS) - 1)],
-                "outcome": OUTCOMES[min(int(it["outcome"]), len(OUTCOMES) - 1)],
+                "step": word_of(STEPS, it["step"]),
+                "outcome": word_of(OUTCOMES, it["outcome"]),
                 "signal": -int(it["code"]) if it["code"] < 0 else None,
                 "exit_code": int(it["code"]) if it["code"] >= 0 and it["kind"] == CRASHED else None,
                 "duration_ns": float(it["duration_ns"]),
@@ -281,13 +323,18 @@ class Segment:
 
     def to_ns(self, ticks: np.ndarray | float) -> np.ndarray:
         """Convert a duration from ticks to nanoseconds."""
-        return np.asarray(ticks, dtype=np.float64) * float(self.header["ns_per_tick"])
+        return np.asarray(ticks, dtype=np.float64) * self.ns_per_tick
 
     def to_epoch(self, ticks: np.ndarray) -> np.ndarray:
         """Convert an instant from ticks to seconds since the epoch."""
         header = self.header
         since = ticks.astype(np.int64) - int(header["base_ticks"])
         return (float(header["base_ns"]) + self.to_ns(since)) / 1e9
+
+
+def word_of(words: Sequence[str], number: int) -> str:
+    """Return the word of a number in a segment; a number that has none is shown as it is."""
+    return words[number] if 0 <= number < len(words) else f"unknown ({number})"
 
 
 def _is_lasting(descriptor: int) -> bool:
@@ -307,6 +354,51 @@ def percentile(histogram: np.ndarray, share: float) -> float:
     return float(BOUNDS[index] + BOUNDS[index + 1]) / 2 if index >= len(histogram[:8]) else float(index)
 
 
+@cache
+def _memory_mount() -> str:
+    """Return the mount that all memfds of this machine lie on; nobody can mount it elsewhere, or put files there."""
+    descriptor = os.memfd_create("nif_lab probe", os.MFD_CLOEXEC)
+    try:
+        return _mount(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mount(descriptor: int) -> str:
+    found = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{descriptor}").read_text(), re.M)
+    return found[1] if found else ""
+
+
+def _open(link: Path) -> int | None:
+    """Open what a descriptor of another process is, if it is a memfd; None if it is anything else.
+
+    A process can give any file a segment's name. So the file is looked at before it is opened: to open a FIFO is to
+    wait for its other end, and opening a device may set it in motion.
+    """
+    looked_at = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(looked_at).st_mode) or _mount(looked_at) != _memory_mount():
+            return None
+        return os.open(f"/proc/self/fd/{looked_at}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(looked_at)
+
+
+def sensible(read: Callable[[], _T]) -> _T:
+    """Read a segment of another process.
+
+    Raises
+    ------
+    SegmentError
+        When what it says makes no sense: a number out of its range, say.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return read()
+    except (ArithmeticError, LookupError, ValueError, OSError) as error:
+        raise SegmentError(f"what the segment says makes no sense: {type(error).__name__}: {error}") from None
+
+
 def attach(pid: int) -> list[Segment]:
     """Open the segments of a process of this user, one for each of its Labs, oldest first.
 
@@ -315,34 +407,34 @@ def attach(pid: int) -> list[Segment]:
     SegmentError
         When there is no such process, it belongs to somebody else, or it has no Lab.
     """
-    folder = Path(f"/proc/{pid}/fd")
     try:
-        links = list(folder.iterdir())
-    except (FileNotFoundError, ProcessLookupError):
+        with os.scandir(f"/proc/{pid}/fd") as listed:
+            links = [Path(it.path) for it in islice(listed, MOST_DESCRIPTORS)]
+    except (FileNotFoundError, ProcessLookupError, OverflowError):
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
         raise NotYours(f"process {pid} belongs to another user") from None
     found: dict[int, Segment] = {}  # by inode: Python's own mapping keeps a second descriptor
-    refused: SegmentError | None = None
+    broken: SegmentError | None = None
     for link in links:
         try:
             if not os.readlink(link).startswith(NAME) or (inode := link.stat().st_ino) in found:
                 continue
-            descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = _open(link)
         except (FileNotFoundError, ProcessLookupError):
             continue  # closed while we looked
         except PermissionError:
             raise NotYours(f"process {pid} belongs to another user") from None
+        if descriptor is None or len(found) >= MOST_LABS:
+            continue
         try:
             found[inode] = Segment(descriptor)
         except SegmentError as error:
-            refused = error
+            broken = error  # the process's other Labs can be looked at all the same
         finally:
             os.close(descriptor)
     # A child of fork has its parent's segments open too.
     own = [it for it in found.values() if it.header["pid"] == pid] or list(found.values())
-    if refused is not None and not own:
-        raise refused
     if not own:
-        raise SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
+        raise broken or SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
     return sorted(own, key=lambda it: int(it.header["base_ns"]))

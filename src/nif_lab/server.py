@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -36,8 +37,16 @@ RATE, SLOWEST, FASTEST = 10.0, 0.1, 30.0
 UNDER_WAY: Final = 4
 #: Why a connection was closed.
 ENDED, REFUSED, BROKEN, FORBIDDEN, NOT_FOUND = 1001, 1003, 1011, 4403, 4404
-#: Processes below a kernel's that are looked at, and renderers of a server.
-FAMILY, RENDERERS = 256, 8
+#: Processes below a kernel's that are looked at, renderers of a server, and connections to it.
+FAMILY, RENDERERS, SOCKETS = 256, 8, 200
+#: Bytes of a message from a page; the longest that makes sense has some hundred.
+MESSAGE_BYTES: Final = 4096
+#: Seconds between two wishes for a picture that are granted: each starts a process.
+PICTURE_PAUSE: Final = 0.5
+#: Bytes of a reason in a close frame (RFC 6455: 123).
+REASON_BYTES: Final = 120
+#: Reading a segment takes milliseconds, of a hostile one more: no other page waits for it.
+READERS: Final = ThreadPoolExecutor(2, "nif_lab live")
 
 Picture = tuple[int, int, str, int, float]
 
@@ -74,10 +83,17 @@ def _find(pid: int, lab: int | None) -> tuple[int, Segment]:
     raise SegmentError("the kernel has no such Lab")
 
 
+def _short(reason: str) -> str:
+    """Cut a reason to what a close frame can hold; its text may come from another process."""
+    printable = "".join(it if it.isprintable() else " " for it in reason)
+    return printable.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
+
+
 class Pictures:
     """The renderers of a server: one for each Lab, theme and size, as long as somebody looks."""
 
     def __init__(self) -> None:
+        self.sockets = 0  # connections that are open
         self._shown: dict[Picture, tuple[Renderer, set[Callable[[bytes], None]]]] = {}
         self._newest: dict[Picture, bytes] = {}
 
@@ -134,6 +150,10 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._sent = self._arrived = 0
         self._wanted: Picture | None = None
         self._picture: bytes | None = None
+        self._wish: tuple[str, int, float] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._granted = -PICTURE_PAUSE
+        self._found = self._is_counted = False
 
     def set_default_headers(self) -> None:
         """Set none: those of a page mean nothing here."""
@@ -148,23 +168,44 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             self._set_rate(float(self.get_argument("rate", str(RATE))))
         except ValueError as error:
             raise HTTPError(400, str(error)) from None
+        if self._pictures.sockets >= SOCKETS:
+            raise HTTPError(503, f"nif_lab: {SOCKETS} pages are connected already")
         await super().get()
 
     def open(self) -> None:
-        """Find the Lab and begin."""
+        """Begin."""
         super().open()
-        try:
-            self._pid, segment = self._look_up(self.get_argument("kernel", ""))
-        except NotYours as error:
-            self.close(FORBIDDEN, str(error))
-        except (SegmentError, ProcessLookupError) as error:
-            self.close(NOT_FOUND, str(error))
-        else:
-            self.set_nodelay(True)
-            self._lab = int(segment.header["base_ticks"])
-            self._task = asyncio.create_task(self._stream(Feed(segment)))
+        self._is_counted = True
+        self._pictures.sockets += 1
+        self.set_nodelay(True)
+        self._task = asyncio.create_task(self._serve(self.get_argument("kernel", "")))
 
-    def _look_up(self, kernel: str) -> tuple[int, Segment]:
+    async def _serve(self, kernel: str) -> None:
+        """Find the Lab, and send what it does."""
+        try:
+            pid = self._process_of(kernel)
+            self._pid, segment = await asyncio.get_running_loop().run_in_executor(READERS, _find, pid, self._lab)
+        except NotYours as error:
+            self._refuse(FORBIDDEN, str(error))
+            return
+        except (SegmentError, ProcessLookupError) as error:
+            self._refuse(NOT_FOUND, str(error))
+            return
+        try:
+            self._lab = int(segment.header["base_ticks"])
+            self._found = True
+            self._grant()
+            await self._stream(Feed(segment))
+        except WebSocketClosedError:
+            pass
+        except Exception as error:  # a segment is what a kernel made of it; only its own page may suffer
+            self.log.warning("nif_lab: the segment of process %d makes no sense: %s", self._pid, _short(str(error)))
+            self._refuse(BROKEN, "the segment makes no sense")
+
+    def _refuse(self, code: int, reason: str) -> None:
+        self.close(code, _short(reason))
+
+    def _process_of(self, kernel: str) -> int:
         pid = None
         if kernel in self.kernel_manager:
             pid = getattr(getattr(self.kernel_manager.get_kernel(kernel), "provisioner", None), "pid", None)
@@ -172,7 +213,7 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             raise SegmentError("this server has no such kernel, or it runs on another machine")
         self._process = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._process, self._end)
-        return _find(pid, self._lab)
+        return int(pid)
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process)
@@ -181,22 +222,16 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     async def _stream(self, feed: Feed) -> None:
         """Send what is new, as often as the client wants it and not faster than it takes it."""
         loop = asyncio.get_running_loop()
-        try:
-            while True:
-                await self._visible.wait()
-                began = loop.time()
-                if self._sent - self._arrived < UNDER_WAY:
-                    if (update := feed.update()) is not None:
-                        await self._send(update)
-                    if self._picture is not None:
-                        picture, self._picture = self._picture, None
-                        await self._send(picture)
-                await asyncio.sleep(max(0.0, began + 1 / self._rate - loop.time()))
-        except WebSocketClosedError:
-            pass
-        except Exception as error:  # a segment is what a kernel made of it; only its own page may suffer
-            self.log.warning("nif_lab: the segment of process %d makes no sense: %s", self._pid, error)
-            self.close(BROKEN, "the segment makes no sense")
+        while True:
+            await self._visible.wait()
+            began = loop.time()
+            if self._sent - self._arrived < UNDER_WAY:
+                if (update := await loop.run_in_executor(READERS, feed.update)) is not None:
+                    await self._send(update)
+                if self._picture is not None:
+                    picture, self._picture = self._picture, None
+                    await self._send(picture)
+            await asyncio.sleep(max(0.0, began + 1 / self._rate - loop.time()))
 
     async def _send(self, message: bytes) -> None:
         await self.write_message(message, binary=True)
@@ -207,11 +242,13 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         """Note what has arrived."""
         super().on_pong(data)  # type: ignore[no-untyped-call] # it has none
         if data.isdigit():
-            self._arrived = int(data)
+            self._arrived = min(int(data), self._sent)
 
     def on_message(self, message: str | bytes) -> None:
         """Do what the client asks for."""
         try:
+            if len(message) > MESSAGE_BYTES:
+                raise ValueError(f"{len(message)} bytes are too many")
             if not isinstance(asked := json.loads(message), dict):
                 raise TypeError("an object is wanted")
             if "visible" in asked:
@@ -220,8 +257,12 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
                 self._set_rate(float(asked["rate"]))
             if "picture" in asked:
                 self._want(asked["picture"])
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            self.close(REFUSED, f"not understood: {type(error).__name__}: {error}"[:120])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            self._refuse(REFUSED, f"not understood: {type(error).__name__}: {error}")
+
+    def log_exception(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Log what went wrong without the request's query, where the token may be."""
+        self.log.warning("nif_lab: %s: %s: %s", self.request.path, type(error).__name__, _short(str(error)))
 
     def _set_rate(self, rate: float) -> None:
         if not SLOWEST <= rate <= FASTEST:
@@ -231,21 +272,36 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     def _show(self, visible: bool) -> None:
         if visible != self._visible.is_set():
             (self._visible.set if visible else self._visible.clear)()
-            if self._wanted:
-                (self._pictures.watch if visible else self._pictures.leave)(self._wanted, self._keep)
+            self._grant()
 
     def _want(self, picture: dict[str, Any] | None) -> None:
-        if self._wanted:
-            self._pictures.leave(self._wanted, self._keep)
-            self._wanted = self._picture = None
-        if picture is not None and self._task:
+        self._wish = None
+        if picture is not None:
             theme, width, scale = str(picture["theme"]), round(picture["width"]), round(4 * picture["scale"]) / 4
             if theme not in {"light", "dark"}:
                 raise ValueError("theme must be light or dark")
-            assert self._lab is not None
-            self._wanted = self._pid, self._lab, theme, min(max(width, 200), 2000), min(max(scale, 1.0), 3.0)
-            if self._visible.is_set():
-                self._pictures.watch(self._wanted, self._keep)
+            self._wish = theme, min(max(width, 200), 2000), min(max(scale, 1.0), 3.0)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Watch the picture that is wished for. To look away happens at once, another picture starts a process."""
+        wish = self._wish if self._found and self._visible.is_set() else None
+        wanted = (self._pid, self._lab or 0, *wish) if wish else None
+        if self._wanted not in (None, wanted):
+            self._pictures.leave(self._wanted, self._keep)
+            self._wanted = self._picture = None
+        if wanted is None or wanted == self._wanted or self._later is not None:
+            return
+        loop = asyncio.get_running_loop()
+        if (pause := self._granted + PICTURE_PAUSE - loop.time()) > 0:
+            self._later = loop.call_later(pause, self._grant_later)
+            return
+        self._granted, self._wanted = loop.time(), wanted
+        self._pictures.watch(wanted, self._keep)
+
+    def _grant_later(self) -> None:
+        self._later = None
+        self._grant()
 
     def _keep(self, picture: bytes) -> None:
         self._picture = picture
@@ -259,7 +315,12 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         if self._task:
             self._task.cancel()
             self._task = None
+        if self._later:
+            self._later.cancel()
         if self._wanted:
             self._pictures.leave(self._wanted, self._keep)
             self._wanted = None
+        if self._is_counted:
+            self._is_counted = False
+            self._pictures.sockets -= 1
         super().on_close()

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from . import _core
-from .segment import KINDS, LANES, LEVELS, Segment, percentile
+from .arguments import LANES, TOPICS, Topic, one_of, whole
+from .errors import ArgumentTypeError, kind_name
+from .segment import LEVELS, Segment, percentile, word_of
 from .text import format_ns
 
 if TYPE_CHECKING:
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "FunctionStats", "History", "Snapshot", "Subscription", "Telemetry", "snapshot_of"]
 
-TOPICS: Final = ("nif:performance", "nif:errors", "nif:memory")
 #: How often a subscription looks for what is new, in seconds.
 INTERVAL: Final = 0.05
+
+#: What each value of a record's one byte means.
+STATUSES: Final = np.array([kind_name(number) for number in range(256)])
 
 _log = logging.getLogger("nif_lab")
 
@@ -160,9 +164,15 @@ def snapshot_of(segment: Segment) -> Snapshot:
     """Read every counter of a segment."""
     # Functions first: a Lab that is still loading may add a backend in between, and its functions come after it.
     rows = segment.functions()
-    names, ns = segment.backends(), float(segment.header["ns_per_tick"])
+    names, ns = segment.backends(), segment.ns_per_tick
     functions = tuple(
-        _stats(names[row["backend"]], row["name"].decode(), LANES[row["lane"]], rows[i : i + 1], ns)
+        _stats(
+            names[row["backend"]],
+            row["name"].decode(errors="replace"),
+            word_of(LANES, row["lane"]),
+            rows[i : i + 1],
+            ns,
+        )
         for i, row in enumerate(rows)
     )
     sums = tuple(_stats(name, "", "", rows[rows["backend"] == i], ns) for i, name in enumerate(names))
@@ -175,9 +185,9 @@ COLUMNS: Final = np.dtype(
         ("time", "f8"),
         ("backend", "U32"),
         ("function", "U64"),
-        ("lane", "U8"),
+        ("lane", "U16"),
         ("duration_ns", "f8"),
-        ("status", "U16"),
+        ("status", "U24"),
         ("weight", "i4"),
         ("cell", "i4"),
     ]
@@ -192,7 +202,7 @@ class History:
     ----------
     records : numpy.ndarray
         Structured: ``time`` (f8, seconds since the epoch), ``backend``, ``function``, ``lane``, ``duration_ns`` (f8),
-        ``status`` (empty, or the error's kind), ``weight`` (calls that the record stands for), ``cell`` (of the
+        ``status`` (empty, or the error's class), ``weight`` (calls that the record stands for), ``cell`` (of the
         notebook, 0 outside).
     """
 
@@ -226,10 +236,11 @@ def history_of(segment: Segment, records: np.ndarray) -> History:
     mine = functions[records["function"]]
     table["time"] = segment.to_epoch(records["start"])
     table["backend"] = np.array(names or [""])[mine["backend"]]
-    table["function"] = np.char.decode(mine["name"], "utf-8")
-    table["lane"] = np.array(LANES)[mine["lane"]]
+    table["function"] = np.char.decode(mine["name"], "utf-8", "replace")
+    lanes = [word_of(LANES, it) for it in functions["lane"].tolist()]
+    table["lane"] = np.array(lanes or [""])[records["function"]]
     table["duration_ns"] = segment.to_ns(records["ticks"])
-    table["status"] = np.array(KINDS)[np.minimum(records["status"], len(KINDS) - 1)]
+    table["status"] = STATUSES[records["status"]]
     table["weight"], table["cell"] = records["weight"], records["cell"]
     return History(table)
 
@@ -267,10 +278,10 @@ class Subscription:
     counted in ``missed``. An exception of the callback is logged and counted in ``failures``.
     """
 
-    def __init__(self, segment: Segment, topic: str, callback: Callable[[Event], object]) -> None:
-        if topic not in TOPICS:
-            raise ValueError(f"no topic '{topic}'; there are {', '.join(TOPICS)}")
-        self.topic = topic
+    def __init__(self, segment: Segment, topic: Topic, callback: Callable[[Event], object]) -> None:
+        self.topic = one_of("topic", topic, TOPICS)
+        if not callable(callback):
+            raise ArgumentTypeError("callback", f"expected a function of one event, got {type(callback).__name__}")
         self.missed = self.failures = 0
         self._segment, self._callback = segment, callback
         self._next = len(self._commits()) and int(self._commits()[-1])
@@ -309,7 +320,7 @@ class Subscription:
         data: dict[str, Any]
         if self.topic == "nif:memory":
             for when, it in zip(segment.to_epoch(records["time"]), records, strict=True):
-                level = LEVELS[min(int(it["pressure"]), len(LEVELS) - 1)]
+                level = word_of(LEVELS, it["pressure"])
                 data = {"bytes": int(it["bytes"]), "blocks": int(it["blocks"]), "pressure": level}
                 yield Event(self.topic, float(when), "", "", data)
             return
@@ -391,9 +402,11 @@ class Telemetry:
     def history(self, last: int = 1000) -> History:
         """Return the last calls that were recorded, of all backends, oldest first."""
         self.core.calibrate()
-        return history_of(self.segment, self.segment.calls()[-last:])
+        last = whole("last", last, 0)
+        calls = self.segment.calls()
+        return history_of(self.segment, calls[max(len(calls) - last, 0) :])
 
-    def subscribe(self, topic: str, callback: Callable[[Event], object]) -> Subscription:
+    def subscribe(self, topic: Topic, callback: Callable[[Event], object]) -> Subscription:
         """Call ``callback`` with each `Event` of a topic from now on, on a thread of its own."""
         self.core.calibrate()
         return Subscription(self.segment, topic, callback)

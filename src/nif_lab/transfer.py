@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from . import _core
+from .arguments import MODES, Mode, one_of
 from .errors import CopyRequired
 from .progress import tracked
 from .text import format_ns, table_html
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from .ledger import Copy, Ledger
     from .memory import MemoryManager
 
-__all__ = ["MODES", "Transfer", "TransferMatrix", "Transfers"]
+__all__ = ["Transfer", "TransferMatrix", "Transfers"]
 
-MODES: Final = ("shared", "wire", "mmap")
+#: What lies in memory as it is.
+ARRAYS: Final = (np.ndarray, _core.SharedBuffer, _core.MappedFile)
 #: The most axes that the core's copier takes.
 AXES_MAX: Final = 8
 NOT_IN_POOL: Final = "value not in a pool"
@@ -192,17 +194,18 @@ class Transfers:
         source: LoadedBackend,
         target: LoadedBackend,
         value: Any,
-        mode: str = "auto",
+        mode: Mode = "auto",
         *,
         strict: bool = False,
         dialect: str = "rust",
         version: int = 2,
     ) -> Transfer:
         """Transfer a value from one backend to another."""
+        one_of("mode", mode, MODES)
+        if hasattr(value, "__array__") and not isinstance(value, (*ARRAYS, np.generic)):
+            value = np.asarray(value)  # of another library: its dtype is its own
         if mode == "auto":
-            mode = "shared" if isinstance(value, (np.ndarray, _core.SharedBuffer, _core.MappedFile)) else "wire"
-        if mode not in MODES:
-            raise ValueError(f"no mode '{mode}'; there are auto, {', '.join(MODES)}")
+            mode = "shared" if isinstance(value, ARRAYS) else "wire"
         way = _Way(self._memory, self._wire, self._ledger, source, target, strict)
         if mode == "wire":
             done = way.wire(value, dialect, version)
@@ -215,7 +218,7 @@ class Transfers:
         self,
         backends: Sequence[LoadedBackend],
         value: Any,
-        modes: Sequence[str] = ("auto",),
+        modes: Sequence[Mode] = ("auto",),
         *,
         selves: bool = False,
         strict: bool = False,
@@ -315,7 +318,7 @@ class _Way:
 
     def mapped(self, value: Any) -> Transfer:
         """Put the array, or the frame of any other value, into a mapped file that the target reads."""
-        is_array = isinstance(value, (np.ndarray, _core.SharedBuffer, _core.MappedFile))
+        is_array = isinstance(value, ARRAYS)
         start = time.perf_counter_ns()
         content = self._contiguous(np.asarray(value)) if is_array else (self._encode(value, "rust", 2), False)
         array, is_column_major = content

@@ -11,7 +11,7 @@ from fifth_language import language as fifth
 from labs import copied, in_lane, new_lab
 
 import nif_lab.backends
-from nif_lab.segment import LANES
+from nif_lab.arguments import LANES
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend

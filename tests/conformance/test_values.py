@@ -16,8 +16,8 @@ from contract import FUNCTIONS, Array, Function, Parameter, Refusal, good_argume
 from labs import in_lane
 from outcome import outcome
 
+from nif_lab.arguments import LANES
 from nif_lab.errors import NifError, NifTypeError, NifValueError
-from nif_lab.segment import LANES
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend

@@ -12,14 +12,12 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
-/// A signal makes older kernels' tmpfs start over: in small steps, a timer that ticks can't stop it for good.
-const STEP: u64 = 64 << 20;
+use crate::reserve::reserve;
 
 /// What may be done through a mapping; the processor enforces it, and whoever breaks it gets SIGSEGV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,7 +360,7 @@ fn fill(file: File, size: u64, access: Access) -> Result<(Mapping, File), Reason
 }
 
 /// A file that never had a name, where the file system can do that (NFS can't).
-fn unnamed(directory: &Path) -> io::Result<File> {
+pub(crate) fn unnamed(directory: &Path) -> io::Result<File> {
     // O_EXCL: nobody can give it a name later.
     match private().custom_flags(libc::O_TMPFILE | libc::O_EXCL).open(directory) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => unlinked(directory),
@@ -381,71 +379,6 @@ fn unlinked(directory: &Path) -> io::Result<File> {
             Ok(file) => return fs::remove_file(&path).map(|()| file),
         }
     }
-}
-
-/// Make sure that `size` bytes of a file of `length` can be written, and make it that long.
-fn reserve(file: &File, length: u64, size: u64) -> Result<(), Reason> {
-    let growth = size.saturating_sub(length);
-    if growth > 0 {
-        refuse_hopeless(file, growth, size)?;
-    }
-    let outcome = allocate(file, length, size);
-    if outcome.is_err() && growth > 0 {
-        // The error is reported all the same.
-        let _ = file.set_len(length);
-    }
-    outcome
-}
-
-/// Refuse what exceeds the limit, where the kernel would send SIGXFSZ, or all free space, before other programs run short.
-fn refuse_hopeless(file: &File, growth: u64, size: u64) -> Result<(), Reason> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills the struct, or fails and leaves it.
-    if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) } == 0 && size > limit.rlim_cur {
-        return Err(Reason::SizeLimit { limit: limit.rlim_cur });
-    }
-    let mut room = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the struct is read only if the call filled it.
-    let room = unsafe {
-        if libc::fstatvfs(file.as_raw_fd(), room.as_mut_ptr()) < 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        room.assume_init()
-    };
-    // A file system that says it has no blocks at all doesn't count them.
-    if room.f_blocks > 0 && growth > room.f_bfree.saturating_mul(room.f_frsize) {
-        return Err(Reason::NoSpace);
-    }
-    Ok(())
-}
-
-fn allocate(file: &File, length: u64, size: u64) -> Result<(), Reason> {
-    let offset = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| Reason::TooLarge);
-    let fd = file.as_raw_fd();
-    let mut at = 0;
-    while at < size {
-        let step = STEP.min(size - at);
-        // SAFETY: a plain call on a descriptor that is ours.
-        if unsafe { libc::fallocate(fd, 0, offset(at)?, offset(step)?) } == 0 {
-            at += step;
-            continue;
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP) if size > length => {
-                // The C library then writes to each block; past the end of the file that overwrites nobody's data.
-                // SAFETY: as above.
-                return match unsafe { libc::posix_fallocate(fd, offset(length)?, offset(size - length)?) } {
-                    0 => Ok(()),
-                    number => Err(io::Error::from_raw_os_error(number).into()),
-                };
-            }
-            Some(libc::EOPNOTSUPP) => return Ok(()),
-            _ => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -316,11 +316,15 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
             refused(MappedFile::create_in(&folder.0, 2 << 20, access), "NoSpace");
         }
         folder.assert_empty();
-        // Holes that can't all be filled: the free space looked enough.
-        File::create(&sparse).unwrap().set_len(2 << 20).unwrap();
+        // Holes that can't all be filled, around data that stays.
+        let file = File::create(&sparse).unwrap();
+        file.set_len(2 << 20).unwrap();
+        file.write_all_at(b"data", 1 << 20).unwrap();
+        let taken = fs::metadata(&sparse).unwrap().blocks();
         refused(MappedFile::open(&sparse, None, Access::ReadWrite), "NoSpace");
         refused(MappedFile::open(&sparse, Some(5 << 19), Access::ReadWrite), "NoSpace");
-        assert_eq!(fs::metadata(&sparse).unwrap().len(), 2 << 20);
+        let metadata = fs::metadata(&sparse).unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), (2 << 20, taken), "the disk stays as full as it was");
         // Reading holes needs no space.
         MappedFile::open(&sparse, None, Access::ReadOnly).unwrap();
         fs::remove_file(&sparse).unwrap();

@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 from functools import cache
 
+from ..arguments import one_of
 from .base import Backend
 
 __all__ = ["find", "names"]
@@ -33,10 +34,7 @@ def find(name: str) -> Backend:
 
     Raises
     ------
-    ValueError
+    ArgumentValueError
         For a name that isn't a language, with those that are.
     """
-    try:
-        return _classes()[name]()
-    except KeyError:
-        raise ValueError(f"no language '{name}'; there are {', '.join(names())}") from None
+    return _classes()[one_of("language", name, names())]()

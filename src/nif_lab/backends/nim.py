@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import re
-import subprocess
+import shutil
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BuildError, CellError, Message, ToolchainMissing
-from .base import Backend, Compiler, Job, find_program, run
+from ..errors import BuildError, Message, ToolchainMissing
+from ..folders import private
+from .base import Backend, Compiler, Job, ask, find_program, publish, run, zig_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ..arguments import Form
 
 __all__ = ["Nim"]
 
@@ -52,6 +56,10 @@ export nif
 cell("{path}")
 """
 CELL_FLAGS: Final = ("--passC:-march=native",)  # a cell runs where it was compiled
+#: Has nim write down which files it read, and where that is put.
+TELL, TOLD = "-d:nimBetterRun", "told.json"
+#: What nim takes from elsewhere without writing it down: C's headers, and what programs print that it runs.
+ELSEWHERE: Final = re.compile(r"\b(static_?exec|gorge(_?ex)?|header)\b|#\s*include", re.IGNORECASE)
 #: Undo `-d:release` but for the checks, which both have.
 DEBUG: Final = ("--opt:none", "--passC:-O0")
 #: A line of nim's. What its parser says of a cell comes as an exception of the macro that reads the cell.
@@ -64,11 +72,9 @@ SAID: Final = re.compile(
 @cache
 def _version(nim: str) -> tuple[str, str]:
     """Ask a compiler what it is, once: its version, and what it says if it doesn't start."""
-    asked = subprocess.run(
-        [nim, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )  # fmt: skip
-    found = re.search(r"Version (\S+)", asked.stdout)
-    return (found[1] if found else ""), asked.stderr.strip()
+    said = ask([nim, "--version"]).stdout
+    found = re.search(r"Version (\S+)", said)
+    return (found[1] if found else ""), said.strip()
 
 
 def _bundled(nim: str) -> bool:
@@ -79,10 +85,7 @@ def _bundled(nim: str) -> bool:
 
 def _cache(key: str) -> Path:
     """Return the folder where compiled parts of Nim's standard library wait for the next build."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "nif_lab" / "nimcache" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return private("nimcache", hashlib.sha256(key.encode()).hexdigest()[:16])
 
 
 class Nim(Backend):
@@ -119,7 +122,7 @@ func mean*(x: openArray[float64]): float64 =
     def build(self, source: Path, target: Path) -> None:
         self.compile(source / "src" / "lib.nim", target)
 
-    def compile(self, module: Path, target: Path, *options: str) -> str:
+    def compile(self, module: Path, target: Path, *options: str, told: Path | None = None) -> str:
         """Compile a module, with what it imports, into the library ``target``; return what nim says.
 
         Parameters
@@ -130,6 +133,8 @@ func mean*(x: openArray[float64]): float64 =
             The library; it appears in one step.
         options
             More flags for nim, ``--path:...`` say.
+        told
+            Where to put what nim writes down of its work: which files it read and compiled.
         """
         compiler = self.compiler()
         flags = [*FLAGS, *options]
@@ -143,17 +148,29 @@ func mean*(x: openArray[float64]): float64 =
             fcntl.flock(lock, fcntl.LOCK_EX)  # nim itself doesn't expect company in its cache
             try:
                 command = [*compiler.command, "c", *flags, f"--nimcache:{cache}", f"--out:{unfinished}", str(module)]
-                said = run(command, cwd=cache)
-                os.replace(unfinished, target)
+                said = run(command, env=zig_environment())
+                publish(unfinished, target)
+                if told:
+                    shutil.copy(cache / unfinished.with_suffix(".json").name, told)
                 return said
             finally:
                 unfinished.unlink(missing_ok=True)
 
     def compile_cell(self, job: Job) -> list[Message]:
         with self._cell(job) as (root, flags):
-            return _read(self.compile(root, job.library, *flags), root)
+            return _read(self.compile(root, job.library, *flags, TELL, told=job.work / TOLD), root)
 
-    def show_cell(self, job: Job, form: str) -> str:
+    def files_read(self, job: Job) -> tuple[Path, ...] | None:
+        told = json.loads((job.work / TOLD).read_text())
+        files = {Path(it) for it, *_ in told["depfiles"]}
+        library = [it.parent for it in files if it.name == "system.nim"]
+        own = (job.shared, *self.sdk_folders(), *library)
+        read = sorted(it for it in files if not any(it.is_relative_to(folder) for folder in own))
+        texts = [job.code, *(it.read_text(errors="replace") for it in read)]
+        has_own_c = any(not it.endswith(".nim.c.o") for it in told["link"])
+        return None if has_own_c or any(map(ELSEWHERE.search, texts)) else tuple(read)
+
+    def show_cell(self, job: Job, form: Form) -> str:
         with self._cell(job) as (root, flags):
             command = [
                 *self.compiler().command,
@@ -164,7 +181,7 @@ func mean*(x: openArray[float64]): float64 =
                 f"--nimcache:{job.work}",
                 str(root),
             ]
-            run(command, cwd=job.work)
+            run(command, env=zig_environment())
         return (job.work / f"@m{root.name}.c").read_text()
 
     @contextmanager
@@ -181,9 +198,7 @@ func mean*(x: openArray[float64]): float64 =
                 debug = () if job.options.release else DEBUG
                 yield root, (f"--path:{sdk}", *CELL_FLAGS, *debug, *job.options.flags)
             except BuildError as error:
-                messages = _read(error.detail, root)
-                unread = "" if any(it.is_error for it in messages) else error.detail
-                raise CellError("the cell doesn't compile", tuple(messages), detail=unread) from None
+                raise error.in_cell(_read(error.detail, root)) from None
 
 
 def _read(said: str, root: Path) -> list[Message]:

@@ -11,22 +11,21 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..errors import BuildError, CellError, Message, ToolchainMissing
-from .base import WORKER, Backend, Compiler, Job, Options, digest, find_program, run
+from ..errors import BuildError, Message, ToolchainMissing
+from ..folders import home, private
+from .base import WORKER, Backend, Compiler, Job, Options, ask, digest, find_program, publish, run
+
+if TYPE_CHECKING:
+    from ..arguments import Form
 
 __all__ = ["Rust"]
 
 #: Package -> what cargo makes of it. The worker serves the isolated lane of every language.
 ARTIFACTS: Final = {"nif-kernels": "libnif_kernels.so", "nif-worker": WORKER}
-
-#: What another cargo, whose build script may be running this, means for itself. `--target` and `--target-dir` override
-#: two more; the profile in rust/Cargo.toml says the rest.
-ENVIRONMENT: Final = {"CARGO_ENCODED_RUSTFLAGS": "", "RUSTC_WORKSPACE_WRAPPER": ""}
 
 #: The SDK for cells is built without the passes over the whole program that a library's build ends with.
 SDK_PROFILE: Final = ('profile.release.lto="off"', "profile.release.codegen-units=16", 'profile.release.strip="none"')
@@ -48,6 +47,12 @@ PLAIN: Final = re.compile(r"pub (?:const |async |unsafe |extern )*fn\b")
 MARKED: Final = re.compile(r"#\[nif\b[^\]]*\]\s*$")
 
 
+#: Where rustc tells which files it read.
+TOLD: Final = "cell.d"
+#: What rustc says at the end about what it said before.
+COUNTED: Final = ("aborting due to", "1 warning emitted")
+
+
 def _oldest(sources: Path) -> tuple[int, int] | None:
     """Return the rust-version of the sources, if there are sources."""
     manifest = sources / "Cargo.toml"
@@ -57,8 +62,9 @@ def _oldest(sources: Path) -> tuple[int, int] | None:
 
 def _programs() -> list[str]:
     """Every cargo that may be the right one; a build script's own comes first, rustup's folder needn't be on PATH."""
-    rustup = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin" / "cargo"
-    candidates = (os.environ.get("CARGO"), find_program("cargo"), shutil.which(rustup))
+    base = os.environ.get("CARGO_HOME") or ((own := home()) and own / ".cargo")
+    rustup = shutil.which("cargo", path=str(Path(base) / "bin")) if base else None
+    candidates = (os.environ.get("CARGO"), find_program("cargo"), rustup)
     return list(dict.fromkeys(program for program in candidates if program))
 
 
@@ -66,10 +72,8 @@ def _programs() -> list[str]:
 def _describe(cargo: str) -> dict[str, str]:
     """Return what cargo says of itself: its ``release`` and ``host``, say. Empty if it doesn't start."""
     try:
-        asked = subprocess.run(
-            [cargo, "-vV"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )  # fmt: skip
-    except OSError:
+        asked = ask([cargo, "-vV"])
+    except ToolchainMissing:
         return {}
     return dict(re.findall(r"^(\w+): (.+)$", asked.stdout, re.M)) if asked.returncode == 0 else {}
 
@@ -78,9 +82,8 @@ def _cache(source: Path) -> Path:
     """Return the folder for cargo's files: never that of another cargo, which may be waiting for this one to end."""
     if "CARGO_MANIFEST_DIR" in os.environ and "OUT_DIR" in os.environ:
         return Path(os.environ["OUT_DIR"]) / "cargo"  # in a build script: cleaned with the rest of that build
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # Not shared by checkouts: cargo tells files of one apart by their times alone.
-    return base / "nif_lab" / "cargo" / hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]
+    return private("cargo", hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16])
 
 
 class Rust(Backend):
@@ -128,15 +131,21 @@ pub fn mean(x: &[f64]) -> f64 {
         ]  # fmt: skip
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the copy is made; cargo's own lock ends with cargo
-            run(command, env=ENVIRONMENT)
+            run(command)
             made = cache / host / "release"
             for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
                 _replace(made / artifact, final)
 
     def compile_cell(self, job: Job) -> list[Message]:
-        return self._rustc(job, "-o", str(job.library))
+        return self._rustc(job, f"--emit=link={job.library},dep-info={job.work / TOLD}")
 
-    def show_cell(self, job: Job, form: str) -> str:
+    def files_read(self, job: Job) -> tuple[Path, ...] | None:
+        # For each file that rustc read, the list has a line without dependencies.
+        lines = (job.work / TOLD).read_text().splitlines()
+        files = {Path(line[:-1].replace("\\ ", " ")) for line in lines if line.endswith(":")}
+        return tuple(sorted(it for it in files if not it.is_relative_to(job.work)))
+
+    def show_cell(self, job: Job, form: Form) -> str:
         shown = job.work / f"cell.{form}"
         self._rustc(job, f"--emit={'asm' if form == 'asm' else 'llvm-ir'}={shown}")
         return shown.read_text()
@@ -160,12 +169,10 @@ pub fn mean(x: &[f64]) -> f64 {
             *job.options.flags, *output, str(source),
         ]  # fmt: skip
         try:
-            said = run(command, cwd=job.work)
+            said = run(command)
         except BuildError as error:
             messages = _read(error.detail, lines, len(job.code.split("\n")))
-            raise CellError(
-                "the cell doesn't compile", tuple(messages), detail="" if messages else error.detail
-            ) from None
+            raise error.in_cell(messages) from None
         return _read(said, lines, len(job.code.split("\n")))
 
     def _sdk(self, shared: Path) -> Path:
@@ -192,7 +199,7 @@ pub fn mean(x: &[f64]) -> f64 {
                     *cargo, "build", "--release", "--quiet", "--package", "nif", *profile,
                     "--manifest-path", str(folder / manifest.name), "--target-dir", str(folder),
                 ]  # fmt: skip
-                run(command, env=ENVIRONMENT)
+                run(command)
                 (folder / "ready").touch()
         return folder / "release"
 
@@ -217,7 +224,7 @@ def _read(said: str, longer: set[int], count: int) -> list[Message]:
         if not line.startswith("{"):
             continue
         it = json.loads(line)
-        if it["level"] not in ("error", "warning") or (not it["spans"] and it["code"] is None):
+        if it["level"] not in ("error", "warning") or it["message"].startswith(COUNTED):
             continue
         spans = [span for span in it["spans"] if span["line_start"] <= count]
         span = next((span for span in spans if span["is_primary"]), spans[0] if spans else None)
@@ -237,6 +244,6 @@ def _replace(source: Path, target: Path) -> None:
     unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.copy(source, unfinished)
-        os.replace(unfinished, target)
+        publish(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)

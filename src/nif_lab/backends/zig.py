@@ -6,13 +6,15 @@ import importlib.util
 import os
 import platform
 import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..errors import BuildError, CellError, Message, ToolchainMissing
-from .base import Backend, Compiler, Job, run
+from ..errors import BuildError, Message, ToolchainMissing
+from ..folders import private
+from .base import Backend, Compiler, Job, ask, find_program, publish, run, zig_environment
+
+if TYPE_CHECKING:
+    from ..arguments import Form
 
 __all__ = ["Zig"]
 
@@ -42,6 +44,9 @@ comptime {
 """
 #: What a cell needn't write itself; in Zig the order of declarations doesn't matter.
 IMPORTS: Final = ("nif", "std")
+VERSION: Final = re.compile(r"^\d+\.\d+\.\d+\S*$", re.M)
+#: Where a cell takes C's declarations from, Zig alone knows.
+FOREIGN: Final = re.compile(r"@c(Import|Include)\b")
 SAID: Final = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (?P<level>error|note): (?P<text>.*)$")
 
 
@@ -49,14 +54,8 @@ def _programs() -> list[str]:
     """Every zig that may be the right one; the running interpreter's own (`python -m ziglang`) comes first."""
     package = importlib.util.find_spec("ziglang")
     beside = Path(package.origin).parent / "zig" if package and package.origin else None
-    candidates = (str(beside) if beside and beside.is_file() else None, shutil.which("zig"))
+    candidates = (str(beside) if beside and beside.is_file() else None, find_program("zig"))
     return [program for program in candidates if program]
-
-
-def _cache() -> Path:
-    """Return a folder in Zig's global cache for what would else lie in the working directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ZIG_GLOBAL_CACHE_DIR") or Path(base) / "zig") / "nif_lab"
 
 
 class Zig(Backend):
@@ -81,10 +80,12 @@ pub fn mean(x: []const f64) f64 {
     def compiler(self) -> Compiler:
         problems = []
         for program in _programs():
-            asked = subprocess.run(
-                [program, "version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-            )
-            version = asked.stdout.strip()
+            try:
+                found = VERSION.search(ask([program, "version"]).stdout)
+            except ToolchainMissing as missing:
+                problems.append(missing.reason)
+                continue
+            version = found[0] if found else ""
             if version.startswith(f"{RELEASE}."):
                 return Compiler((program,), version)
             problems.append(f"{program} is Zig {version}" if version else f"{program} doesn't start")
@@ -110,7 +111,7 @@ pub fn mean(x: []const f64) f64 {
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
         try:
             self._build_lib(sdk, f"-femit-bin={unfinished}", *module)
-            os.replace(unfinished, target)
+            publish(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -119,16 +120,20 @@ pub fn mean(x: []const f64) f64 {
             *self.compiler().command, "build-lib", *FLAGS,
             # The oldest glibc of the wheel's platform, and no instruction of this machine's own.
             "-target", f"{platform.machine()}-linux-gnu.2.17",
-            "--cache-dir", str(_cache()),
+            "--cache-dir", str(private("zig", "local")),
             str(sdk / "nif" / "guard.c"), *arguments,  # in this order: it becomes part of the root module
         ]  # fmt: skip
-        run(command)
+        run(command, env=zig_environment())
 
     def compile_cell(self, job: Job) -> list[Message]:
         self._compile(job, f"-femit-bin={job.library}")
         return []
 
-    def show_cell(self, job: Job, form: str) -> str:
+    def files_read(self, job: Job) -> tuple[Path, ...] | None:
+        # Zig code can't import a file from outside its own folder, unless a flag names it.
+        return None if FOREIGN.search(job.code) else ()
+
+    def show_cell(self, job: Job, form: Form) -> str:
         shown = job.work / f"cell.{form}"
         self._compile(job, "-fno-emit-bin", f"-femit-{'asm' if form == 'asm' else 'llvm-ir'}={shown}")
         return shown.read_text()
@@ -139,16 +144,15 @@ pub fn mean(x: []const f64) f64 {
         imports = "".join(f'\nconst {it} = @import("{it}");' for it in missing)
         (job.work / "cell.zig").write_text(job.code + "\n" + imports + "\n")
         (job.work / "root.zig").write_text(ROOT)
-        flags = (*CELL_FLAGS, *(() if job.options.release else DEBUG), *job.options.flags)
+        given = job.options.flags
+        # A module of one's own comes after the cell, which needs it: -f "--dep mine -Mmine=/path/to/mine.zig".
+        first = next((place for place, it in enumerate(given) if it.startswith("-M")), len(given))
+        flags = (*CELL_FLAGS, *(() if job.options.release else DEBUG), *given[:first])
+        modules = (f"-Mroot={job.work / 'root.zig'}", f"-Mnif={sdk / 'nif.zig'}", *given[first:])
         try:
-            self._build_lib(
-                sdk, *flags, *output, "--dep", "nif", f"-Mroot={job.work / 'root.zig'}", f"-Mnif={sdk / 'nif.zig'}"
-            )
+            self._build_lib(sdk, *flags, *output, "--dep", "nif", *modules)
         except BuildError as error:
-            messages = _read(error.detail, job.code)
-            raise CellError(
-                "the cell doesn't compile", tuple(messages), detail="" if messages else error.detail
-            ) from None
+            raise error.in_cell(_read(error.detail, job.code)) from None
 
 
 def _read(said: str, code: str) -> list[Message]:

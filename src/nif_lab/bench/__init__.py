@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import backends as languages
+from ..arguments import Lane, one_of
 
 __all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
 
@@ -32,7 +33,7 @@ SUITES: Final = {
 
 
 #: Where ``nif-lab faults`` makes calls fail.
-LANES: Final = ("isolated", "direct")
+LANES: Final[tuple[Lane, ...]] = ("isolated", "direct")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def add_fault_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_faults(arguments: argparse.Namespace) -> int:
     """Run the campaign of faults; show what became of every call."""
-    from ..faults import KINDS
+    from ..arguments import FAULT_KINDS
     from ..progress import Progress
     from . import campaign, machine, report, verdict
 
@@ -129,9 +130,9 @@ def run_faults(arguments: argparse.Namespace) -> int:
     names = arguments.backends or languages.names()
     if not arguments.json:
         print(f"faults: {arguments.n} times each, seed {seed}", file=sys.stderr, flush=True)
-    lanes = LANES if arguments.lane == "both" else [arguments.lane]
+    lanes = LANES if arguments.lane == "both" else (one_of("lane", arguments.lane, LANES),)
     with Progress() as show:
-        result = campaign.run(names, arguments.n, seed, lanes=lanes, kinds=arguments.kinds or KINDS, show=show)
+        result = campaign.run(names, arguments.n, seed, lanes=lanes, kinds=arguments.kinds or FAULT_KINDS, show=show)
     ok = verdict.is_as_promised(result)
     result = {"ok": ok, **result, "machine": machine.describe(), "rounds": arguments.n, "seed": seed}
     print(json.dumps(result) if arguments.json else report.as_text("faults", result))
@@ -143,9 +144,9 @@ def _languages(text: str) -> list[str]:
 
 
 def _kinds(text: str) -> list[str]:
-    from ..faults import KINDS
+    from ..arguments import FAULT_KINDS
 
-    return _some(text, KINDS)
+    return _some(text, FAULT_KINDS)
 
 
 def _some(text: str, known: Sequence[str]) -> list[str]:

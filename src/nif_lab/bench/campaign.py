@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from .. import backends as languages
+from ..arguments import CONTAINED_KINDS, FAULT_KINDS, FaultKind, Lane
 from ..errors import NifError
-from ..faults import CONTAINED_KINDS, KINDS
 from ..lab import Lab
 from ..recovery import RecoveryPolicy
 from . import verdict
@@ -129,8 +129,8 @@ def run(
     repetitions: int,
     seed: int,
     *,
-    lanes: Sequence[str] = ("isolated",),
-    kinds: Sequence[str] = KINDS,
+    lanes: Sequence[Lane] = ("isolated",),
+    kinds: Sequence[FaultKind] = FAULT_KINDS,
     kills: int | None = None,
     show: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _isolated(
     names: list[str],
     repetitions: int,
     rng: random.Random,
-    kinds: Sequence[str],
+    kinds: Sequence[FaultKind],
     kills: int,
     show: Callable[[str], object],
     trials: list[Trial],
@@ -211,7 +211,7 @@ def _isolated(
     }
 
 
-def _inject(lab: Lab, name: str, kind: str, times: str, lane: str, seed: int) -> Trial:
+def _inject(lab: Lab, name: str, kind: FaultKind, times: str, lane: Lane, seed: int) -> Trial:
     start = time.perf_counter()
     try:
         report = lab.faults.inject(name, kind, lane, times=1 if times == "once" else None, policy=POLICY, seed=seed)
@@ -313,7 +313,7 @@ def _direct(
     names: list[str],
     repetitions: int,
     rng: random.Random,
-    kinds: Sequence[str],
+    kinds: Sequence[FaultKind],
     show: Callable[[str], object],
     trials: list[Trial],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from ..flags import Flag
 from .contender import KERNELS, Contender
 from .measure import interleave, quartiles
 from .peers import Workshop, bound, gather
@@ -17,15 +18,12 @@ __all__ = ["compare"]
 #: What one contender's turn takes; the reference takes as long once more.
 LOOP_MS: Final = 3.0
 
-#: ``NIF_FLAG_THREAD_BOUND`` of nif_lab.h: calls go to the thread that opened the library.
-THREAD_BOUND: Final = 8
-
 
 def _backends(lab: Lab) -> tuple[list[Contender], dict[str, str]]:
     loaded = []
     for it in lab.backends.values():
         if it.loaded:
-            bound_to_thread = bool(it.functions["dot"].flags & THREAD_BOUND)
+            bound_to_thread = bool(it.functions["dot"].flags & Flag.THREAD_BOUND)
             where = f"{it.lane} lane, its own thread" if bound_to_thread else f"{it.lane} lane"
             loaded.append(
                 Contender.of(it.name, f"nif_lab {it.name}, {where}, monitored", it, elsewhere=bound_to_thread)

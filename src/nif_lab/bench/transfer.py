@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from .. import _core
+from ..arguments import MODES, Lane, one_of
 from ..lab import Lab
 from .carriers import CARRIERS, ours
 from .contender import WrongAnswer
@@ -39,7 +40,7 @@ SIZES: Final = {"80 KB": 10_000, "8 MB": 1_000_000, "64 MB": 8_000_000}
 SHAPES: Final = {"80 KB": (100, 100), "8 MB": (1000, 1000), "64 MB": (2000, 4000), "4096 x 4096": (4096, 4096)}
 
 #: Ways from language to language, their lanes, and how tables call them.
-WAYS: Final = {
+WAYS: Final[dict[str, tuple[Lane, str]]] = {
     "shared": ("direct", "shared"),
     "shared_isolated": ("isolated", "shared, isolated lane"),
     "wire": ("direct", "wire, checksum"),
@@ -267,7 +268,7 @@ class Trip:
             frame = lab.wire.encode(x, by=source, checksum=False)
             value = lab.wire.decode(frame, by=target)
             return cls(value, time.perf_counter_ns() - start, 0.0, copied=True)
-        done = lab.transfer(source, target, x, way.partition("_")[0], lane=lane)
+        done = lab.transfer(source, target, x, one_of("mode", way.partition("_")[0], MODES), lane=lane)
         if not done.verified:
             raise WrongAnswer(f"{WAYS[way][1]}, {source} -> {target}: the checksums differ")
         return cls(done.array, done.write_ns + done.ns, done.hand_over_ns, done.copied)

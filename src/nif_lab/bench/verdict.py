@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..faults import CONTAINED_KINDS, KINDS
+from ..arguments import CONTAINED_KINDS, FAULT_KINDS
 
 __all__ = ["Trial", "amount", "is_as_promised", "percentiles", "sums", "tables"]
 
@@ -150,7 +150,7 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
         mine = [it for it in result["table"] if (it["lane"], it["times"]) == (lane, times)]
         names = list(dict.fromkeys(it["backend"] for it in mine))
         rows: list[Sequence[str]] = [("", *names)]
-        for kind in (it for it in KINDS if any(row["kind"] == it for row in mine)):
+        for kind in (it for it in FAULT_KINDS if any(row["kind"] == it for row in mine)):
             cells = [[it for it in mine if (it["kind"], it["backend"]) == (kind, name)] for name in names]
             rows.append((kind, *(", ".join(f"{it['count']} {it['outcome']}" for it in cell) for cell in cells)))
         shown.append((f"{lane} lane, the function fails {times}", rows))

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from .. import _core, wire
+from ..flags import Flag
 from ..wire.schema import LIVE
 from .contender import WrongAnswer
-from .dispatch import THREAD_BOUND
 from .measure import Loop, Times, interleave, quartiles
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _kind(checksum: bool) -> str:
 
 
 def _elsewhere(backend: LoadedBackend) -> bool:
-    return bool(backend.functions["encode"].flags & THREAD_BOUND)
+    return bool(backend.functions["encode"].flags & Flag.THREAD_BOUND)
 
 
 def _ours(lab: Lab) -> tuple[dict[str, Codec], dict[str, str]]:

@@ -6,12 +6,14 @@ import contextlib
 import re
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .. import _core
 from .. import backends as languages
+from ..arguments import FORMS, LANES, expect, one_of
 from ..backends.base import Job, Options
 from ..errors import BackendError, BackendNotLoaded, CellError, Message
 from ..progress import Progress
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .._core import Library
+    from ..arguments import Form, Lane
     from ..backends.base import Backend
     from ..lab import LoadedBackend
 
@@ -31,6 +34,8 @@ __all__ = ["Cell", "Cells", "Request", "compiled", "prewarm", "show"]
 #: Every library has it.
 LAYOUT: Final = "layout"
 DEFAULTS: Final = Options()
+#: What a loader says of a library that calls what nobody has.
+UNDEFINED: Final = re.compile(r"undefined symbol: (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Cell:
     language: str
     name: str
     functions: dict[str, Handle]
-    lane: str
+    lane: Lane
     seconds: float
     cached: bool
     warnings: tuple[Message, ...]
@@ -95,7 +100,7 @@ class Request:
     code: str
     name: str = ""
     key: str = ""
-    lane: str = "isolated"
+    lane: Lane = "isolated"
     replace: bool = False
     options: Options = DEFAULTS
     first: int = 1
@@ -112,7 +117,7 @@ class Cells:
         Gives the backend that users see by its name.
     """
 
-    def __init__(self, find: Callable[[str, str], LoadedBackend], shown: Callable[[str], LoadedBackend]) -> None:
+    def __init__(self, find: Callable[[str, Lane], LoadedBackend], shown: Callable[[str], LoadedBackend]) -> None:
         self._find = find
         self._shown = shown
 
@@ -120,17 +125,19 @@ class Cells:
         """Compile a cell, or find it compiled, and make its functions those of the backend."""
         start = time.perf_counter()
         backend = languages.find(request.language)
+        _check_request(request)
+        text, margin = _plain(request.code)
         try:
-            _check_text(request.code)
+            _check_text(text)
             with Progress() as show:
                 show(f"{backend.title} cell")
-                made, cached = compiled(backend, request.code, request.options)
-            opened = self._open(backend, request, made.library)
+                made, cached = compiled(backend, text, request.options)
+            opened = self._open(backend, replace(request, code=text), made.library)
             functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
             if not functions:
                 raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
         except CellError as error:
-            raise _reported(error, request) from None
+            raise _reported(error, request, margin) from None
         name = request.name or next(iter(functions))
         key = request.key or next(iter(functions))
         homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
@@ -139,9 +146,10 @@ class Cells:
         handles = {it: Handle(backend.name, name, nif) for it, nif in functions.items()}
         for home in homes:
             handles = home.cells.add(opened, key, handles)
-        report = Report("", request.code, made.warnings, request.first)
+        said = _at(made.warnings, margin)
+        report = Report("", _without_mark(request.code), said, request.first)
         seconds = time.perf_counter() - start
-        return Cell(backend.name, name, handles, request.lane, seconds, cached, made.warnings, report)
+        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report)
 
     def _open(self, backend: Backend, request: Request, library: Path) -> Library:
         home = self._find(request.language, request.lane)
@@ -154,23 +162,29 @@ class Cells:
             return _core.open_beside(home.workers, source, backend.name, *home.recorded_in)
         except BackendError as error:
             messages = backend.cell_messages(str(error))
-            if not messages:
-                raise
-            raise CellError("", tuple(messages)) from None
+            if messages:
+                raise CellError("", tuple(messages)) from None
+            if missing := UNDEFINED.search(str(error)):
+                reason = f"no library has the function '{missing[1]}' that the cell declares"
+                raise CellError(reason, cure="name the library that has it by a flag: as -lm") from None
+            raise
 
 
-def show(request: Request, form: str) -> str:
+def show(request: Request, form: Form) -> str:
     """Return what the compiler makes of a cell: ``"asm"``, ``"c"`` or ``"llvm"``, as its language can."""
     backend = languages.find(request.language)
-    if form not in backend.forms:
+    if one_of("form", form, FORMS) not in backend.forms:
         can = f"use one of {', '.join(backend.forms)}"
         raise BackendError(f"{backend.title} can't show a cell as {form}", can)
+    _check_request(request)
+    text, margin = _plain(request.code)
     cache = Cache()
     try:
+        _check_text(text)
         with cache.work() as work:
-            return backend.show_cell(Job(request.code, work, cache.shared(backend.name), request.options), form)
+            return backend.show_cell(Job(text, work, cache.shared(backend.name), request.options), form)
     except CellError as error:
-        raise _reported(error, request) from None
+        raise _reported(error, request, margin) from None
 
 
 def compiled(backend: Backend, code: str, options: Options) -> tuple[Kept, bool]:
@@ -188,8 +202,15 @@ def compiled(backend: Backend, code: str, options: Options) -> tuple[Kept, bool]
         return kept, True
     with cache.work() as work:
         job = Job(code, work, cache.shared(backend.name), options)
+        started = time.time_ns()
         said = backend.compile_cell(job)
-        return cache.keep(key, job.library, said), False
+        # Of a file that a flag names, the compiler or the linker may not tell what else is read because of it.
+        read = None if any(map(_names_a_file, options.flags)) else backend.files_read(job)
+        return cache.keep(key, job.library, said, read, started), False
+
+
+def _names_a_file(flag: str) -> bool:
+    return "/" in flag or bool(re.search(r"\.(zig|nim|rs|rlib|c|h|cpp|hpp|o|a|so)\b", flag))
 
 
 def prewarm(names: Iterable[str]) -> None:
@@ -198,6 +219,32 @@ def prewarm(names: Iterable[str]) -> None:
         with contextlib.suppress(BackendError, OSError):
             backend = languages.find(name)
             compiled(backend, backend.example, DEFAULTS)
+
+
+def _check_request(request: Request) -> None:
+    one_of("lane", request.lane, LANES)
+    for what in ("code", "name", "key"):
+        expect(what if what != "code" else "source", getattr(request, what), str, "text")
+    expect("replace", request.replace, bool, "True or False")
+
+
+def _without_mark(code: str) -> str:
+    """Return a text without the byte order mark that editors of Windows put before it."""
+    return code.removeprefix("\ufeff")
+
+
+def _plain(code: str) -> tuple[str, int]:
+    """Return a cell without the margin that all its lines have, and how wide that was."""
+    lines = _without_mark(code).split("\n")
+    margins = sorted(it[: len(it) - len(it.lstrip(" \t"))] for it in lines if it.strip())
+    pairs = zip(margins[0], margins[-1], strict=False) if margins else ()
+    margin = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+    return "\n".join(it[margin:] for it in lines), margin
+
+
+def _at(messages: tuple[Message, ...], margin: int) -> tuple[Message, ...]:
+    """Put messages where their text is in a cell that has a margin."""
+    return tuple(replace(it, column=it.column + margin) if it.column else it for it in messages)
 
 
 def _check_text(code: str) -> None:
@@ -210,10 +257,12 @@ def _check_text(code: str) -> None:
         raise CellError("it is empty")
 
 
-def _reported(error: CellError, request: Request) -> CellError:
+def _reported(error: CellError, request: Request, margin: int) -> CellError:
     """Return the error with the cell's own lines."""
-    count = sum(it.is_error for it in error.messages)
+    messages = _at(error.messages, margin)
+    count = sum(it.is_error for it in messages)
     what = f"{count} error{'s' if count > 1 else ''}" if count else error.reason
     title = f"{request.language} cell{request.name and ' '}{request.name}: {what}"
-    report = Report(title, request.code, error.messages, request.first, error.detail)
-    return CellError(str(report), error.messages, error.cure, error.detail, report)
+    # The report has all that was said, so the error needs no detail of its own.
+    report = Report(title, _without_mark(request.code), messages, request.first, error.detail)
+    return CellError(str(report), messages, error.cure, report=report)

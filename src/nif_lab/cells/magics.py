@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import backends as languages
+from ..arguments import FORMS, LANES
 from ..backends.base import Options
-from ..errors import BackendError, CellError
+from ..errors import ArgumentValueError, CellError, NifLabError
 from ..lab import Lab
-from ..segment import LANES
 from .cell import Request, prewarm, show
+from .report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,24 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Magics"]
 
-
-class _Shown(CellError):
-    """A cell's error whose text was displayed already: only its first line is left to say."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"CellError: {self.reason.splitlines()[0]}"]
-
-
-class _Usage(Exception):
-    """The options were wrong; it has the text to show."""
+#: The magics' option for flags of the compiler.
+FLAGS: Final = ("-f", "--flags")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _Usage(f"{self.format_usage().strip()}\n{message}")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise _Usage(message or "")
+        raise ArgumentValueError("options", f"{message}\n{self.format_usage().strip()}")
 
 
 def _parser(magic: str) -> _Parser:
@@ -53,11 +43,11 @@ def _parser(magic: str) -> _Parser:
         "--replace", action="store_true", help="take functions' names from other cells or built-in ones"
     )
     parser.add_argument("--time", action="store_true", help="say how long it took, and what there is now")
-    parser.add_argument("--show", choices=("asm", "c", "llvm"), help="show what the compiler makes of the cell instead")
+    parser.add_argument("--show", choices=FORMS, help="show what the compiler makes of the cell instead")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--release", action="store_true", help="optimised (default)")
     mode.add_argument("--debug", action="store_true", help="compiled sooner, runs slower")
-    parser.add_argument("-f", "--flags", default="", metavar="FLAGS", help="more flags for the compiler, in quotes")
+    parser.add_argument(*FLAGS, default="", metavar="FLAGS", help="more flags for the compiler, in quotes")
     return parser
 
 
@@ -75,9 +65,30 @@ Example::
     return text + "".join(f"    {line}\n" for line in backend.example.splitlines())
 
 
-def _shorten(error: BackendError) -> None:
-    """Have IPython show the error alone: where this package noticed it is nobody's business."""
-    lines = [f"{type(error).__name__}: {error}"]
+def _words(line: str) -> list[str]:
+    """Split a magic's line as a shell would; a flag of the compiler isn't taken for one of the magic's."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ArgumentValueError("options", f"{str(error).lower()} in {line!r}") from None
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in FLAGS:
+            joined[-1] = f"{FLAGS[-1]}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _shorten(error: NifLabError) -> None:
+    """Have IPython show the error alone, with all that a compiler said: where this package noticed it doesn't matter.
+
+    The text is the traceback, so whoever runs the notebook without a page (nbconvert, papermill) has it too.
+    """
+    text = str(error)
+    if isinstance(error, CellError) and isinstance(error.report, Report):
+        text = text.replace(str(error.report), error.report.coloured())
+    lines = f"{type(error).__name__}: {text}".split("\n")
     error.__dict__["_render_traceback_"] = lambda: lines
 
 
@@ -125,11 +136,13 @@ class Magics:
 
     def _run(self, magic: str, line: str, cell: str) -> Any:
         try:
-            given = _parser(magic).parse_args(shlex.split(line))
-        except _Usage as usage:
-            print(usage)
-            return None
-        options = Options(not given.debug, tuple(shlex.split(given.flags)))
+            return self._do(magic, line, cell)
+        except NifLabError as error:
+            _shorten(error)
+            raise
+
+    def _do(self, magic: str, line: str, cell: str) -> Any:
+        given = _parser(magic).parse_args(_words(line))
         request = Request(
             language=given.language if magic == "nif" else magic,
             code=cell,
@@ -137,20 +150,13 @@ class Magics:
             key=given.name or self._cell_id,
             lane=given.lane,
             replace=given.replace,
-            options=options,
+            options=Options.of(not given.debug, given.flags),
             first=2,
         )
-        try:
-            if given.show:
-                print(show(request, given.show))
-                return None
-            made = self._lab().cells.run(request)
-        except BackendError as error:
-            if isinstance(error, CellError) and error.report is not None:
-                _display(error.report)
-                raise _Shown(error.reason, error.messages, error.cure, error.detail, error.report) from None
-            _shorten(error)
-            raise
+        if given.show:
+            print(show(request, given.show))
+            return None
+        made = self._lab().cells.run(request)
         if made.warnings:
             _display(made.report)
         return made if given.time else None

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..errors import Message
 
@@ -50,7 +50,15 @@ class Report:
         return f"{kind}: {place}: {text}", f"{margin}{line}{marked}", rest
 
     def __str__(self) -> str:
-        shown = ["\n".join(part for part in self._parts(it) if part) for it in self.messages]
+        return self._text("{}".format)
+
+    def coloured(self) -> str:
+        """Return the text with the colours of a terminal, which Jupyter shows too: red errors, yellow warnings."""
+        return self._text(lambda head: f"\x1b[{31 if head.startswith('error') else 33}m{head}\x1b[0m")
+
+    def _text(self, emphasised: Callable[[str], str]) -> str:
+        parts = [self._parts(it) for it in self.messages]
+        shown = ["\n".join(part for part in (emphasised(head), *rest) if part) for head, *rest in parts]
         return "\n\n".join(part for part in (self.title, *shown, self._detail) if part)
 
     __repr__ = __str__

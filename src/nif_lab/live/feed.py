@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..segment import LANES, LEVELS, Segment, percentile
+from ..arguments import LANES
+from ..segment import LEVELS, Segment, percentile, word_of
 
 __all__ = ["Feed", "pack"]
 
@@ -45,7 +46,7 @@ class Feed:
         self.segment = segment
         self._number = 0
         self._seen: tuple[Any, ...] = ()
-        self._calls = np.zeros(min(int(segment.header["max_backends"]), 1 << 16), np.int64)  # records seen, of each
+        self._calls = np.zeros(segment.max_backends, np.int64)  # records seen, of each
         self._samples = 0
         self._last: np.void | None = None  # sample of memory
         self._names: list[str] = []
@@ -66,6 +67,7 @@ class Feed:
     def look(self, force: bool = False) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """Return what `update` packs: the message's head and its columns."""
         segment = self.segment
+        ns = segment.ns_per_tick
         # Calls first: a function that is entered in between is known when its number turns up.
         calls, samples = segment.calls(self._calls), segment.samples(self._samples)
         functions, header = segment.functions(), segment.header
@@ -86,10 +88,10 @@ class Feed:
             "cell": int(header["cell"]),
             "enabled": bool(header["enabled"]),
             "backends": [
-                _of_backend(name, functions[functions["backend"] == i], float(header["ns_per_tick"]), per_second[i])
+                _of_backend(name, functions[functions["backend"] == i], ns, per_second[i])
                 for i, name in enumerate(backends)
             ],
-            "functions": _busiest(functions, backends, float(header["ns_per_tick"])),
+            "functions": _busiest(functions, backends, ns),
             "memory": self._memory_now(header),
             "errors": self._errors_now(int(header["heads"][2])),
             "tables": {
@@ -101,7 +103,7 @@ class Feed:
                 "memory": {"rows": len(memory[0]), "columns": MEMORY},
             },
         }
-        names = [it.decode() for it in functions["name"]]
+        names = [it.decode(errors="replace") for it in functions["name"]]
         if names != self._names:
             head["names"] = self._names = names
         return head, [*history, *memory]
@@ -148,7 +150,7 @@ class Feed:
         return {
             "bytes": int(last["bytes"]) if last is not None else 0,
             "blocks": int(last["blocks"]) if last is not None else 0,
-            "pressure": LEVELS[min(int(last["pressure"]), len(LEVELS) - 1)] if last is not None else LEVELS[0],
+            "pressure": word_of(LEVELS, last["pressure"]) if last is not None else LEVELS[0],
             **{name: int(header[name]) for name in ("peak", "committed", "collections")},
         }
 
@@ -185,8 +187,8 @@ def _busiest(functions: np.ndarray, backends: list[str], ns: float) -> list[dict
     return [
         {
             "backend": backends[functions["backend"][i]],
-            "function": functions["name"][i].decode(),
-            "lane": LANES[functions["lane"][i]],
+            "function": functions["name"][i].decode(errors="replace"),
+            "lane": word_of(LANES, functions["lane"][i]),
             "calls": int(functions["calls"][i]),
             "mean_ns": float(mean[i]) * ns,
             "errors": int(functions["errors"][i]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as widgets
 
-from ..faults import CONTAINED_KINDS, KINDS, FaultReport
+from ..arguments import CONTAINED_KINDS, FAULT_KINDS
 from ..text import format_ns, table_html
 from .action import Action
 from .base import Panel
@@ -15,6 +15,7 @@ from .style import colour, title
 from .transfers import chooser, sign, status
 
 if TYPE_CHECKING:
+    from ..faults import FaultReport
     from ..lab import Lab
     from ..recovery import Step
 
@@ -64,7 +65,7 @@ class FaultPanel(Panel):
         self.report: FaultReport | None = None
         names = [(title(name), name) for name in lab.backends]
         self.language = chooser("Language", names, names[0][1] if names else None, "Whose function fails")
-        kinds = [(f"{kind}: {MEANINGS[kind]}", kind) for kind in KINDS]
+        kinds = [(f"{kind}: {MEANINGS[kind]}", kind) for kind in FAULT_KINDS]
         self.kind = chooser("Fault", kinds, "null_store", "How it fails")
         often = {"once": 1, "always": 0}  # None would be no choice at all
         self.often = chooser("It fails", often, 1, "Once: a retry answers. Always: only another language can")

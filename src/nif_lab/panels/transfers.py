@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import ipywidgets as widgets
 import numpy as np
 
+from ..arguments import WAYS
 from ..text import format_ns, table_html
-from ..transfer import MODES
 from .action import Action
 from .base import Panel
 from .canvas import themed_image
@@ -60,7 +60,7 @@ class TransferPanel(Panel):
         self.results: dict[tuple[str, str], Transfer] = {}
         self.size = chooser("Size", SIZES, SIZES["1 MB"], "How large the transferred array is")
         modes = "shared: read where it lies; wire: as a frame; mmap: through a mapped file"
-        self.mode = chooser("Mode", MODES, "shared", modes)
+        self.mode = chooser("Mode", WAYS, "shared", modes)
         self.all_pairs = self._action("all", self._run_all, self._show_all)
         self.all_pairs.tooltip = "Transfer between all pairs of loaded languages, and compare them"
         self.buttons = {pair: self._button(*pair) for pair in permutations(backends, 2)}

@@ -71,7 +71,7 @@ class Decoder:
         self.frame = frame
         self.dialect = dialect
         self.version = version or self._own_version()
-        self.live = None if live is None else {int(row[0]): tuple(map(int, row)) for row in reversed(live)}
+        self.live = None if live is None else {row[0]: row for row in reversed(rules.check_live(live))}
         self.rows: list[list[int]] = []
         self.spans: list[Span] = []
         self._announced = 1

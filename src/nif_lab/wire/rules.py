@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 
+from ..errors import ArgumentTypeError
 from . import schema
 from .errors import WireError
 from .schema import COLUMNS, DIALECTS, DTYPES, MAGIC, Dialect, Kind, Marker, Role
@@ -19,6 +21,7 @@ __all__ = [
     "array_length",
     "check_booleans",
     "check_dialect",
+    "check_live",
     "check_name",
     "check_role",
     "check_text",
@@ -39,7 +42,10 @@ COLUMN: Final = {it.name: index for index, it in enumerate(COLUMNS)}
 
 def octets(data: Any) -> memoryview:
     """Return the bytes of a contiguous buffer, without a copy."""
-    view = memoryview(data)
+    try:
+        view = memoryview(data)
+    except (TypeError, BufferError):
+        raise ArgumentTypeError("frame", f"expected contiguous bytes, got {type(data).__name__}") from None
     if not view.c_contiguous:
         raise WireError("VALUE", detail="the bytes are not contiguous; copy them with bytes()")
     return view.cast("B") if view.nbytes else memoryview(b"")
@@ -47,17 +53,31 @@ def octets(data: Any) -> memoryview:
 
 def check_version(version: int, allowed: Sequence[int]) -> int:
     """Return a version, if it is one."""
-    if version not in allowed:
+    if not isinstance(version, int) or version not in allowed:
         raise WireError("VERSION", detail=f"got {version}, there are 1 and 2")
     return version
 
 
 def check_dialect(dialect: str | int) -> Dialect:
     """Return a dialect by its name or code."""
-    found = next((it for it in DIALECTS.values() if dialect in (it.name, it.code)), None)
+    is_plain = isinstance(dialect, (str, int))
+    found = next((it for it in DIALECTS.values() if is_plain and dialect in (it.name, it.code)), None)
     if found is None:
         raise WireError("VALUE", detail=f"no dialect {dialect!r}; there are {', '.join(DIALECTS)}")
     return found
+
+
+def check_live(live: Any) -> list[tuple[int, ...]]:
+    """Return the rows of live handles as numbers."""
+    try:
+        rows = [tuple(map(operator.index, row)) for row in live]
+        right = all(len(row) == len(schema.LIVE) and all(-(2**63) <= it < 2**63 for it in row) for row in rows)
+    except TypeError:
+        right = False
+    if not right:
+        columns = ", ".join(it.name for it in schema.LIVE)
+        raise WireError("VALUE", detail=f"live: expected rows of {len(schema.LIVE)} whole numbers ({columns})")
+    return rows
 
 
 def dimension_max(dialect: Dialect, version: int) -> int:

@@ -265,7 +265,10 @@ def flatten(value: Any, dialect: str | int = "rust", version: int = 2) -> tuple[
         What the offsets lead into.
     """
     table = _Table(rules.check_dialect(dialect), rules.check_version(version, (1, 2)))
-    table.add(value)
+    try:
+        table.add(value)
+    except (AttributeError, TypeError, LookupError, ArithmeticError) as error:  # a record's fields may hold anything
+        raise WireError("VALUE", detail=f"this {type(value).__name__} can't be written: {error}") from error
     return np.array(table.rows, np.int64), table.data()
 
 

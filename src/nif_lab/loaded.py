@@ -1,0 +1,180 @@
+"""A language in a Lab: opened in a lane, or the reason why it isn't."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _core, summary
+from .arguments import expect
+from .cells import Shelf
+from .errors import SHORTAGES, BackendError, BackendNotLoaded, NoSuchFunction
+from .flags import Flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from typing_extensions import Self
+
+    from . import arguments
+    from ._core import Library, Nif, Workers
+    from .backends.base import Backend
+    from .memory import MemoryManager
+    from .telemetry import Telemetry
+
+__all__ = ["LoadedBackend"]
+
+_T = TypeVar("_T")
+
+
+class LoadedBackend:
+    """One language in a Lab: its functions as attributes, or the reason why it isn't loaded.
+
+    Attributes
+    ----------
+    name, title : str
+        ``"zig"``, ``"Zig"``.
+    loaded : bool
+        Whether it can be called.
+    lane : str
+        Where its calls run: ``"direct"``, in this process, or ``"isolated"``, in a worker process.
+    workers : Workers or None
+        Of the isolated lane: ``pids``, how many are ``ready``, how many were ``started``; ``restart()``.
+    reason, cure, detail : str
+        Why it isn't loaded, what mends it, and what the compiler or loader said; empty when it is.
+    library : Library or None
+        What was opened: ``language``, ``compiler``, ``version``, ``path``.
+    functions : mapping of str to Nif
+        Every function, those that fail on purpose and those of cells included.
+    cells : Shelf
+        The functions of notebook cells.
+    backend : Backend
+        The language, or the file that was loaded.
+    recorded_in : tuple
+        The Lab's telemetry and memory.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        telemetry: Telemetry | None = None,
+        memory: MemoryManager | None = None,
+        lane: arguments.Lane = "direct",
+    ) -> None:
+        self.name = backend.name
+        self.title = backend.title
+        self.lane = lane
+        self.reason = self.cure = self.detail = ""
+        self._may_pass = False
+        self._loading = threading.RLock()
+        self._attach: Callable[[LoadedBackend], None] | None = None
+        self.workers: Workers | None = None
+        self.library: Library | None = None
+        self.functions: Mapping[str, Nif] = MappingProxyType({})
+        self.cells = Shelf(self)
+        self.backend = backend
+        self.recorded_in = (telemetry.core if telemetry else None, memory.core if memory else None)
+        self._start()
+
+    def _start(self) -> None:
+        if self.lane == "isolated":
+            # It starts while others load.
+            self.workers = self._try(self.backend.start_workers)
+
+    def _try(self, step: Callable[[], _T]) -> _T | None:
+        """Take a step of loading; note why it failed, and whether it may succeed later."""
+        try:
+            return step()
+        except BackendError as error:
+            self.reason, self.cure, self.detail = error.reason, error.cure, error.detail
+            self._may_pass = error.may_pass
+        except Exception as error:  # one language never stops the others, whatever its loader throws
+            self.reason, self.cure = f"{type(error).__name__}: {error}", "nif-lab doctor"
+            self._may_pass = isinstance(error, OSError) and error.errno in SHORTAGES
+        return None
+
+    def load_again(self) -> bool:
+        """Try once more if the system was short of something when it was loaded; return whether it is loaded now."""
+        with self._loading:
+            if not self.loaded and self._may_pass:
+                self.reason = self.cure = self.detail = ""
+                self._may_pass = False
+                self._start()
+                self.load()
+                if self.loaded and self._attach is not None:
+                    self._attach(self)
+            return self.loaded
+
+    def load(self) -> Self:
+        """Open the library, or wait for the worker that does."""
+        if self.lane == "direct":
+            self.library = self._try(lambda: self.backend.open(*self.recorded_in))
+        elif (workers := self.workers) is not None:
+            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
+        if self.library is not None and (odd := [it for it in self.library.functions if self._means(it)]):
+            self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
+            self.library = None
+        if self.library is not None:
+            self.functions = MappingProxyType(self.library.functions)
+            for name, nif in self.functions.items():
+                setattr(self, name, nif.function)
+        return self
+
+    def _means(self, name: str) -> bool:
+        """Whether an attribute that isn't a function has that name."""
+        return hasattr(type(self), name) or name in vars(self)
+
+    @property
+    def loaded(self) -> bool:
+        return self.library is not None
+
+    @property
+    def path(self) -> str | None:
+        """The library's file; None for a runtime's table or when not loaded."""
+        return self.library.path if self.library else None
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """What was opened: its own library, and those of cells."""
+        return (*((self.library,) if self.library else ()), *self.cells.libraries)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the functions that are meant to succeed."""
+        return tuple(sorted(name for name, nif in self.functions.items() if not nif.flags & Flag.FAULT))
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what isn't there comes here: functions are plain attributes.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.find_function(name).function
+
+    def find_function(self, name: str) -> Nif:
+        """Return a function by its name, whoever says the name.
+
+        Raises
+        ------
+        BackendNotLoaded
+            With the reason and the cure.
+        NoSuchFunction
+            With the nearest name, or those that there are. No other attribute is found here.
+        """
+        if not self.loaded and not self.load_again():
+            raise BackendNotLoaded(f"{self.title} isn't loaded: {self.reason}", self.cure)
+        if expect("function", name, str, "a function's name") in self.functions:
+            return self.functions[name]
+        near = difflib.get_close_matches(name, self.functions, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(self.kernels)}"
+        raise NoSuchFunction(f"{self.name} has no function '{name}'{hint}")
+
+    def __dir__(self) -> list[str]:
+        hidden = set(self.functions) - set(self.kernels)
+        return sorted(set(super().__dir__()) - hidden)
+
+    def __repr__(self) -> str:
+        return summary.backend_text(self)
+
+    def _repr_html_(self) -> str:
+        return summary.backend_html(self)
