@@ -6,7 +6,7 @@ A session exports no symbol, so a host that has started Julia asks for the table
     NifLab.table_address(UInt(host))          # of this package's functions
     NifLab.table_address(UInt(host), Cell)    # of the functions that the module `Cell` marks with @nif
 
-All calls come on the thread that started Julia. The include order is the layer order.
+Before 1.10 all calls come on the thread that started Julia, from then on on any. The include order is the layer order.
 """
 module NifLab
 

@@ -17,6 +17,10 @@ include("wire/encode.jl")
 1 zig, 2 nim, 3 julia; version 1, 2 or 0: the frame's own; live has the device handles: slot, generation, bytes, device.
 """
 @nif pure function decode(frame::AnyArray, dialect::Int64, version::Int64, live::Mat{Int64})::Block
+    return in_turn(decoded, frame, dialect, version, live)
+end
+
+@noinline function decoded(frame, dialect, version, live)
     check_width(:live, live, LIVE_COLUMNS)
     0 <= version <= 2 || refuse(:VERSION)
     0 <= dialect < length(DIALECTS) || refuse(:VALUE)
@@ -35,6 +39,10 @@ after zeros that put the payload on a multiple of 64 bytes. alignment is that of
 @nif pure function encode(
     nodes::Mat{Int64}, data::AnyArray, dialect::Int64, version::Int64, alignment::Int64, checksum::Bool,
 )::Block
+    return in_turn(encoded, nodes, data, dialect, version, alignment, checksum)
+end
+
+@noinline function encoded(nodes, data, dialect, version, alignment, checksum)
     check_width(:nodes, nodes, COLUMNS)
     1 <= version <= 2 || refuse(:VERSION)
     0 <= dialect < length(DIALECTS) || refuse(:VALUE)
@@ -45,6 +53,16 @@ after zeros that put the payload on a multiple of 64 bytes. alignment is that of
     read_table(nodes, count)
     return version == 2 ? write_frame(Encoder(Version2(), data.bytes, alignment), count, checksum) :
         write_frame(Encoder(DIALECTS[dialect+1], data.bytes, alignment), count, false)
+end
+
+"What `work` returns, once no other call is at it: see `ROWS`."
+function in_turn(work, arguments...)
+    lock(TURN)
+    try
+        return work(arguments...)
+    finally
+        unlock(TURN)
+    end
 end
 
 check_width(name, table, width) =

@@ -85,8 +85,9 @@ function body_length(marker, dtype, ndim, shape)
     return empty ? 0 : length
 end
 
-# What a call works on, so that it allocates its result alone. Julia calls come on one thread, one at a time, and a constant
-# of the module is never freed, so its address needs no GC.@preserve.
+# What a call works on, so that it allocates its result alone: one call at a time, see `in_turn`. A constant of the module is
+# never freed, so its address needs no GC.@preserve.
+const TURN = ReentrantLock()
 const ROWS = Vector{Row}(undef, NODES)
 const SHAPE = zeros(Int64, 2)
 const HEADER = Ref(Header(0, 0, 0, 0, 0, 0, 0, UNRESERVED, (0, 0, 0, 0), 0, 0))
