@@ -21,6 +21,7 @@ LAYERS = {
     "exporters": 1,
     "ledger": 1,
     "progress": 0,
+    "julia_home": 1,
     "memory": 1,
     "telemetry": 1,
     "bench": 4,

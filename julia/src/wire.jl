@@ -5,7 +5,7 @@ language writes, and where it sees one.
 module Wire
 
 using ..Nif
-using ..XXH3: xxh3_64
+using ..XXH3: xxh3_64, xxh3_64!
 
 include("wire/schema.jl")
 include("wire/rules.jl")
@@ -72,8 +72,13 @@ function write_frame(it::Encoder, count, summed)
     size = check_table(it, count)
     lead = filling(body_offset(it.layout, MARKERS[ROWS[1].marker+1]), 64)
     frame = block(UInt8, lead + size)
-    write_node!(frame.bytes, it, zeros!(frame.bytes, 0, lead), 0)
-    summed && write_sum!(frame.bytes, lead)
+    zeros!(frame.bytes, 0, lead)
+    if summed && MARKERS[ROWS[1].marker+1].kind != RECORD
+        write_summed!(frame.bytes, it, lead)
+    else
+        write_node!(frame.bytes, it, lead, 0)
+        summed && write_sum!(frame.bytes, lead)
+    end
     return frame
 end
 

@@ -1,8 +1,8 @@
 """Where Julia is: found in a stated order, or installed by juliapkg; and compiled for once.
 
 The order: ``$NIF_LAB_JULIA``; what juliapkg (that is, juliacall) uses in this environment; juliaup's default, then its
-newest; ``julia`` on PATH; where ``make julia`` unpacks one for a checkout. A program that doesn't start or is too old is
-passed over, unless ``$NIF_LAB_JULIA`` names it.
+newest; ``julia`` on PATH; where ``make julia`` unpacks one for a checkout. A program that doesn't start or is too old
+is passed over, unless ``$NIF_LAB_JULIA`` names it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _juliaup() -> Iterator[str]:
     default = said.get("InstalledChannels", {}).get(said.get("Default"), {}).get("Version")
 
     def rank(version: str) -> tuple[bool, list[int]]:
-        return version == default, [int(n) for n in re.findall(r"\d+", version.split("+")[0])]
+        return version == default, [int(n) for n in re.findall(r"\d+", version.split("+", maxsplit=1)[0])]
 
     for version in sorted(installed, key=rank, reverse=True):
         it = installed[version]
@@ -186,16 +186,16 @@ def told(command: Sequence[str], what: str, env: Mapping[str, str] | None = None
 _attempted: set[str] = set()
 
 
-def install_julia() -> Installation:
+def install_julia(missing: ToolchainMissing) -> Installation:
     """Have juliapkg download a Julia and what juliacall needs, once in a process.
 
     Raises
     ------
     ToolchainMissing
-        When that doesn't work, or juliapkg may not download.
+        When that doesn't work; ``missing`` where the user wants another one, or no download.
     """
-    if os.environ.get("PYTHON_JULIAPKG_OFFLINE") == "yes" or _attempted:
-        raise ToolchainMissing("no Julia on this machine", CURE)
+    if _attempted or "NIF_LAB_JULIA" in os.environ or os.environ.get("PYTHON_JULIAPKG_OFFLINE") == "yes":
+        raise missing
     _attempted.add("juliapkg")
     status, said = told([sys.executable, "-c", RESOLVE], "Julia isn't installed: juliapkg installs it")
     try:

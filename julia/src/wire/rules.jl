@@ -96,8 +96,8 @@ const HEADER = Ref(Header(0, 0, 0, 0, 0, 0, 0, UNRESERVED, (0, 0, 0, 0), 0, 0))
 rows(count) = part(MutVec{UInt8}(Ptr{UInt8}(pointer(ROWS)), sizeof(ROWS)), 0, count * sizeof(Row))
 
 "XXH3-64 of the part of `HEADER` that the checksum covers, xor that of the payload."
-header_sum(payload) =
-    xxh3_64(payload) ⊻ xxh3_64(Vec{UInt8}(Ptr{UInt8}(Base.unsafe_convert(Ptr{Header}, HEADER)), SUMMED))
+header_sum(payload_sum) =
+    payload_sum ⊻ xxh3_64(Vec{UInt8}(Ptr{UInt8}(Base.unsafe_convert(Ptr{Header}, HEADER)), SUMMED))
 
 "Where a name is, and the XXH3-64 of its copy."
 struct Name

@@ -1,8 +1,8 @@
 """Julia: nothing to build, a runtime to start.
 
 `julia_home` finds it. From 1.10 on juliacall starts it, so that a user's own ``from juliacall import Main`` shares the
-runtime, and calls run in the caller's thread; an older one is embedded by the core, on a thread of its own. Either way it
-is asked for the table of the NifLab package; from there on nothing differs.
+runtime, and calls run in the caller's thread; an older one is embedded by the core, on a thread of its own. Either way
+it is asked for the table of the NifLab package; from there on nothing differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
 from ..julia_home import cache_folder, find_julia, install_julia, told
@@ -101,16 +101,21 @@ def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = 
             stamp.touch()
 
 
-def precompile(package: Path) -> Installation:
-    """Return the Julia to use, where the compiled form of our package is kept by now."""
-    try:
-        found = find_julia()
-    except ToolchainMissing:
-        found = install_julia()
+def precompiled(found: Installation, package: Path) -> Installation:
+    """Return that Julia, for which the compiled form of our package is kept by now."""
     key = f"package {found.program} {found.version} {package} {digest(package / 'src')}"
     what = f"Julia {found.version}, the first time: compiles its package"
     _once(what, [found.program, "--startup-file=no", "-e", _load(package)], key)
     return found
+
+
+def ready(package: Path) -> Installation:
+    """Return the Julia to use: it is found, or installed, and has compiled our package."""
+    try:
+        found = find_julia()
+    except ToolchainMissing as missing:
+        found = install_julia(missing)
+    return precompiled(found, package)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ class Runtime:
     table: int
 
 
-def _embedded(found: Installation, code: str) -> tuple[Owner, Callable[[str], str], str]:
+def _embedded(found: Installation, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
     """Start a Julia before 1.10, on a thread of its own."""
     from .. import _core
 
@@ -151,7 +156,7 @@ def _embedded(found: Installation, code: str) -> tuple[Owner, Callable[[str], st
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for a while, those that the user hasn't set: no child of this process is to see them."""
+    """Set environment variables for a while, but for the user's own: no child of this process is to see them."""
     ours = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -184,13 +189,17 @@ def _import_juliacall(found: Installation) -> None:
     options = _options(found)
     with _environment(**options):
         key = f"juliacall {importlib.metadata.version('juliacall')} {sys.prefix} {found.program} {found.version}"
-        _once("juliacall, the first time: installs and compiles its packages", [sys.executable, "-c", "import juliacall"], key)
+        _once(
+            "juliacall, the first time: installs and compiles its packages",
+            [sys.executable, "-c", "import juliacall"],
+            key,
+        )
         # For the same reason as in rust/loader/src/julia.rs.
         ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
         # It replaces signal handlers, and blocks signals in the thread that does it.
         _core.keep_signals(lambda: importlib.import_module("juliacall"))
-    # A thread of Python's is in Julia only while it calls something there: another one's garbage collection needn't wait
-    # for it. Each way into Julia (and back into Python) changes that state and puts it back.
+    # A thread of Python's is in Julia only while it calls something there: the garbage collection of another one doesn't
+    # wait for it. Each way into Julia changes that state and puts it back.
     seval = sys.modules["juliacall"].Main.seval
     enter = ctypes.PYFUNCTYPE(ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_enter))")))
     leave = ctypes.PYFUNCTYPE(None, ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_leave))")))
@@ -216,8 +225,8 @@ def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | N
     if juliacall.CONFIG.get("opt_handle_signals") != "yes":
         if not is_main:
             raise BackendError(
-                "juliacall was imported without Julia's signal handlers: only Julia's first thread can call it",
-                "import nif_lab and make the Lab first, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before juliacall is imported",
+                "juliacall was imported without Julia's signal handlers: only the thread that did it can call Julia",
+                "make the Lab before juliacall is imported, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before that",
             )
         owner = _core.Owner.here()
 
@@ -237,12 +246,13 @@ def _runtime(package: Path) -> Runtime:
     """Start Julia, once in a process."""
     from .. import _core
 
-    found = None if _is_running() else precompile(package)
+    found = None if _is_running() else ready(package)
     code = _code(package, _core.host_address())
     if found is not None and found.number < OLDEST_FOR_JULIACALL:
-        owner, evaluate, answer = _embedded(found, code)
+        start = _embedded(found, code)
     else:
-        owner, evaluate, answer = _through_juliacall(found, code)
+        start = _through_juliacall(found, code)
+    owner, evaluate, answer = start
     if not answer.isdigit():
         version = found.version if found else "of juliacall"
         raise BackendError(f"Julia {version} can't load the NifLab package", "please report it", answer)
@@ -289,8 +299,21 @@ end
         return _core.open_table(julia.table, self.name, julia.owner, telemetry, memory)
 
     def source(self) -> list[str]:
-        found = precompile(self.sources)
+        found = ready(self.sources)
         return ["julia", found.library, found.bindir, found.image, _code(self.sources, "{host}")]
+
+    def parts(self) -> dict[str, str]:
+        found = {}
+        for name in ("juliacall", "juliapkg"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        if _is_running():
+            seval = sys.modules["juliacall"].Main.seval
+            found["PythonCall"] = str(seval("string(Base.pkgversion(PythonCall))"))
+        return found
+
+    def warm(self) -> None:
+        precompiled(find_julia(), self.sources)
 
     def compile_cell(self, job: Job) -> list[Message]:
         """Do nothing: the Julia that runs the cell compiles it."""
