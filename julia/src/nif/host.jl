@@ -97,10 +97,20 @@ catch  # an exception of the user's own may not even print
     string(typeof(it))
 end)
 
+"Where in its cell a function failed: the innermost line, as text to add."
+function place_in_cell(@nospecialize(f), trace)
+    nameof(parentmodule(f)) === :Cell || return ""
+    for frame in stacktrace(trace)
+        frame.file === :cell && frame.line > 0 && return " (line $(frame.line))"
+    end
+    return ""
+end
+
 "Tell the caller why the call failed."
 @noinline function report(@nospecialize(f), @nospecialize(spec), @nospecialize(problem))
     env = env_now()
     kind, argument, text = cause(problem)
+    kind == KINDS.panic && (text *= place_in_cell(f, catch_backtrace()))
     message = '\0' in text ? replace(text, '\0' => '�') : text  # C would stop there
     if env == C_NULL
         report_to_tvm(f, kind, argument, message)

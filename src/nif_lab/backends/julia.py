@@ -198,8 +198,8 @@ def _import_juliacall(found: Installation) -> None:
         ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
         # It replaces signal handlers, and blocks signals in the thread that does it.
         _core.keep_signals(lambda: importlib.import_module("juliacall"))
-    # A thread of Python's is in Julia only while it calls something there: the garbage collection of another one doesn't
-    # wait for it. Each way into Julia changes that state and puts it back.
+    # A thread of Python's is in Julia only while it calls something there: no garbage collection waits for one that
+    # isn't. Each way into Julia changes that state and puts it back.
     seval = sys.modules["juliacall"].Main.seval
     enter = ctypes.PYFUNCTYPE(ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_enter))")))
     leave = ctypes.PYFUNCTYPE(None, ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_leave))")))
