@@ -101,7 +101,7 @@ end)
 function place_in_cell(@nospecialize(f), trace)
     nameof(parentmodule(f)) === :Cell || return ""
     for frame in stacktrace(trace)
-        frame.file === :cell && frame.line > 0 && return " (line $(frame.line))"
+        basename(string(frame.file)) == "cell" && frame.line > 0 && return " (line $(frame.line))"
     end
     return ""
 end
