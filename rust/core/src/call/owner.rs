@@ -102,7 +102,6 @@ impl Owner {
         }
         Ok(result.expect("the loop ends with a result"))
     }
-
 }
 
 impl Queue {
