@@ -90,6 +90,8 @@ end
 
 "Kind, name of the argument, and text of whatever a function threw."
 cause(it::NifError) = (it.kind, it.argument, it.message)
+cause(it::TaskFailedException) = cause(it.task.exception)  # what failed, not where it was waited for
+cause(it::CompositeException) = isempty(it.exceptions) ? cause(ErrorException("")) : cause(first(it.exceptions))
 cause(::OutOfMemoryError) = (KINDS.memory, nothing, "out of memory")
 cause(it) = (KINDS.panic, nothing, try
     sprint(showerror, it)
