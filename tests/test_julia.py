@@ -304,8 +304,8 @@ def test_many_threads_at_once(waits: dict[str, Callable[..., Any]], lab: nif_lab
 
     def work(n: int) -> None:
         x = np.full(200_000, float(n))  # large: such a call lets others run
-        for i in range(10):
-            if waits["saying"](n) != f"said {n}" or (i % 5 == 0 and waits["collecting"]() != 6):
+        for i in range(5):
+            if waits["saying"](n) != f"said {n}" or (i % 4 == 0 and waits["collecting"]() != 6):
                 wrong.append(n)
             try:
                 wire.panic(f"boom {n}")

@@ -119,7 +119,7 @@ def ready(package: Path) -> Installation:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class _Runtime:
     """The Julia of this process.
 
     Attributes
@@ -242,7 +242,7 @@ def _is_running() -> bool:
 
 
 @cache
-def _runtime(package: Path) -> Runtime:
+def _runtime(package: Path) -> _Runtime:
     """Start Julia, once in a process."""
     from .. import _core
 
@@ -256,7 +256,7 @@ def _runtime(package: Path) -> Runtime:
     if not answer.isdigit():
         version = found.version if found else "of juliacall"
         raise BackendError(f"Julia {version} can't load the NifLab package", "please report it", answer)
-    return Runtime(owner, evaluate, int(answer))
+    return _Runtime(owner, evaluate, int(answer))
 
 
 class Julia(Backend):
