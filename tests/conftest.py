@@ -23,6 +23,9 @@ from nif_lab.arguments import LANES
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend
 
+# Where a test finds no Julia, none is to be downloaded.
+os.environ.setdefault("PYTHON_JULIAPKG_OFFLINE", "yes")
+
 # A shell starts its background jobs with SIGINT ignored, and every child of ours would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

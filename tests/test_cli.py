@@ -20,22 +20,31 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return status, capsys.readouterr().out
 
 
-def test_doctor_finds_all_languages_well(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_finds_all_languages_well(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, out = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
     assert report["ok"] is True
     assert {name: it["loaded"] for name, it in report["backends"].items()} == dict.fromkeys(backends.names(), True)
     assert all(it["toolchain"] and it["built"] for it in report["backends"].values())
+    direct = report["backends"]["julia"]["direct"]
+    assert direct["reason"] == ""
+    assert {"juliacall", "juliapkg"} <= direct["parts"].keys()
+    monkeypatch.setattr(cli, "_direct", lambda name: direct)
     status, out = run(capsys, "doctor")
     assert status == 0
     assert all(name in out for name in backends.names())
+    assert f"juliacall {direct['parts']['juliacall']}" in out
 
 
 def test_doctor_names_the_cure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(type(backends.find("zig")), "library", property(lambda self: Path("/none/libnif_zig.so")))
+    monkeypatch.setattr(cli, "_TRY", "raise SystemExit('no runtime here')")
     status, out = run(capsys, "doctor")
     assert status == 1
+    assert "direct lane: NOT loaded: its process ended: status 1: no runtime here" in out
     assert "NOT loaded: not built: /none/libnif_zig.so is missing" in out
     assert "to mend it: nif-lab build zig" in out
 

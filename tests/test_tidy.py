@@ -15,6 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "arguments": 0,
     "errors": 0,
+    "arrow": 0,
+    "foreign": 0,
     "flags": 0,
     "folders": 0,
     "wire": 0,
@@ -24,6 +26,7 @@ LAYERS = {
     "exporters": 1,
     "ledger": 1,
     "progress": 0,
+    "julia_home": 1,
     "memory": 1,
     "telemetry": 1,
     "bench": 4,

@@ -84,7 +84,7 @@ def test_the_wheel_has_every_library(wheel: Path) -> None:
 
 
 def test_it_works_in_an_empty_environment_without_compilers(installed: Path, tmp_path: Path) -> None:
-    env = {"PATH": str(installed.parent), "HOME": str(tmp_path)}
+    env = {"PATH": str(installed.parent), "HOME": str(tmp_path), "PYTHON_JULIAPKG_OFFLINE": "yes"}
     done = subprocess.run([installed, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

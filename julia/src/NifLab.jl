@@ -6,7 +6,7 @@ A session exports no symbol, so a host that has started Julia asks for the table
     NifLab.table_address(UInt(host))          # of this package's functions
     NifLab.table_address(UInt(host), Cell)    # of the functions that the module `Cell` marks with @nif
 
-All calls come on the thread that started Julia. The include order is the layer order.
+Before 1.10 all calls come on the thread that started Julia, from then on on any. The include order is the layer order.
 """
 module NifLab
 
@@ -35,7 +35,26 @@ nif_init(host::Ptr, modules::Module...) =
 
 `nif_init` in plain integers, for hosts that can only evaluate a string.
 """
-table_address(host::Integer, modules::Module...) = UInt(nif_init(Ptr{Nif.Host}(UInt(host)), modules...))
+function table_address(host::Integer, modules::Module...)
+    start_io()
+    return UInt(nif_init(Ptr{Nif.Host}(UInt(host)), modules...))
+end
+
+const IO_THREAD = Ref(false)
+
+"""
+    start_io()
+
+Give input and output a thread of its own, from 1.12 on. It is the first thread's work otherwise, which is the host's: `println`
+and `sleep` would wait until that comes by. Where nobody handles signals, Julia has to do with one thread.
+"""
+function start_io()
+    able = isdefined(Base.Experimental, :make_io_thread) && Base.JLOptions().handle_signals == 1
+    able && !IO_THREAD[] || return
+    IO_THREAD[] = true
+    Base.invokelatest(Base.Experimental.make_io_thread)
+    return
+end
 
 # When the package is precompiled, the compiler's work on its functions is kept with it.
 if ccall(:jl_generating_output, Cint, ()) == 1

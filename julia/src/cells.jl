@@ -68,6 +68,19 @@ function evaluated(code, line)
     return room, seen
 end
 
+"The line of a byte."
+line_of(code, at) = 1 + count(==(UInt8('\n')), view(codeunits(code), 1:min(at, ncodeunits(code) + 1)-1))
+
+"What the parser says, and the byte that it is about; 0 where it doesn't know. From 1.10 on it draws the source as well."
+complaint(text) = string(text), 0
+function complaint(problem::Meta.ParseError)
+    detail = isdefined(problem, :detail) ? problem.detail : nothing
+    for it in (hasproperty(detail, :diagnostics) ? detail.diagnostics : ())
+        it.level === :error && return String(it.message), Int(it.first_byte)
+    end
+    return problem.msg, 0
+end
+
 "All statements with the lines they begin in."
 function parsed(code, line)
     statements = Tuple{Int,Any}[]
@@ -77,13 +90,16 @@ function parsed(code, line)
         blank = match(r"\G(?:\s+|#(?!=)[^\n]*)+", code, at)
         blank === nothing || (at += ncodeunits(blank.match))
         at > lastindex(code) && break
-        line[] = 1 + count(==('\n'), SubString(code, 1, prevind(code, at)))
+        line[] = line_of(code, at)
         statement, next = Meta.parse(code, at; raise = false, depwarn = false)
         if Meta.isexpr(statement, (:error, :incomplete))
-            stopped = prevind(code, min(next, ncodeunits(code) + 1))
-            Meta.isexpr(statement, :incomplete) || (line[] = 1 + count(==('\n'), SubString(code, 1, prevind(code, max(stopped, 1)))))
-            problem = statement.args[1]
-            error(problem isa Exception ? sprint(showerror, problem) : problem)
+            text, place = complaint(statement.args[1])
+            if place > 0
+                line[] = line_of(code, place)
+            elseif !Meta.isexpr(statement, :incomplete)
+                line[] = line_of(code, max(prevind(code, min(next, ncodeunits(code) + 1)), 1))
+            end
+            error(text)
         end
         statement === nothing || push!(statements, (line[], relined(statement, line[] - 1)))
         at = next

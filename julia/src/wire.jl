@@ -5,7 +5,7 @@ language writes, and where it sees one.
 module Wire
 
 using ..Nif
-using ..XXH3: xxh3_64
+using ..XXH3: xxh3_64, xxh3_64!
 
 include("wire/schema.jl")
 include("wire/rules.jl")
@@ -17,6 +17,10 @@ include("wire/encode.jl")
 1 zig, 2 nim, 3 julia; version 1, 2 or 0: the frame's own; live has the device handles: slot, generation, bytes, device.
 """
 @nif pure function decode(frame::AnyArray, dialect::Int64, version::Int64, live::Mat{Int64})::Block
+    return in_turn(decoded, frame, dialect, version, live)
+end
+
+@noinline function decoded(frame, dialect, version, live)
     check_width(:live, live, LIVE_COLUMNS)
     0 <= version <= 2 || refuse(:VERSION)
     0 <= dialect < length(DIALECTS) || refuse(:VALUE)
@@ -35,6 +39,10 @@ after zeros that put the payload on a multiple of 64 bytes. alignment is that of
 @nif pure function encode(
     nodes::Mat{Int64}, data::AnyArray, dialect::Int64, version::Int64, alignment::Int64, checksum::Bool,
 )::Block
+    return in_turn(encoded, nodes, data, dialect, version, alignment, checksum)
+end
+
+@noinline function encoded(nodes, data, dialect, version, alignment, checksum)
     check_width(:nodes, nodes, COLUMNS)
     1 <= version <= 2 || refuse(:VERSION)
     0 <= dialect < length(DIALECTS) || refuse(:VALUE)
@@ -47,6 +55,16 @@ after zeros that put the payload on a multiple of 64 bytes. alignment is that of
         write_frame(Encoder(DIALECTS[dialect+1], data.bytes, alignment), count, false)
 end
 
+"What `work` returns, once no other call is at it: see `ROWS`."
+function in_turn(work, arguments...)
+    lock(TURN)
+    try
+        return work(arguments...)
+    finally
+        unlock(TURN)
+    end
+end
+
 check_width(name, table, width) =
     size(table, 2) == width || throw(NifError(:value, name, "expected $width columns, got $(size(table, 2))"))
 
@@ -54,8 +72,13 @@ function write_frame(it::Encoder, count, summed)
     size = check_table(it, count)
     lead = filling(body_offset(it.layout, MARKERS[ROWS[1].marker+1]), 64)
     frame = block(UInt8, lead + size)
-    write_node!(frame.bytes, it, zeros!(frame.bytes, 0, lead), 0)
-    summed && write_sum!(frame.bytes, lead)
+    zeros!(frame.bytes, 0, lead)
+    if summed && MARKERS[ROWS[1].marker+1].kind != RECORD
+        write_summed!(frame.bytes, it, lead)
+    else
+        write_node!(frame.bytes, it, lead, 0)
+        summed && write_sum!(frame.bytes, lead)
+    end
     return frame
 end
 

@@ -3,7 +3,7 @@ XXH3-64 with seed 0 and the default secret, after the published description of t
 """
 module XXH3
 
-export xxh3_64
+export xxh3_64, xxh3_64!
 
 const SECRET = hex2bytes(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221" *
@@ -51,6 +51,24 @@ function xxh3_64(bytes::DenseVector{UInt8})
     GC.@preserve bytes begin
         p, n = pointer(bytes), length(bytes)
         return n <= 16 ? short(p, n) : n <= 128 ? medium(p, n) : n <= 240 ? longer(p, n) : long(p, n)
+    end
+end
+
+"""
+    xxh3_64!(to, bytes) -> UInt64
+
+Copy dense bytes to as many others, which don't overlap them, and return the XXH3-64 of the copy: each byte is read once.
+"""
+function xxh3_64!(to::DenseVector{UInt8}, bytes::DenseVector{UInt8})
+    length(to) == length(bytes) || throw(DimensionMismatch("$(length(bytes)) bytes don't fill $(length(to))"))
+    GC.@preserve to bytes begin
+        p, q, n = pointer(bytes), pointer(to), length(bytes)
+        if n <= 240
+            unsafe_copyto!(q, p, n)
+            return xxh3_64(to)
+        end
+        passing = n >= STREAMED && UInt(q) % sizeof(Lanes) == 0
+        return passing ? long(p, n, Passing(q)) : long(p, n, Copy(q))
     end
 end
 
@@ -109,9 +127,50 @@ end
 @inline words(bytes, offset) = word(Lanes, bytes, offset)
 Base.ltoh(it::Lanes) = ENDIAN_BOM == 0x04030201 ? it : map(lane -> VecElement(ltoh(lane.value)), it)
 
+# Where the words go as well: nowhere, to a copy, or to a copy past the caches.
+struct Nowhere end
+struct Copy
+    to::Ptr{UInt8}
+end
+struct Passing
+    to::Ptr{UInt8}
+end
+"Bytes from which on a copy goes past the caches, as in the C library's memcpy: it wouldn't fit in."
+const STREAMED = 16 << 20
+
+@inline put(::Nowhere, at, data) = nothing
+@inline put(it::Copy, at, data) = unsafe_store!(convert(Ptr{Lanes}, it.to + at), data)
+if VERSION < v"1.6"
+    @inline put(it::Passing, at, data) = Base.llvmcall(
+        ("!0 = !{i32 1}", """
+        %p = inttoptr i64 %0 to <8 x i64>*
+        store <8 x i64> %1, <8 x i64>* %p, align 64, !nontemporal !0
+        ret void"""), Cvoid, Tuple{UInt64,Lanes}, UInt64(UInt(it.to + at)), data)
+elseif VERSION >= v"1.12"
+    @inline put(it::Passing, at, data) = Base.llvmcall(
+        ("""
+        define void @entry(i64 %0, <8 x i64> %1) alwaysinline {
+            %p = inttoptr i64 %0 to ptr
+            store <8 x i64> %1, ptr %p, align 64, !nontemporal !0
+            ret void
+        }
+        !0 = !{i32 1}""", "entry"), Cvoid, Tuple{UInt64,Lanes}, UInt64(UInt(it.to + at)), data)
+else
+    @inline put(it::Passing, at, data) = put(Copy(it.to), at, data)
+end
+
+"Have the copy of the rest, and the place to read the last stripe from: no byte of the source is looked at twice."
+@inline rest(::Nowhere, p, n, done) = p
+@inline function rest(it::Union{Copy,Passing}, p, n, done)
+    it isa Passing && Threads.atomic_fence()  # what went past the caches is there for whoever hears of it
+    unsafe_copyto!(it.to + done, p + done, n - done)
+    return it.to
+end
+
 "The products that a stripe adds, and its words, which go to the neighbouring accumulators: see `exchange`."
-@inline function accumulate(products, sums, p, at, key)
+@inline function accumulate(products, sums, p, at, key, copy = Nowhere())
     data = words(p, at)
+    put(copy, at, data)
     keyed = xor(data, words(secret(), key))
     return plus(products, times(both(keyed, same(0x00000000ffffffff)), shift(keyed, same(UInt64(32))))), plus(sums, data)
 end
@@ -120,22 +179,23 @@ end
 @inline exchange(products, sums) =
     plus(products, (sums[2], sums[1], sums[4], sums[3], sums[6], sums[5], sums[8], sums[7]))
 
-function long(p, n)
+function long(p, n, copy = Nowhere())
     products = lanes(PRIME32[3], PRIME64[1], PRIME64[2], PRIME64[3], PRIME64[4], PRIME32[2], PRIME64[5], PRIME32[1])
     sums = same(UInt64(0))
-    blocks, rest = divrem(n - 1, BLOCK)
+    blocks, left = divrem(n - 1, BLOCK)
     for block in 0:blocks-1
         for stripe in 0:15
-            products, sums = accumulate(products, sums, p, block * BLOCK + stripe * STRIPE, 8stripe)
+            products, sums = accumulate(products, sums, p, block * BLOCK + stripe * STRIPE, 8stripe, copy)
         end
         h = exchange(products, sums)
         products = times(xor(xor(h, shift(h, same(UInt64(47)))), words(secret(), 128)), same(UInt64(PRIME32[1])))
         sums = same(UInt64(0))
     end
-    for stripe in 0:rest÷STRIPE-1
-        products, sums = accumulate(products, sums, p, blocks * BLOCK + stripe * STRIPE, 8stripe)
+    for stripe in 0:left÷STRIPE-1
+        products, sums = accumulate(products, sums, p, blocks * BLOCK + stripe * STRIPE, 8stripe, copy)
     end
-    h = exchange(accumulate(products, sums, p, n - STRIPE, 121)...)
+    done = blocks * BLOCK + left ÷ STRIPE * STRIPE
+    h = exchange(accumulate(products, sums, rest(copy, p, n, done), n - STRIPE, 121)...)
     merged = n % UInt64 * PRIME64[1]
     for i in 0:3
         merged += fold(h[2i+1].value ⊻ word(secret(), 16i + 11), h[2i+2].value ⊻ word(secret(), 16i + 19))

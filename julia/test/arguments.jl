@@ -62,7 +62,7 @@ end
 
 @testset "values that TVM-FFI sends" begin
     header = ntuple(_ -> 0x00, Nif.TVM_HEADER)
-    small(text, index) = Nif.AnyValue(index, ncodeunits(text), reinterpret(UInt64, rpad(text, 8, '\0') |> codeunits |> collect)[1])
+    small(text, index) = Nif.AnyValue(index, ncodeunits(text), reinterpret(UInt64, [codeunits(text); zeros(UInt8, 8 - ncodeunits(text))])[1])
     object(index, record, keep = nothing) = pointed(index, (header, record), keep)
     hello = "hello"
     record = Nif.ByteRecord(pointer(hello), 5)

@@ -7,10 +7,13 @@ Status 0 is success, 1 a failure that the output explains, 2 bad use.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import stat
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +34,38 @@ __all__ = ["main", "parser"]
 
 #: Of a frame that is shown, every byte with its meaning.
 LARGEST_FRAME: Final = 64 << 20
+
+
+#: Opens a backend in a process of its own: what may end or hang one is tried there.
+_TRY = """
+import json, sys
+from nif_lab.lab import Lab
+it = Lab([sys.argv[1]], lane="direct").backends[sys.argv[1]]
+print("\\0" + json.dumps({"reason": it.reason, "cure": it.cure, "parts": it.backend.parts()}))
+"""
+#: Seconds until a start counts as a hang; the first one on a machine compiles packages.
+_TRY_SECONDS = 600
+
+
+def _direct(name: str) -> dict[str, Any]:
+    """Return what became of a backend in the direct lane: reason, cure, and the versions of its parts."""
+    command = [sys.executable, "-c", _TRY, name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TRY_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return {
+            "reason": f"it didn't start within {_TRY_SECONDS} s",
+            "cure": "use the isolated lane, and report it",
+            "parts": {},
+        }
+    if done.returncode == 0 and "\0" in done.stdout:
+        return dict(json.loads(done.stdout.rpartition("\0")[2]))
+    said = done.stderr.strip().splitlines()
+    how = (
+        f"terminated by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"status {done.returncode}"
+    )
+    reason = f"its process ended: {how}" + (f": {said[-1]}" if said else "")
+    return {"reason": reason, "cure": "use the isolated lane, and report it", "parts": {}}
 
 
 def _examine(backend: Backend) -> dict[str, Any]:
@@ -54,7 +89,9 @@ def doctor(arguments: argparse.Namespace) -> int:
             entry |= {"functions": len(loaded.kernels), "path": loaded.path, "compiler": loaded.library.compiler}
         else:
             entry |= {"reason": loaded.reason, "cure": loaded.cure}
-    healthy = all(entry["loaded"] for entry in report.values())
+        if loaded.loaded and loaded.lane != "direct":
+            entry["direct"] = _direct(name)
+    healthy = all(entry["loaded"] and not entry.get("direct", {}).get("reason") for entry in report.values())
     if arguments.json:
         about = {"nif_lab": __version__, "python": platform.python_version(), "machine": platform.machine()}
         print(json.dumps({"ok": healthy, **about, "backends": report}))
@@ -66,6 +103,12 @@ def doctor(arguments: argparse.Namespace) -> int:
         print(f"  {name:<6} {toolchain:<12} {state}")
         if not entry["loaded"] and entry["cure"]:
             print(f"         to mend it: {entry['cure']}")
+        direct = entry.get("direct", {"reason": "", "parts": {}})
+        if direct["parts"]:
+            print(f"         {', '.join(f'{part} {version}' for part, version in direct['parts'].items())}")
+        if direct["reason"]:
+            print(f"         direct lane: NOT loaded: {direct['reason']}")
+            print(f"         to mend it: {direct['cure']}")
     return 0 if healthy else 1
 
 
@@ -75,6 +118,10 @@ def build(arguments: argparse.Namespace) -> int:
     from .progress import tracked
 
     done = [build_one(name) for name in tracked(arguments.languages or backends.names(), "build")]
+    for it in done:
+        if it.built:
+            with contextlib.suppress(ToolchainMissing):
+                backends.find(it.name).warm()
     if arguments.json:
         print(json.dumps({"ok": all(it.built for it in done), "backends": {it.name: asdict(it) for it in done}}))
     else:

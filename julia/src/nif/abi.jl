@@ -13,9 +13,10 @@ const TVM_HEADER = 24
 "Kinds of `nif_host.set_error`, by the names that `NifError` takes."
 const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6))
 
-"`nif_function.flags`, by the names that `@nif` takes. THREAD_BOUND holds for all of Julia."
+"`nif_function.flags`, by the names that `@nif` takes."
 const FLAGS = (long = UInt32(1), idempotent = UInt32(2), pure = UInt32(4), polls_cancel = UInt32(16), fault = UInt32(32))
-const THREAD_BOUND = UInt32(8)
+"Of all functions: before 1.10 a Julia is called on the thread that started it, and on no other."
+const THREAD_BOUND = VERSION < v"1.10" ? UInt32(8) : UInt32(0)
 
 const CPU = Int32(1)
 

@@ -19,19 +19,20 @@ const ROOTS = Dict{Any,Any}()
 "The address of a text that stays: equal texts are kept once."
 function kept(text::String)
     '\0' in text && throw(ArgumentError("a text for C can't have a NUL in it"))
-    haskey(ROOTS, text) || (ROOTS[text] = text)
-    return pointer(ROOTS[text]::String)
+    return lock(() -> pointer(get!(ROOTS, text, text)::String), LOCK)
 end
 
 "What C calls: no exception leaves."
 function enter(f::F, env::Ptr{Env}, values::Ptr{AnyValue}, n::Int32, result::Ptr{AnyValue}) where {F}
-    ENV_NOW[] = env
+    before = exchange_env(env)
     try
         convert_and_call(f, values, n, result)
         return Int32(0)
     catch problem
         report(f, spec(f), problem)
         return Int32(-1)
+    finally
+        exchange_env(before)
     end
 end
 
@@ -172,6 +173,6 @@ function table(host::Ptr{Host}, modules)
         @cfunction(load, Int32, (Ptr{Host},)), C_NULL,
     ))
     address = Base.unsafe_convert(Ptr{Library}, library)
-    ROOTS[address] = (library, rows)
+    lock(() -> ROOTS[address] = (library, rows), LOCK)
     return address
 end

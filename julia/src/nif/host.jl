@@ -19,11 +19,41 @@ NifError(kind::Symbol, argument, message) = NifError(KINDS[kind], Symbol(argumen
 Base.showerror(io::IO, it::NifError) =
     print(io, it.argument === nothing ? "" : "argument '$(it.argument)': ", it.message)
 
-# Julia calls come on one thread, one at a time.
 "The last host that wasn't null."
 const HOST = Ref{Ptr{Host}}(C_NULL)
-"The running call's."
-const ENV_NOW = Ref{Ptr{Env}}(C_NULL)
+
+"Threads in a block of `CALLS`."
+const THREADS = 64
+"The call that each thread is in, null for none. Threads come and go, so there are blocks of them, which never move."
+const CALLS = Vector{Vector{Ptr{Env}}}(undef, 32768 ÷ THREADS)
+"The cancel flag of the last call that began: for tasks on a thread that is in no call."
+const CANCEL = Ref{Ptr{Int32}}(C_NULL)
+const LOCK = ReentrantLock()
+
+"The block of this thread in `CALLS`, and its place there."
+@inline function place_now()
+    block, place = divrem(Threads.threadid() - 1, THREADS)
+    return block + 1, place + 1
+end
+
+"The call that this thread is in."
+@inline function env_now()
+    block, place = place_now()
+    return isassigned(CALLS, block) ? CALLS[block][place] : Ptr{Env}(C_NULL)
+end
+
+"Note the call that this thread is in, and return the one before: a call may lead to another."
+@inline function exchange_env(env::Ptr{Env})
+    block, place = place_now()
+    isassigned(CALLS, block) || make_block(block)
+    before = CALLS[block][place]
+    CALLS[block][place] = env
+    CANCEL[] = env == C_NULL ? Ptr{Int32}(C_NULL) : unsafe_load(env).cancel
+    return before
+end
+
+@noinline make_block(block) =
+    lock(() -> isassigned(CALLS, block) || (CALLS[block] = fill(Ptr{Env}(C_NULL), THREADS)), LOCK)
 
 """
     checkcancel()
@@ -31,15 +61,16 @@ const ENV_NOW = Ref{Ptr{Env}}(C_NULL)
 Leave the running call when its caller wants it stopped. Worth calling every millisecond or so, from a function with the flag `polls_cancel`.
 """
 @noinline function checkcancel()
-    ENV_NOW[] == C_NULL && return
-    cancel = unsafe_load(ENV_NOW[]).cancel
+    env = env_now()
+    cancel = env == C_NULL ? CANCEL[] : unsafe_load(env).cancel
     cancel != C_NULL && unsafe_load(cancel) != 0 && throw(NifError(:cancelled, "cancelled"))
     return
 end
 
 "A tensor in the host's memory; it belongs to the caller when it is returned."
 function allocate(type::DType, ndim::Integer, shape)
-    host = ENV_NOW[] == C_NULL ? HOST[] : unsafe_load(ENV_NOW[]).host
+    env = env_now()
+    host = env == C_NULL ? HOST[] : unsafe_load(env).host
     host == C_NULL && throw(NifError(:memory, "needs a host to allocate"))
     tensor = ccall(unsafe_load(host).alloc_tensor, Ptr{Tensor}, (DType, Int32, Ptr{Int64}), type, ndim, shape)
     tensor == C_NULL && throw(OutOfMemoryError())
@@ -59,6 +90,8 @@ end
 
 "Kind, name of the argument, and text of whatever a function threw."
 cause(it::NifError) = (it.kind, it.argument, it.message)
+cause(it::TaskFailedException) = cause(it.task.exception)  # what failed, not where it was waited for
+cause(it::CompositeException) = isempty(it.exceptions) ? cause(ErrorException("")) : cause(first(it.exceptions))
 cause(::OutOfMemoryError) = (KINDS.memory, nothing, "out of memory")
 cause(it) = (KINDS.panic, nothing, try
     sprint(showerror, it)
@@ -66,10 +99,20 @@ catch  # an exception of the user's own may not even print
     string(typeof(it))
 end)
 
+"Where in its cell a function failed: the innermost line, as text to add."
+function place_in_cell(@nospecialize(f), trace)
+    nameof(parentmodule(f)) === :Cell || return ""
+    for frame in stacktrace(trace)
+        basename(string(frame.file)) == "cell" && frame.line > 0 && return " (line $(frame.line))"
+    end
+    return ""
+end
+
 "Tell the caller why the call failed."
 @noinline function report(@nospecialize(f), @nospecialize(spec), @nospecialize(problem))
-    env = ENV_NOW[]
+    env = env_now()
     kind, argument, text = cause(problem)
+    kind == KINDS.panic && (text *= place_in_cell(f, catch_backtrace()))
     message = '\0' in text ? replace(text, '\0' => '�') : text  # C would stop there
     if env == C_NULL
         report_to_tvm(f, kind, argument, message)

@@ -115,7 +115,7 @@ function check_sum(it::Version2, header, frame, start, size)
     if header.flags == 0
         header.checksum == 0 || refuse(:VALUE, place)
     else
-        header.checksum == header_sum(part(frame, start + sizeof(Header), size)) || refuse(:CHECKSUM, place)
+        header.checksum == header_sum(xxh3_64(part(frame, start + sizeof(Header), size))) || refuse(:CHECKSUM, place)
     end
     return
 end

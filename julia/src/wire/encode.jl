@@ -134,7 +134,20 @@ function write_sum!(out, at)
         it.magic, it.version, it.marker, it.dtype, it.ndim, it.order, 1, UNRESERVED, it.shape, it.payload, 0,
     )
     store!(out, at, HEADER[])
-    store!(out, at + SUMMED, header_sum(part(out, at + sizeof(Header), it.payload % Int)))
+    store!(out, at + SUMMED, header_sum(xxh3_64(part(out, at + sizeof(Header), it.payload % Int))))
+    return
+end
+
+"Write a frame without children and its checksum, which is made on the way: `write_node!` and `write_sum!` at once."
+function write_summed!(out, it::Encoder{Version2}, at)
+    row = ROWS[1]
+    HEADER[] = Header(
+        MAGIC, 2, row.marker, row.dtype, row.ndim, row.order, 1, UNRESERVED, row.shape, row.data_length, 0,
+    )
+    store!(out, at, HEADER[])
+    payload = part(out, at + sizeof(Header), row.data_length)
+    sum = xxh3_64!(payload, part(it.data, row.data_offset, row.data_length))
+    store!(out, at + SUMMED, header_sum(sum))
     return
 end
 

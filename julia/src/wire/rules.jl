@@ -85,8 +85,9 @@ function body_length(marker, dtype, ndim, shape)
     return empty ? 0 : length
 end
 
-# What a call works on, so that it allocates its result alone. Julia calls come on one thread, one at a time, and a constant
-# of the module is never freed, so its address needs no GC.@preserve.
+# What a call works on, so that it allocates its result alone: one call at a time, see `in_turn`. A constant of the module is
+# never freed, so its address needs no GC.@preserve.
+const TURN = ReentrantLock()
 const ROWS = Vector{Row}(undef, NODES)
 const SHAPE = zeros(Int64, 2)
 const HEADER = Ref(Header(0, 0, 0, 0, 0, 0, 0, UNRESERVED, (0, 0, 0, 0), 0, 0))
@@ -95,8 +96,8 @@ const HEADER = Ref(Header(0, 0, 0, 0, 0, 0, 0, UNRESERVED, (0, 0, 0, 0), 0, 0))
 rows(count) = part(MutVec{UInt8}(Ptr{UInt8}(pointer(ROWS)), sizeof(ROWS)), 0, count * sizeof(Row))
 
 "XXH3-64 of the part of `HEADER` that the checksum covers, xor that of the payload."
-header_sum(payload) =
-    xxh3_64(payload) ⊻ xxh3_64(Vec{UInt8}(Ptr{UInt8}(Base.unsafe_convert(Ptr{Header}, HEADER)), SUMMED))
+header_sum(payload_sum) =
+    payload_sum ⊻ xxh3_64(Vec{UInt8}(Ptr{UInt8}(Base.unsafe_convert(Ptr{Header}, HEADER)), SUMMED))
 
 "Where a name is, and the XXH3-64 of its copy."
 struct Name

@@ -46,7 +46,7 @@ pub unsafe fn evaluate(code: &str) -> Result<String, String> {
     let code = CString::new(code).map_err(|e| e.to_string())?;
     let (eval, string) = *RUNTIME.get().ok_or("no Julia runs here")?;
     // SAFETY: the caller's promise; the functions are those of the Julia that runs.
-    unsafe { answer(eval, string, &code) }
+    unsafe { Door::inside(|| answer(eval, string, &code)) }
 }
 
 unsafe fn answer(eval: Eval, string: StringPtr, code: &CStr) -> Result<String, String> {
@@ -80,30 +80,103 @@ unsafe fn embed(library: &CStr, bindir: &CStr, image: &CStr, code: &CStr) -> Res
             std::mem::transmute::<*mut c_void, Eval>(eval),
             std::mem::transmute::<*mut c_void, StringPtr>(string),
         );
-        let former = signal_actions();
+        let former = Signals::now();
         init(bindir.as_ptr(), image.as_ptr());
         // Without this Ctrl-C would never reach Python again.
-        restore(&former);
+        former.restore_actions();
         let _ = RUNTIME.set((eval, string));
-        answer(eval, string, code)
+        let said = answer(eval, string, code);
+        let _ = DOOR.set(Door::find(&answer(eval, string, FIND_DOOR)?));
+        said
     }
 }
 
-fn signal_actions() -> Vec<(c_int, libc::sigaction)> {
-    let read = |signal| {
-        let mut action = MaybeUninit::zeroed();
-        // SAFETY: room of the right size; zeroed is a valid action.
-        unsafe {
-            (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0)
-                .then(|| (signal, action.assume_init()))
-        }
-    };
-    (1..32).filter(|signal| !JULIAS_OWN.contains(signal)).filter_map(read).collect()
+/// The way out of Julia and back in.
+///
+/// A thread that waits outside says so, or the garbage collection of another one would wait for it. From 1.10 on Julia's
+/// functions go in and out by themselves when C calls them; older ones can't, and have no other threads that matter here.
+struct Door {
+    leave_julia: unsafe extern "C" fn() -> i8,
+    come_back: unsafe extern "C" fn(state: i8),
+    state: i8,
 }
 
-fn restore(actions: &[(c_int, libc::sigaction)]) {
-    for (signal, action) in actions {
-        // SAFETY: puts back what was read. SIGKILL and SIGSTOP refuse, which is harmless.
-        unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
+/// None where Julia has no door.
+static DOOR: OnceLock<Option<Door>> = OnceLock::new();
+/// Gives the addresses of its two functions, which only Julia itself finds.
+const FIND_DOOR: &CStr = c"try VERSION < v\"1.10\" ? \"\" : \
+    string(UInt(cglobal(:jl_gc_safe_enter)), ' ', UInt(cglobal(:jl_gc_safe_leave))) catch; \"\" end";
+
+impl Door {
+    /// Find the door and go out.
+    ///
+    /// # Safety
+    ///
+    /// `said` is what `FIND_DOOR` evaluated to, on this thread.
+    unsafe fn find(said: &str) -> Option<Self> {
+        let (out, back) = said.split_once(' ')?;
+        let address = |text: &str| text.parse().ok().map(std::ptr::with_exposed_provenance::<c_void>);
+        // SAFETY: the signatures are those of julia_threads.h.
+        unsafe {
+            let leave_julia: unsafe extern "C" fn() -> i8 = std::mem::transmute(address(out)?);
+            let come_back = std::mem::transmute::<*const c_void, unsafe extern "C" fn(i8)>(address(back)?);
+            let state = leave_julia();
+            Some(Self { leave_julia, come_back, state })
+        }
+    }
+
+    /// Be inside while `work` uses Julia's C functions.
+    unsafe fn inside<T>(work: impl FnOnce() -> T) -> T {
+        let Some(door) = DOOR.get().and_then(Option::as_ref) else { return work() };
+        // SAFETY: this thread went out when the door was found.
+        unsafe {
+            (door.come_back)(door.state);
+            let result = work();
+            (door.leave_julia)();
+            result
+        }
+    }
+}
+
+/// What a process does on signals, and which of them this thread blocks.
+pub struct Signals {
+    actions: Vec<(c_int, libc::sigaction)>,
+    blocked: libc::sigset_t,
+}
+
+impl Signals {
+    #[must_use]
+    pub fn now() -> Self {
+        let read = |signal| {
+            let mut action = MaybeUninit::zeroed();
+            // SAFETY: room of the right size; zeroed is a valid action.
+            unsafe {
+                (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0)
+                    .then(|| (signal, action.assume_init()))
+            }
+        };
+        let actions = (1..32).filter(|signal| !JULIAS_OWN.contains(signal)).filter_map(read).collect();
+        let mut blocked = MaybeUninit::zeroed();
+        // SAFETY: room of the right size; zeroed is a valid set.
+        let blocked = unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), blocked.as_mut_ptr());
+            blocked.assume_init()
+        };
+        Self { actions, blocked }
+    }
+
+    /// Put all back but what Julia must keep.
+    pub fn restore(&self) {
+        self.restore_actions();
+        // SAFETY: a set that was read.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.blocked, std::ptr::null_mut()) };
+    }
+
+    /// The same, where the thread is Julia's alone and may go on blocking signals.
+    fn restore_actions(&self) {
+        for (signal, action) in &self.actions {
+            // SAFETY: puts back what was read. SIGKILL and SIGSTOP refuse, which is harmless.
+            unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
+        }
     }
 }

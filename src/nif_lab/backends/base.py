@@ -322,6 +322,19 @@ class Backend(ABC):
         self.require_built()
         return _core.open_library(str(self.library), self.name, telemetry, memory)
 
+    def parts(self) -> dict[str, str]:
+        """Return the versions of what stands between this process and the language, by name; once it is open."""
+        return {}
+
+    def warm(self) -> None:  # noqa: B027  # most have nothing to do
+        """Do ahead what the first start on this machine would take long for.
+
+        Raises
+        ------
+        BackendError
+            As `compiler`. Whoever warms in passing has no use for it.
+        """
+
     def cell_key(self, options: Options) -> list[str]:
         """Return what a compiled cell depends on, beside its source and this machine."""
         compiler = self.compiler()

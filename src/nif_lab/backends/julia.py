@@ -1,95 +1,42 @@
 """Julia: nothing to build, a runtime to start.
 
-A Julia is looked for in ``$NIF_LAB_JULIA``, on PATH, and where ``make julia`` unpacks one for this environment. From
-1.10 on juliacall starts it, so that a user's own ``from juliacall import Main`` shares the runtime; an older one is
-embedded by the core. Either way it starts on a thread of its own and is asked for the table of the NifLab package; from
-there on nothing differs.
+`julia_home` finds it. From 1.10 on juliacall starts it, so that a user's own ``from juliacall import Main`` shares the
+runtime, and calls run in the caller's thread; an older one is embedded by the core, on a thread of its own. Either way
+it is asked for the table of the NifLab package; from there on nothing differs.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
+import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
-from .base import Backend, Compiler, Job, run
+from ..julia_home import cache_folder, find_julia, install_julia, told
+from .base import Backend, Compiler, Job, digest, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from .._core import Library, Memory, Owner, Telemetry
+    from ..julia_home import Installation
 
 __all__ = ["Julia"]
 
-OLDEST: Final = (1, 5)
 OLDEST_FOR_JULIACALL: Final = (1, 10)
-CURE: Final = "install Julia >= 1.10, or point $NIF_LAB_JULIA at a julia, or (in a checkout, on Debian) run: make julia"
-
-#: What one start of a julia tells about itself: version, folder, library, image.
-PROBE: Final = (
-    'using Libdl; p = filter(p -> occursin(r"^libjulia\\.(so|\\d|dylib)", basename(p)), Libdl.dllist());'
-    " foreach(println, (VERSION, Sys.BINDIR, realpath(first(p)), unsafe_string(Base.JLOptions().image_file)))"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """A julia that was found and asked."""
-
-    program: str
-    version: str
-    bindir: str
-    library: str
-    image: str
-
-    @property
-    def number(self) -> tuple[int, ...]:
-        return tuple(int(n) for n in re.findall(r"\d+", self.version)[:2])
-
-
-@cache
-def probe(program: str) -> Installation:
-    """Start a julia once and ask what it is.
-
-    Raises
-    ------
-    ToolchainMissing
-        When it doesn't start or is too old.
-    """
-    try:
-        done = subprocess.run(
-            [program, "--startup-file=no", "-e", PROBE],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-        version, bindir, library, image = done.stdout.split("\n")[:4]
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ToolchainMissing(f"{program} doesn't start", CURE, str(error)) from None
-    found = Installation(program, version, bindir, library, image)
-    if found.number < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise ToolchainMissing(f"Julia {version} ({program}) is too old: {oldest} is the oldest that works", CURE)
-    return found
-
-
-def find_julia() -> Installation:
-    """Find the Julia to use; see the module's text for the order."""
-    named = os.environ.get("NIF_LAB_JULIA")
-    if named:
-        if not shutil.which(named):
-            raise ToolchainMissing(f"$NIF_LAB_JULIA is {named}, which isn't a program", CURE)
-        return probe(named)
-    unpacked = Path(sys.prefix) / "lib" / "nif_lab-julia" / "bin" / "julia"
-    for program in (shutil.which("julia"), str(unpacked) if unpacked.is_file() else None):
-        if program:
-            return probe(program)
-    raise ToolchainMissing("no Julia on this machine", CURE)
-
+#: From there on Julia has a thread for input and output, and one more for tasks unless it is told otherwise.
+OLDEST_WITH_IO_THREAD: Final = (1, 12)
 
 #: Loaded as a package its compiled form is kept in a folder of ours, which makes later starts 4 s quicker; where that
 #: can't be written, the sources are compiled anew.
@@ -127,8 +74,7 @@ def _text(value: object) -> str:
 
 
 def _load(package: Path) -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
-    return LOAD.format(cache=_text(cache), package=_text(package))
+    return LOAD.format(cache=_text(cache_folder()), package=_text(package))
 
 
 def _code(package: Path, host: int | str) -> str:
@@ -141,50 +87,176 @@ def _cell_code(code: str, host: int | str) -> str:
     return CELL_CODE.format(code=literal, host=host)
 
 
-def _evaluate(library: str, code: str) -> str:
-    """Evaluate code in the Julia that runs here, on its own thread; return the string that it gives."""
-    julia = ctypes.CDLL(library)
-    julia.jl_eval_string.restype = ctypes.c_void_p
-    julia.jl_string_ptr.restype, julia.jl_string_ptr.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    value = julia.jl_eval_string(code.encode())
-    return julia.jl_string_ptr(value).decode() if value else "error:0:it could not be evaluated"
+def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = None) -> None:
+    """Run a program unless one with the same key has ended well before, on this machine; say that it runs.
 
-
-def _start_through_juliacall(owner: Owner, found: Installation, code: str) -> str:
-    """Start the runtime that a user's own ``from juliacall import Main`` shares.
-
-    Untested where no Julia >= 1.10 can be had; everything around it is shared with the tested path.
+    It fills a cache, so a failure is nobody's business here: what comes after it says what is wrong.
     """
-    os.environ.setdefault("PYTHON_JULIACALL_EXE", found.program)
-    os.environ.setdefault("PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION", "no")
-    os.environ.setdefault("PYTHON_JULIACALL_HANDLE_SIGNALS", "no")
-    os.environ.setdefault("PYTHON_JULIACALL_THREADS", "1")
+    stamp = cache_folder() / f"done-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if stamp.exists():
+        return
+    with contextlib.suppress(OSError):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        if os.access(stamp.parent, os.W_OK) and told(command, what, env)[0] == 0:
+            stamp.touch()
 
-    def start() -> str:
-        # For the same reason as in rust/core/src/face/julia.rs.
+
+def precompiled(found: Installation, package: Path) -> Installation:
+    """Return that Julia, for which the compiled form of our package is kept by now."""
+    key = f"package {found.program} {found.version} {package} {digest(package / 'src')}"
+    what = f"Julia {found.version}, the first time: compiles its package"
+    _once(what, [found.program, "--startup-file=no", "-e", _load(package)], key)
+    return found
+
+
+def ready(package: Path) -> Installation:
+    """Return the Julia to use: it is found, or installed, and has compiled our package."""
+    try:
+        found = find_julia()
+    except ToolchainMissing as missing:
+        found = install_julia(missing)
+    return precompiled(found, package)
+
+
+@dataclass(frozen=True, slots=True)
+class _Runtime:
+    """The Julia of this process.
+
+    Attributes
+    ----------
+    owner
+        The thread that alone may call it; None where every thread may.
+    evaluate
+        Gives the string that some code evaluates to.
+    table
+        The address of our package's table.
+    """
+
+    owner: Owner | None
+    evaluate: Callable[[str], str]
+    table: int
+
+
+def _embedded(found: Installation, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
+    """Start a Julia before 1.10, on a thread of its own."""
+    from .. import _core
+
+    owner = _core.Owner("nif_lab julia")
+    answer = _core.start_julia(owner, found.library, found.bindir, found.image, code)
+
+    def evaluate(code: str) -> str:
+        julia = ctypes.CDLL(found.library)
+        julia.jl_eval_string.restype = ctypes.c_void_p
+        julia.jl_string_ptr.restype, julia.jl_string_ptr.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+        value = julia.jl_eval_string(code.encode())
+        return julia.jl_string_ptr(value).decode() if value else "error:0:it could not be evaluated"
+
+    return owner, lambda code: owner.run(lambda: evaluate(code)), answer
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for a while, but for the user's own: no child of this process is to see them."""
+    ours = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _options(found: Installation) -> dict[str, str]:
+    """Return how juliacall starts that Julia."""
+    options = {
+        # Its magics would replace ours of the same name.
+        "PYTHON_JULIACALL_AUTOLOAD_IPYTHON_EXTENSION": "no",
+        # Several threads in Julia, and a stack overflow that is an exception, need its handlers.
+        "PYTHON_JULIACALL_HANDLE_SIGNALS": "yes",
+    }
+    if not {"PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"} & os.environ.keys():
+        options["PYTHON_JULIAPKG_EXE"] = found.program
+    if found.number >= OLDEST_WITH_IO_THREAD and "JULIA_NUM_THREADS" not in os.environ:
+        # What `julia` itself does. With a plain 1 a task that is spawned on another thread of Python's would never run.
+        options["PYTHON_JULIACALL_THREADS"] = "1,1"
+    return options
+
+
+def _import_juliacall(found: Installation) -> None:
+    """Import juliacall for the first time in this process: it starts Julia."""
+    from .. import _core
+
+    options = _options(found)
+    with _environment(**options):
+        key = f"juliacall {importlib.metadata.version('juliacall')} {sys.prefix} {found.program} {found.version}"
+        _once(
+            "juliacall, the first time: installs and compiles its packages",
+            [sys.executable, "-c", "import juliacall"],
+            key,
+        )
+        # For the same reason as in rust/loader/src/julia.rs.
         ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
-        import juliacall
+        # It replaces signal handlers, and blocks signals in the thread that does it.
+        _core.keep_signals(lambda: importlib.import_module("juliacall"))
+    # A thread of Python's is in Julia only while it calls something there: no garbage collection waits for one that
+    # isn't. Each way into Julia changes that state and puts it back.
+    seval = sys.modules["juliacall"].Main.seval
+    enter = ctypes.PYFUNCTYPE(ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_enter))")))
+    leave = ctypes.PYFUNCTYPE(None, ctypes.c_int8)(int(seval("UInt(cglobal(:jl_gc_safe_leave))")))
+    state = enter()
+    if threading.current_thread() is threading.main_thread():
+        # It runs before juliacall's own, which ends Julia.
+        atexit.register(leave, state)
 
+
+def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
+    """Share the runtime of ``from juliacall import Main``; start it unless the user has."""
+    from .. import _core
+
+    is_main = threading.current_thread() is threading.main_thread()
+    owner = None
+    if found is not None:
+        if is_main:
+            _import_juliacall(found)
+        else:
+            # Julia's first thread must stay; this one may end.
+            _core.Owner("nif_lab julia").run(lambda: _import_juliacall(found))
+    juliacall = sys.modules["juliacall"]
+    if juliacall.CONFIG.get("opt_handle_signals") != "yes":
+        if not is_main:
+            raise BackendError(
+                "juliacall was imported without Julia's signal handlers: only the thread that did it can call Julia",
+                "make the Lab before juliacall is imported, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before that",
+            )
+        owner = _core.Owner.here()
+
+    def evaluate(code: str) -> str:
         return str(juliacall.Main.seval(code))
 
-    return owner.run(start)
+    return owner, evaluate, evaluate(code)
+
+
+def _is_running() -> bool:
+    """Whether juliacall has started a Julia in this process."""
+    return bool(getattr(sys.modules.get("juliacall"), "CONFIG", {}).get("inited"))
 
 
 @cache
-def _runtime(package: Path) -> tuple[Owner, int]:
-    """Start Julia, once in a process; return its thread and the address of the table."""
+def _runtime(package: Path) -> _Runtime:
+    """Start Julia, once in a process."""
     from .. import _core
 
-    found = find_julia()
-    owner = _core.Owner("nif_lab julia")
+    found = None if _is_running() else ready(package)
     code = _code(package, _core.host_address())
-    if found.number >= OLDEST_FOR_JULIACALL:
-        answer = _start_through_juliacall(owner, found, code)
+    if found is not None and found.number < OLDEST_FOR_JULIACALL:
+        start = _embedded(found, code)
     else:
-        answer = _core.start_julia(owner, found.library, found.bindir, found.image, code)
+        start = _through_juliacall(found, code)
+    owner, evaluate, answer = start
     if not answer.isdigit():
-        raise BackendError(f"Julia {found.version} can't load the NifLab package", "please report it", answer)
-    return owner, int(answer)
+        version = found.version if found else "of juliacall"
+        raise BackendError(f"Julia {version} can't load the NifLab package", "please report it", answer)
+    return _Runtime(owner, evaluate, int(answer))
 
 
 class Julia(Backend):
@@ -223,12 +295,25 @@ end
     def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
         from .. import _core
 
-        owner, address = _runtime(self.sources)
-        return _core.open_table(address, self.name, owner, telemetry, memory)
+        julia = _runtime(self.sources)
+        return _core.open_table(julia.table, self.name, julia.owner, telemetry, memory)
 
     def source(self) -> list[str]:
-        found = find_julia()
+        found = ready(self.sources)
         return ["julia", found.library, found.bindir, found.image, _code(self.sources, "{host}")]
+
+    def parts(self) -> dict[str, str]:
+        found = {}
+        for name in ("juliacall", "juliapkg"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        if _is_running():
+            seval = sys.modules["juliacall"].Main.seval
+            found["PythonCall"] = str(seval("string(Base.pkgversion(PythonCall))"))
+        return found
+
+    def warm(self) -> None:
+        precompiled(find_julia(), self.sources)
 
     def compile_cell(self, job: Job) -> list[Message]:
         """Do nothing: the Julia that runs the cell compiles it."""
@@ -251,12 +336,11 @@ end
     ) -> Library:
         from .. import _core
 
-        owner, _ = _runtime(self.sources)
-        found = find_julia()
-        answer = owner.run(lambda: _evaluate(found.library, _cell_code(code, _core.host_address())))
+        julia = _runtime(self.sources)
+        answer = julia.evaluate(_cell_code(code, _core.host_address()))
         if not answer.isdigit():
             raise BackendError(answer)
-        return _core.open_table(int(answer), self.name, owner, telemetry, memory)
+        return _core.open_table(int(answer), self.name, julia.owner, telemetry, memory)
 
     def cell_messages(self, said: str) -> list[Message]:
         found = re.search(r"error:(\d+):(.*)", said, re.S)

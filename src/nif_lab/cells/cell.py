@@ -218,7 +218,9 @@ def prewarm(names: Iterable[str]) -> None:
     for name in names:
         with contextlib.suppress(BackendError, OSError):
             backend = languages.find(name)
-            compiled(backend, backend.example, DEFAULTS)
+            backend.warm()
+            if backend.compiled:
+                compiled(backend, backend.example, DEFAULTS)
 
 
 def _check_request(request: Request) -> None:

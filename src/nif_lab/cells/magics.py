@@ -107,11 +107,22 @@ class Magics:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._cell_id = ""
-        for name in (*languages.names(), "nif"):
-            shell.register_magic_function(self._magic(name), "cell", name)  # type: ignore[arg-type]  # its decorator hides self
+        self._ours = {name: self._magic(name) for name in (*languages.names(), "nif")}
+        self._register()
         shell.events.register("pre_run_cell", self._note)
-        compiled = [name for name in languages.names() if languages.find(name).compiled]
-        threading.Thread(target=prewarm, args=(compiled,), name="nif_lab prewarm", daemon=True).start()
+        shell.events.register("post_run_cell", lambda result: self._register())
+        threading.Thread(target=prewarm, args=(languages.names(),), name="nif_lab prewarm", daemon=True).start()
+
+    def _register(self) -> None:
+        """Have the magics' names, again after a cell that gave them to others, as ``import juliacall`` does."""
+        for name, magic in self._ours.items():
+            other = self._shell.magics_manager.magics["cell"].get(name)
+            if other is magic:
+                continue
+            if other is not None and "juliacall" in getattr(other, "__module__", ""):
+                self._shell.register_magic_function(other, "cell", "juliacall")
+                print("%%julia is nif_lab's; juliacall's is %%juliacall now")
+            self._shell.register_magic_function(magic, "cell", name)  # type: ignore[arg-type]  # its decorator hides self
 
     def _magic(self, name: str) -> Callable[[str, str], Any]:
         def magic(line: str, cell: str) -> Any:

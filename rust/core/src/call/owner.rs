@@ -34,11 +34,16 @@ struct Queue {
 /// The owner thread; it ends when nobody can hand it anything any more.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Owner {
-    queue: Arc<Queue>,
+    /// None where the owner is a thread of Python's, which nobody can hand anything to.
+    queue: Option<Arc<Queue>>,
     thread: ThreadId,
     /// Of which process it is: a child of fork doesn't have the thread.
     forks: u32,
 }
+
+/// Why a call can't be handed over.
+const ANOTHER: &str = "runs only on the thread that imported juliacall, which started Julia without its signal handlers\n\
+                       To fix: make the Lab before juliacall is imported, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before";
 
 /// Why a child of fork can't use a runtime that its parent started.
 const INHERITED: &str = "runs on a thread of the process that this one was forked from\nTo fix: start processes by \"spawn\" or \
@@ -57,7 +62,7 @@ impl Owner {
         // Julia scans and grows its own stack; 64 MiB are reserved, not used.
         let builder = std::thread::Builder::new().name(name.into()).stack_size(64 << 20);
         let thread = builder.spawn(move || serve(&theirs))?.thread().id();
-        Ok(Self { queue, thread, forks: nif_memory::forks() })
+        Ok(Self { queue: Some(queue), thread, forks: nif_memory::forks() })
     }
 
     pub fn is_current(&self) -> bool {
@@ -71,18 +76,23 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// That signal's exception; in a child of fork, that there is no such thread.
+    /// That signal's exception; that there is no such thread in a child of fork, or that nothing can be handed to it.
     pub fn run<T: Send + 'static>(
         &self,
         py: Python<'_>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
+        let refuse = |why: &str| Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: why.into() });
         if self.forks != nif_memory::forks() {
-            return Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: INHERITED.into() });
+            return refuse(INHERITED);
         }
+        if self.is_current() {
+            return Ok(work());
+        }
+        let Some(queue) = &self.queue else { return refuse(ANOTHER) };
         let ticket = Arc::new(Ticket { result: Mutex::new(None), done: Condvar::new() });
         let theirs = Arc::clone(&ticket);
-        self.push(Box::new(move || {
+        queue.push(Box::new(move || {
             let result = work();
             *theirs.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             theirs.done.notify_one();
@@ -94,11 +104,13 @@ impl Owner {
         }
         Ok(result.expect("the loop ends with a result"))
     }
+}
 
+impl Queue {
     fn push(&self, work: Work) {
-        self.queue.work.lock().unwrap_or_else(PoisonError::into_inner).push_back(work);
-        self.queue.pending.fetch_add(1, Ordering::Release);
-        self.queue.wake.notify_one();
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).push_back(work);
+        self.pending.fetch_add(1, Ordering::Release);
+        self.wake.notify_one();
     }
 }
 
@@ -158,6 +170,12 @@ impl Owner {
     #[new]
     fn new(name: &str) -> PyResult<Self> {
         Ok(Self::start(name)?)
+    }
+
+    /// The thread that asks: it alone may call.
+    #[staticmethod]
+    fn here() -> Self {
+        Self { queue: None, thread: std::thread::current().id(), forks: nif_memory::forks() }
     }
 
     /// Call a Python function on the thread and return its result. Its exceptions come back too.

@@ -1,4 +1,4 @@
-//! Starting Julia inside this process, on the thread that will own it.
+//! Starting Julia inside this process.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -22,4 +22,13 @@ pub fn start_julia(
         unsafe { nif_loader::julia::start(&library, &bindir, &image, &code) }
     })?;
     started.map_err(PyRuntimeError::new_err)
+}
+
+/// Call a Python function that starts Julia, and put back what it changes about signals, but for what Julia needs.
+#[pyfunction]
+pub fn keep_signals(function: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let before = nif_loader::julia::Signals::now();
+    let result = function.call0();
+    before.restore();
+    Ok(result?.unbind())
 }

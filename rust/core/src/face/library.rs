@@ -72,9 +72,13 @@ fn describe(py: Python<'_>, table: table::Table, places: &[Place], origin: Origi
 }
 
 /// The same of one that was opened in this process.
-fn describe_table(py: Python<'_>, table: &Table, origin: Origin) -> PyResult<Library> {
+///
+/// `bound`: THREAD_BOUND where who opens it knows of a thread that the table doesn't.
+fn describe_table(py: Python<'_>, table: &Table, bound: u32, origin: Origin) -> PyResult<Library> {
     let places: Vec<Place> = functions(table).iter().map(|it| Place::Here(it.call)).collect();
-    describe(py, nif_loader::library::describe(table), &places, origin)
+    let mut described = nif_loader::library::describe(table);
+    described.functions.iter_mut().for_each(|it| it.flags |= bound);
+    describe(py, described, &places, origin)
 }
 
 /// Open the NIF library in the file `path` as the backend `backend`.
@@ -93,7 +97,7 @@ pub fn open_library(
     let owner = if is_bound { Some(Py::new(py, Owner::start(&format!("nif_lab {backend}"))?)?) } else { None };
     load(py, opened.table, path, owner.as_ref())?.map_err(raise)?;
     let origin = Origin::new(py, backend, Some(path.into()), owner, None, telemetry, memory)?;
-    describe_table(py, opened.table, origin)
+    describe_table(py, opened.table, 0, origin)
 }
 
 /// Open the functions `names` of the TVM-FFI library `path`; `runtime` is where `libtvm_ffi.so` is.
@@ -111,17 +115,17 @@ pub fn open_tvm_ffi(
 ) -> PyResult<Library> {
     let opened = tvm_ffi::open(Path::new(path), runtime, &names);
     let table = opened.map_err(|(reason, cure)| abi_error(py, &reason, &cure))?;
-    describe_table(py, table, Origin::new(py, backend, Some(path.into()), None, None, telemetry, memory)?)
+    describe_table(py, table, 0, Origin::new(py, backend, Some(path.into()), None, None, telemetry, memory)?)
 }
 
-/// Open the table at `address`, whose functions run on the thread `owner`.
+/// Open the table at `address`, whose functions run on the thread `owner`; on every thread unless there is one.
 #[pyfunction]
 #[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None, memory=None))]
 pub fn open_address(
     py: Python<'_>,
     address: usize,
     backend: &str,
-    owner: Py<Owner>,
+    owner: Option<Py<Owner>>,
     telemetry: Option<Py<Telemetry>>,
     memory: Option<Py<Memory>>,
 ) -> PyResult<Library> {
@@ -129,9 +133,10 @@ pub fn open_address(
     let shown = format!("the table of {backend}");
     // SAFETY: the runtime gave this address as that of its table.
     let table = unsafe { check_table(address as *const Table, &shown) }.map_err(raise)?;
-    load(py, table, &shown, Some(&owner))?.map_err(raise)?;
-    let origin = Origin::new(py, backend, None, Some(owner), None, telemetry, memory)?;
-    describe_table(py, table, origin)
+    load(py, table, &shown, owner.as_ref())?.map_err(raise)?;
+    let bound = if owner.is_some() { flag::THREAD_BOUND } else { 0 };
+    let origin = Origin::new(py, backend, None, owner, None, telemetry, memory)?;
+    describe_table(py, table, bound, origin)
 }
 
 /// Ask a worker what it has opened, once one is ready; its functions are called there.
