@@ -15,7 +15,8 @@ import numpy as np
 __all__ = ["NotReadable", "read_arrow"]
 
 FORMATS: Final = {
-    "c": "i1", "C": "u1", "s": "i2", "S": "u2", "i": "i4", "I": "u4", "l": "i8", "L": "u8", "e": "f2", "f": "f4", "g": "f8",
+    "c": "i1", "C": "u1", "s": "i2", "S": "u2", "i": "i4", "I": "u4", "l": "i8", "L": "u8",
+    "e": "f2", "f": "f4", "g": "f8",
 }  # fmt: skip
 
 #: What other types are, by the first letter of their format.

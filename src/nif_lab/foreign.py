@@ -1,4 +1,4 @@
-"""Arguments that a function doesn't take as they are: other libraries' arrays, other element types, other layouts, lists.
+"""Arguments that a function doesn't take as they are: other libraries' arrays, other element types and layouts, lists.
 
 The core calls `adapt` when a function has refused its arguments, so ordinary calls never come here. What can be read
 where it lies is read there. What has to be copied is copied for parameters that are only read, and the ledger has the
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,9 +21,9 @@ from .arrow import NotReadable, Several, read_arrow
 from .errors import NifTypeError, NifValueError
 
 if TYPE_CHECKING:
-    from ._core import Nif
+    from ._core import Memory
 
-__all__ = ["Adapted", "adapt", "as_array", "returned_as"]
+__all__ = ["Adapted", "adapt", "as_array", "options", "returned_as"]
 
 #: NumPy's name of each element type of a signature.
 ELEMENTS: Final = {
@@ -34,7 +36,7 @@ PARAMETER: Final = re.compile(r"(\w+): (mut )?([\w.]+(?:\[[^\]]*\])?)")
 #: Why a copy was made, as the ledger has it.
 STRIDED, CONVERTED, SWAPPED, LISTED, UNPACKED = (
     "argument not contiguous", "argument of another element type", "argument of another byte order",
-    "argument is a sequence", "argument's elements had to be unpacked",
+    "argument is a sequence", "elements of the argument unpacked",
 )  # fmt: skip
 
 
@@ -122,10 +124,10 @@ def as_array(value: Any) -> Taken | None:
     if isinstance(value, np.ma.MaskedArray):
         raise Refusal("got a masked array (fill it: x.filled(value))")
     if isinstance(value, np.ndarray):
-        return Taken(value, [])
+        return _checked(Taken(value, []), value)
     if isinstance(value, (str, type, Mapping)) or value is None:
         return None
-    for read in (_by_dlpack, _by_arrow, _by_buffer, _by_array, _by_items):
+    for read in (_by_arrow, _by_dlpack, _by_buffer, _by_array, _by_items):
         taken = read(value)
         if taken is not None:
             return _checked(taken, value)
@@ -158,10 +160,6 @@ def _by_dlpack(value: Any) -> Taken | None:
     try:
         return Taken(np.from_dlpack(value), [])
     except (BufferError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        # A library may export a part of its types only, and know a better reason by another protocol.
-        other = _by_arrow(value)
-        if other is not None:
-            return other
         raise Refusal(f"got {name_of(value)} that can't be read: {error} (convert its elements first)") from None
 
 
@@ -241,14 +239,29 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
     return value
 
 
+def _lost(array: np.ndarray, got: str, reason: str, code: str) -> str:
+    """Return why a function can't write to an array, with the fix."""
+    if reason == STRIDED:
+        strides = ",".join(str(it // (array.itemsize or 1)) for it in array.strides)
+        why, fix = f"expected contiguous memory, got strides [{strides}]", "x = numpy.ascontiguousarray(x)"
+    elif reason == SWAPPED:
+        why, fix = "expected native byte order", f"x = x.astype('{code}')"
+    else:
+        why, fix = got, f"x = numpy.array(x, '{code}')"
+    return f"{why}; a copy would lose what the function writes ({fix})"
+
+
 def _array(value: Any, parameter: Parameter, strict: bool, note: Callable[[int, str], None]) -> Any:
     """Return the array that an array parameter takes: where it lies, or a copy."""
+    if isinstance(value, (bytes, bytearray)) and parameter.element not in {"u8", "any"}:
+        return value  # bytes are no numbers, unless the function says so
     taken = as_array(value)
     if taken is None:
         return value
     array, copies = taken.array, taken.copies
     wanted = None if parameter.element == "any" else np.dtype(ELEMENTS.get(parameter.element, "f8"))
-    got = f"expected {parameter.spelled}, got {spelled(array)}"
+    is_listed = any(reason == LISTED for _, reason in copies)
+    got = f"expected {parameter.spelled}, got {name_of(value) if is_listed else spelled(array)}"
     is_swapped = not array.dtype.isnative
     if wanted is not None and array.dtype.newbyteorder("=") != wanted:
         if not np.can_cast(array.dtype, wanted, "safe"):
@@ -263,40 +276,57 @@ def _array(value: Any, parameter: Parameter, strict: bool, note: Callable[[int, 
     if not copies:
         return array
     if parameter.mutable:
-        fix = {
-            STRIDED: "x = numpy.ascontiguousarray(x)",
-            LISTED: f"x = numpy.array(x, '{(wanted or array.dtype).str[1:]}')",
-        }
-        code = (wanted if wanted is not None else array.dtype.newbyteorder("=")).str[1:]
-        first = copies[0][1]
-        raise Refusal(
-            f"{got}; a copy would lose what the function writes ({fix.get(first, f'''x = x.astype('{code}')''')})"
-        )
+        raise Refusal(_lost(array, got, copies[0][1], (wanted or array.dtype.newbyteorder("=")).str[1:]))
     if strict:
         return value
     target = wanted if wanted is not None else array.dtype.newbyteorder("=")
-    order = "K" if parameter.is_matrix and array.flags.f_contiguous else "C"
-    copied = np.array(array, dtype=target, order=order, copy=True)
+    copied = np.array(array, dtype=target, order="C", copy=True)
     for _, reason in copies[-1:]:
         note(copied.nbytes, reason)
     return copied
 
 
-def adapt(nif: Nif, args: tuple[Any, ...], kwargs: dict[str, Any], strict: bool, results: str) -> Adapted | None:
+#: What a call says in place of its Lab: whether copies are refused, and the kind of array results.
+OVERRIDE: ContextVar[tuple[bool | None, str | None]] = ContextVar("OVERRIDE", default=(None, None))
+
+
+@contextmanager
+def options(strict: bool | None, results: str | None) -> Iterator[None]:
+    """Make the calls inside with these options in place of the Lab's.
+
+    Parameters
+    ----------
+    strict : bool or None
+        Whether arguments are refused that would have to be copied.
+    results : {"caller", "numpy"} or None
+        The kind of array results.
+    """
+    token = OVERRIDE.set((strict, results))
+    try:
+        yield
+    finally:
+        OVERRIDE.reset(token)
+
+
+def adapt(
+    signature: str, place: str, memory: Memory, args: tuple[Any, ...], kwargs: dict[str, Any], refusal: str
+) -> Adapted | None:
     """Make arguments fit that a function has refused.
 
     Parameters
     ----------
-    nif : Nif
-        The function.
+    signature : str
+        The function's: ``"dot(x: f64[n], y: f64[n]) -> f64"``.
+    place : str
+        Backend and function: ``"rust.dot"``.
+    memory : Memory
+        The Lab's memory in the core, which has the ledger, ``strict`` and ``results``.
     args : tuple
-        Its positional arguments.
+        The call's positional arguments.
     kwargs : dict
         Its keyword arguments.
-    strict : bool
-        Whether a copy is refused.
-    results : str
-        ``"caller"`` for array results of the first array argument's kind, ``"numpy"`` for NumPy's.
+    refusal : str
+        What the function said.
 
     Returns
     -------
@@ -308,34 +338,41 @@ def adapt(nif: Nif, args: tuple[Any, ...], kwargs: dict[str, Any], strict: bool,
     NifTypeError, NifValueError
         For what can't be made to fit, with the reason and the fix.
     """
-    parameters = _parameters(nif.signature)
+    parameters = _parameters(signature)
     named = {it.name: it for it in parameters}
-    backend, _, function = nif.place.partition(".")
+    backend, _, function = place.partition(".")
+    strict, results = OVERRIDE.get()
+    strict = memory.strict if strict is None else strict
     noted: list[tuple[int, str]] = []
 
     def one(value: Any, parameter: Parameter) -> Any:
         try:
-            if parameter.is_array:
+            if parameter.is_array or parameter.element == "any":
                 return _array(value, parameter, strict, lambda size, reason: noted.append((size, reason)))
             return _scalar(value, parameter)
-        except Refusal as refusal:
-            reason = str(refusal)
-            if not reason.startswith("expected"):
+        except Refusal as said:
+            if strict and isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, np.ma.MaskedArray):
+                return value  # the function's own words
+            reason = str(said)
+            if reason.startswith("got"):
                 reason = f"expected {parameter.spelled}, {reason}"
-            message = f"{nif.place}(): argument '{parameter.name}': {reason}"
-            error = NifValueError if "without loss" not in reason and isinstance(value, np.ndarray) else NifTypeError
+            message = f"{place}(): argument '{parameter.name}': {reason}"
+            is_value = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray) and "lose" in reason
+            error = NifValueError if is_value else NifTypeError
             raise error(message, backend, function, parameter.name, reason) from None
 
     if len(args) > len(parameters) or any(name not in named for name in kwargs):
         return None
-    new = tuple(one(value, parameter) for value, parameter in zip(args, parameters, strict=False))
+    pairs = list(zip(args, parameters, strict=False))
+    new = tuple(one(value, parameter) for value, parameter in pairs)
     renamed = {name: one(value, named[name]) for name, value in kwargs.items()}
     if all(a is b for a, b in zip(args, new, strict=True)) and all(kwargs[it] is renamed[it] for it in kwargs):
         return None
     for size, reason in noted:
-        nif.note_copy(size, reason)
-    arrays = [value for value, parameter in zip(args, parameters, strict=False) if parameter.is_array]
-    return Adapted(new, renamed, returned_as(arrays[0]) if results == "caller" and arrays else None)
+        memory.note_copy(size, place, reason)
+    arrays = [value for value, parameter in pairs if parameter.is_array]
+    wants_numpy = (results or memory.results) == "numpy"
+    return Adapted(new, renamed, returned_as(arrays[0]) if arrays and not wants_numpy else None)
 
 
 def returned_as(value: Any) -> Callable[[Any], Any] | None:

@@ -11,10 +11,10 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
-from . import projects, summary
+from . import foreign, projects, summary
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of
 from .backends.base import Options
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .panels.dashboard import Dashboard
 
 __all__ = ["Lab", "Lane", "LoadedBackend"]
+
+RESULTS: Final = ("caller", "numpy")
 
 
 class Lab:
@@ -153,6 +155,8 @@ class Lab:
         timeout: float | None = None,
         retries: int | None = None,
         failover: bool | None = None,
+        strict: bool | None = None,
+        result: Literal["caller", "numpy"] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call a function by name: ``lab.call("zig", "dot", x, y)`` is ``lab.zig.dot(x, y)``.
@@ -165,6 +169,10 @@ class Lab:
             Seconds after which the call is stopped and its worker ended; only in the isolated lane.
         retries, failover
             How often to try again, and whether to ask other languages then; as the policy says unless given.
+        strict : bool, optional
+            Whether arguments are refused that would have to be copied to fit; as ``lab.strict`` unless given.
+        result : {"caller", "numpy"}, optional
+            The kind of array results: that of the first array argument, or NumPy's; as ``lab.results`` unless given.
 
         Raises
         ------
@@ -175,6 +183,11 @@ class Lab:
         NifError
             What the function refused or failed with, with all that was tried.
         """
+        if strict is not None or result is not None:
+            with foreign.options(strict, None if result is None else one_of("result", result, RESULTS)):
+                return self.call(
+                    backend, function, *args, lane=lane, timeout=timeout, retries=retries, failover=failover, **kwargs
+                )
         nif = (self._named(backend) if lane is None else self._in_lane(backend, lane)).find_function(function)
         if timeout is None and retries is None and failover is None:
             return nif.function(*args, **kwargs)
@@ -184,6 +197,24 @@ class Lab:
             raise ArgumentValueError("timeout", reason)
         policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
         return self.recovery.call(loaded, function, args, kwargs, policy)
+
+    @property
+    def strict(self) -> bool:
+        """Whether arguments are refused that would have to be copied to fit; False unless set."""
+        return self.memory.core.strict
+
+    @strict.setter
+    def strict(self, on: bool) -> None:
+        self.memory.core.strict = expect("strict", on, bool, "True or False")
+
+    @property
+    def results(self) -> str:
+        """Kind of array results: ``"caller"``, that of the first array argument, or ``"numpy"``."""
+        return self.memory.core.results
+
+    @results.setter
+    def results(self, kind: Literal["caller", "numpy"]) -> None:
+        self.memory.core.results = one_of("results", kind, RESULTS)
 
     def load(self, path: str | Path, name: str | None = None, lane: arguments.Lane = "isolated") -> LoadedBackend:
         """Load a library as a backend of its own: ``lab.load("libmine.so")``, then ``lab.mine.f(x)``.

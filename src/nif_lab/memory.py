@@ -266,6 +266,7 @@ class MemoryManager:
         _check(self.pools)
         rows = [(it.name, it.block_bytes, it.blocks, it.limit_bytes) for it in self.pools]
         self.core = _core.Memory(rows, telemetry)
+        self.core.strict = False
         self.empty = self.core.empty
         self.zeros = self.core.zeros
 

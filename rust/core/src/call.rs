@@ -1,5 +1,6 @@
 //! A call: from Python's arguments to native code and back.
 
+pub mod adapt;
 pub mod entries;
 pub mod failure;
 pub mod frame;

@@ -15,6 +15,7 @@ pub mod store;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use nif_memory::{Arena, Config, Handle, PoolConfig, files};
@@ -50,6 +51,10 @@ pub struct Memory {
     pub common: Arc<Common>,
     maker: Arc<ArrayMaker>,
     keeper: Keeper,
+    /// Are arguments refused that would have to be copied to fit?
+    strict: AtomicBool,
+    /// Are array results NumPy's, whatever kind the arguments are of?
+    plain_results: AtomicBool,
     empty: ffi::PyMethodDef,
     zeros: ffi::PyMethodDef,
 }
@@ -81,6 +86,8 @@ impl Memory {
             keeper: Keeper::start(&common, &maker, telemetry.map(|it| it.get().sampler()))?,
             maker,
             common,
+            strict: AtomicBool::new(true),
+            plain_results: AtomicBool::new(false),
             empty: door::method(c"empty", EMPTY_DOC, builtin::<Make<false>>),
             zeros: door::method(c"zeros", ZEROS_DOC, builtin::<Make<true>>),
         })
@@ -277,6 +284,32 @@ impl Memory {
             all.set_item("pressure", pressure)?;
         }
         Ok(all.unbind())
+    }
+
+    /// Whether arguments are refused that would have to be copied to fit.
+    #[getter]
+    fn strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_strict(&self, on: bool) {
+        self.strict.store(on, Ordering::Relaxed);
+    }
+
+    /// ``"caller"`` for array results of the first array argument's kind, ``"numpy"`` for NumPy's.
+    #[getter]
+    fn results(&self) -> &'static str {
+        if self.plain_results.load(Ordering::Relaxed) { "numpy" } else { "caller" }
+    }
+
+    #[setter]
+    fn set_results(&self, kind: &str) -> PyResult<()> {
+        if !matches!(kind, "caller" | "numpy") {
+            return Err(PyValueError::new_err(format!("results: expected \"caller\" or \"numpy\", got {kind:?}")));
+        }
+        self.plain_results.store(kind == "numpy", Ordering::Relaxed);
+        Ok(())
     }
 
     /// Note a copy that Python code made: bytes, where, why.

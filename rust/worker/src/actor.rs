@@ -121,7 +121,8 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
     let _ = poll(&mut descriptors, limit.as_ref());
     wake.clear();
     let mut seen = descriptors.iter().skip(1).map(PollFd::revents);
-    let mut next = |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+    let mut next =
+        |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
     all.iter()
         .map(|it| {
             let (end, said, socket) = (next(true), next(it.said.is_some()), next(!it.is_deaf));

@@ -28,7 +28,7 @@ unsafe extern "C" fn straight_call(
         if !is_plain || !arguments.take(objects, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
-        counted(nif, &arguments)
+        counted(nif, &arguments, objects)
     })
 }
 
@@ -47,32 +47,44 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
         if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
-        counted(nif, &arguments)
+        counted(nif, &arguments, if N == 0 { &[] } else { std::slice::from_raw_parts(values, N) })
     })
 }
 
-/// Call with arguments that were taken, count it, and make Python's result.
+type Objects<'a> = &'a [*mut ffi::PyObject];
+
+/// Call with arguments that were taken from `objects`, count it, and make Python's result.
 ///
 /// # Safety
-/// The GIL is held, and what `arguments` were taken from is alive.
+/// The GIL is held, and the objects are alive.
 #[inline(always)]
-unsafe fn counted<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn counted<const N: usize>(nif: &Nif, arguments: &Arguments<N>, objects: Objects<'_>) -> *mut ffi::PyObject {
     // One look says that the call is counted, and not timed: `due` is never ahead where counting is switched off.
     // SAFETY: passed on.
-    unsafe { if nif.slot.mine().is_plain() { answer::<N, true>(nif, arguments) } else { looked_at(nif, arguments) } }
+    unsafe {
+        if nif.slot.mine().is_plain() {
+            answer::<N, true>(nif, arguments, objects)
+        } else {
+            looked_at(nif, arguments, objects)
+        }
+    }
 }
 
 /// A call that is timed, or not counted at all; out of the way of the others.
 #[inline(never)]
-unsafe fn looked_at<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn looked_at<const N: usize>(nif: &Nif, arguments: &Arguments<N>, objects: Objects<'_>) -> *mut ffi::PyObject {
     // SAFETY: passed on.
-    unsafe { answer::<N, false>(nif, arguments) }
+    unsafe { answer::<N, false>(nif, arguments, objects) }
 }
 
 /// # Safety
 /// As of `counted`.
 #[inline(always)]
-unsafe fn answer<const N: usize, const PLAIN: bool>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn answer<const N: usize, const PLAIN: bool>(
+    nif: &Nif,
+    arguments: &Arguments<N>,
+    objects: Objects<'_>,
+) -> *mut ffi::PyObject {
     let mut error = ErrorRecord::default();
     let mut outcome = Outcome::new();
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
@@ -82,7 +94,12 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(nif: &Nif, arguments: &Argum
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {
-                nif.conclude(py, || nif.finish(py, &outcome, error, tensor, Vec::new()))
+                nif.conclude(py, || {
+                    nif.finish(py, &outcome, error, tensor, Vec::new()).or_else(|failure| {
+                        let given = Given { values: objects, positional: objects.len(), names: std::ptr::null_mut() };
+                        nif.adapt(py, &given, failure, &|given| nif.invoke(py, given))
+                    })
+                })
             });
         }
         if PLAIN {
@@ -108,7 +125,7 @@ impl Builtin for General {
     type This = Nif;
 
     fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
-        nif.conclude(py, || nif.invoke(py, given))
+        nif.conclude(py, || nif.adapted(py, given, |given| nif.invoke(py, given)))
     }
 }
 

@@ -80,13 +80,13 @@ impl Nif {
         timeout: Option<f64>,
         garble: u32,
     ) -> PyResult<Py<PyAny>> {
-        let names = PyTuple::new(py, kwargs.keys())?;
-        let values: Vec<Bound<'_, PyAny>> = args.iter().chain(kwargs.values()).collect();
-        let pointers: Vec<*mut ffi::PyObject> = values.iter().map(Bound::as_ptr).collect();
-        let named = if names.is_empty() { std::ptr::null_mut() } else { names.as_ptr() };
-        let given = Given { values: &pointers, positional: args.len(), names: named };
         let limits = Limits { timeout: timeout.map(seconds_of).transpose()?, garble };
-        let done = if self.lane().is_some() { self.try_isolated(py, &given, limits) } else { self.invoke(py, &given) };
+        let is_isolated = self.lane().is_some();
+        let done = Given::with(py, args, kwargs, |given| {
+            self.adapted(py, given, |given| {
+                if is_isolated { self.try_isolated(py, given, limits) } else { self.invoke(py, given) }
+            })
+        });
         done.map_err(|failure| self.exception(py, failure))
     }
 

@@ -14,7 +14,6 @@ use nif_worker::process::{Exit, Worker};
 use nif_worker::roster::{Refused, Tries};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::frame::Frame;
@@ -22,7 +21,6 @@ use crate::call::limits::{Deadline, Limits, TICK};
 use crate::call::nif::Nif;
 use crate::call::origin::Lane;
 use crate::lane::exchange::Exchange;
-use crate::python;
 use crate::python::door::{Builtin, Given};
 
 /// How long a worker may take to be ready, with all that it opens.
@@ -37,10 +35,10 @@ impl Builtin for Isolated {
     fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
         nif.conclude(py, || {
             let limits = Limits { timeout: nif.timeout.get(), garble: 0 };
-            match nif.try_isolated(py, given, limits) {
+            nif.adapted(py, given, |given| match nif.try_isolated(py, given, limits) {
                 Err(failure) if failure.may_pass() => nif.recover(py, given, failure),
                 done => done,
-            }
+            })
         })
     }
 }
@@ -52,16 +50,7 @@ impl Nif {
         let Some(recovery) = self.lane().and_then(|it| it.recovery.get()) else { return Err(failure) };
         let kind = failure.kind();
         let exception = self.exception(py, failure);
-        // SAFETY: the caller of a built-in keeps its arguments alive.
-        let object = |it: &*mut ffi::PyObject| unsafe { python::borrowed(py, *it) };
-        let (positional, named) = given.values.split_at(given.positional);
-        let arguments = PyTuple::new(py, positional.iter().map(object))?;
-        let keywords = PyDict::new(py);
-        for (i, value) in named.iter().enumerate() {
-            // SAFETY: `names` is a tuple with a str for each named value.
-            let name = unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(given.names, i as isize)) };
-            keywords.set_item(name, object(value))?;
-        }
+        let (arguments, keywords) = given.to_python(py)?;
         recovery
             .call1(py, (self.key(), arguments, keywords, exception.into_value(py)))
             .map_err(|error| Failure::Given { kind, error })

@@ -13,6 +13,7 @@ use pyo3::ffi;
 use pyo3::impl_::trampoline::{MethodDef, lenfunc};
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyClass, exceptions::PySystemError};
 
 /// What Python passes to a built-in: the values, positional ones first, and a tuple of names for the rest (null when none).
@@ -20,6 +21,36 @@ pub struct Given<'a> {
     pub values: &'a [*mut ffi::PyObject],
     pub positional: usize,
     pub names: *mut ffi::PyObject,
+}
+
+impl Given<'_> {
+    /// The same as Python's own: a tuple, and a dict of what has a name.
+    pub fn to_python<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        // SAFETY: the caller of a built-in keeps its arguments alive.
+        let object = |it: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(py, *it) };
+        let (positional, named) = self.values.split_at(self.positional);
+        let keywords = PyDict::new(py);
+        for (i, value) in named.iter().enumerate() {
+            // SAFETY: `names` is a tuple with a str for each named value.
+            let name = unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(self.names, i as isize)) };
+            keywords.set_item(name, object(value))?;
+        }
+        Ok((PyTuple::new(py, positional.iter().map(object))?, keywords))
+    }
+
+    /// Pass a tuple and a dict on as a built-in gets them.
+    pub fn with<R, E: From<PyErr>>(
+        py: Python<'_>,
+        positional: &Bound<'_, PyTuple>,
+        named: &Bound<'_, PyDict>,
+        call: impl FnOnce(&Given<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let names = PyTuple::new(py, named.keys())?;
+        let values: Vec<Bound<'_, PyAny>> = positional.iter().chain(named.values()).collect();
+        let pointers: Vec<*mut ffi::PyObject> = values.iter().map(Bound::as_ptr).collect();
+        let pointer = if names.is_empty() { std::ptr::null_mut() } else { names.as_ptr() };
+        call(&Given { values: &pointers, positional: positional.len(), names: pointer })
+    }
 }
 
 /// A built-in function over an object.
