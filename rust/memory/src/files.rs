@@ -64,6 +64,7 @@ pub fn version() -> u64 {
 /// All of them, as segments that another process can map.
 #[must_use]
 pub fn all() -> Vec<SegmentInfo> {
-    let info = |(start, it): (&usize, &Entry)| SegmentInfo { id: it.id, file: Arc::clone(&it.file), size: it.end - start };
+    let info =
+        |(start, it): (&usize, &Entry)| SegmentInfo { id: it.id, file: Arc::clone(&it.file), size: it.end - start };
     files().iter().map(info).collect()
 }

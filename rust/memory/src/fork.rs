@@ -273,7 +273,13 @@ mod tests {
         let own = Own::new();
         own.get(|_| Noisy(&drops));
         let (dropped, kept) = (std::cell::Cell::new(false), std::cell::Cell::new(Some(own)));
-        assert_eq!(in_child(|| { drop(kept.take()); drops.get() as i32 }), 0);
+        assert_eq!(
+            in_child(|| {
+                drop(kept.take());
+                drops.get().cast_signed()
+            }),
+            0
+        );
         dropped.set(true);
         drop(kept.take());
         assert_eq!(drops.get(), 1);

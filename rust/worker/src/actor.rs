@@ -42,6 +42,7 @@ struct Watched {
 
 /// What `poll` said of a worker.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "what `poll` says is that many bits")]
 struct Events {
     has_ended: bool,
     said: bool,
@@ -53,7 +54,7 @@ struct Events {
 pub fn run(inner: &Inner, wake: &Arc<Wake>) {
     let mut all: Vec<Watched> = Vec::new();
     loop {
-        let next = inner.roster().next();
+        let next = inner.roster().next_step();
         match next {
             Next::Start => {
                 start(inner, wake, &mut all);
@@ -121,7 +122,8 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
     let _ = poll(&mut descriptors, limit.as_ref());
     wake.clear();
     let mut seen = descriptors.iter().skip(1).map(PollFd::revents);
-    let mut next = |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+    let mut next =
+        |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
     all.iter()
         .map(|it| {
             let (end, said, socket) = (next(true), next(it.said.is_some()), next(!it.is_deaf));

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nif_memory::{Arena, files};
 use crate::channel::{Channel, Patience, ROOM, ReplyHead, Request, reply, request};
 use crate::crew::Opening;
 use crate::message::{FromWorker, ToWorker};
 use crate::process::{Exit, Worker};
 use crate::processor::processor;
+use nif_memory::{Arena, files};
 
 /// How long a host looks for the answer before it sleeps; the GIL is held meanwhile.
 const SPIN: Duration = Duration::from_micros(20);

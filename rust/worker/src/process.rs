@@ -17,9 +17,7 @@ use std::time::Duration;
 use nif_loader::clock;
 use nif_memory::SharedMap;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 use crate::channel::Channel;
 use crate::message::{self, FromWorker, Inbox, Source, ToWorker};
@@ -159,7 +157,9 @@ impl NoStart {
                 "close files, or raise the limit (`ulimit -n`)",
                 true,
             ),
-            (_, libc::ENFILE) => ("the system has no free file descriptor".into(), "close files of other programs", true),
+            (_, libc::ENFILE) => {
+                ("the system has no free file descriptor".into(), "close files of other programs", true)
+            }
             (_, libc::ENOMEM) => ("the system has no memory for a worker".into(), "free memory", true),
             (Step::Program, libc::EAGAIN) => (
                 "the system starts no more processes for this user".into(),
@@ -370,7 +370,9 @@ impl Worker {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)) => {
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM)) =>
+                {
                     post.is_crowded = true;
                     return false;
                 }
@@ -400,7 +402,9 @@ impl Worker {
         match socket.read(&mut piece) {
             Ok(0) => return Heard::End,
             Ok(length) => post.inbox.put(&piece[..length]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Heard::Sense,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Heard::Sense;
+            }
             Err(_) => return Heard::End,
         }
         while post.asked > 0 {

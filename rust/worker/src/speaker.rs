@@ -10,7 +10,6 @@ use nif_memory::Own;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-
 /// How much may wait to be written.
 pub const ROOM: usize = 256 << 10;
 

@@ -374,11 +374,11 @@ fn what_a_worker_started_ends_with_it() {
 #[test]
 fn a_crew_goes_at_once_whatever_its_workers_do() {
     for script in [
-        r"printf '\350\003\000\000' >&0; exec sleep 1000",         // the length of a message, and nothing else
-        "exec sleep 1000",                                          // never a word
-        "while :; do echo and so on without end >&2; done",         // words without an end
-        r"printf '\377\377\377\377garbage' >&0; exec sleep 1000",  // no message
-        "exec 0<&- 0>&-; exec sleep 1000",                          // deaf
+        r"printf '\350\003\000\000' >&0; exec sleep 1000", // the length of a message, and nothing else
+        "exec sleep 1000",                                 // never a word
+        "while :; do echo and so on without end >&2; done", // words without an end
+        r"printf '\377\377\377\377garbage' >&0; exec sleep 1000", // no message
+        "exec 0<&- 0>&-; exec sleep 1000",                 // deaf
     ] {
         let (crew, _) = serving(script);
         crew.prepare();
@@ -388,7 +388,9 @@ fn a_crew_goes_at_once_whatever_its_workers_do() {
         let start = Instant::now();
         match crew.take(Duration::from_millis(20)) {
             Ok(line) => assert!(line.is_none(), "{script}"),
-            Err(refused) => assert!(refused.reason.contains("because its library wrote into the socket"), "{refused:?}"),
+            Err(refused) => {
+                assert!(refused.reason.contains("because its library wrote into the socket"), "{refused:?}");
+            }
         }
         drop(crew);
         assert!(start.elapsed() < Duration::from_secs(2), "{script}: {:?}", start.elapsed());
