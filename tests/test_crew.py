@@ -5,8 +5,6 @@ What could freeze or end the process runs in one of its own, with a time limit.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import os
 import signal
 import subprocess
@@ -22,7 +20,6 @@ from test_load import struct_hash
 
 from nif_lab import Lab, get_include
 from nif_lab.errors import CallTimeout, WorkerCrashed, WorkerUnavailable
->>>>>>> bf6e86c (Crew: tests of floods, short limits, signals and forks; docs)
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:
