@@ -248,12 +248,11 @@ def test_a_worker_that_stands_still_is_ended_at_the_deadline(odd: LoadedBackend)
     assert odd.noop() is None
 
 
-@pytest.mark.parametrize("timeout", [1e19, 1.8e19, 5e9, 86400.0])
+@pytest.mark.parametrize("timeout", [1e19, 1.8e19, 3.2e9, 86400.0])
 def test_a_deadline_beyond_every_clock_is_none(odd: LoadedBackend, timeout: float) -> None:
-    lab: Lab = odd.lab  # type: ignore[attr-defined]
-    assert odd.workers is not None
+    """The core's own limit is higher than Python's, so that no number makes it panic, and no worker is lost by one."""
     for _ in range(3):
-        assert lab.call("odd", "noop", timeout=timeout) is None
+        assert odd.functions["noop"].attempt((), {}, timeout) is None
     assert odd.workers.started <= 2
 
 
