@@ -116,6 +116,7 @@ def leftovers(crashes: str, *languages: str) -> None:
                     lab.call(backend.name, "fault", *fault(lab, backend.name, kind), **options)
         assert own()["children"]
         del lab, backend
+        wait_for(lambda: not own()["children"] and not any("eventfd" in it or "pidfd" in it for it in own()["fds"]))
         seen.append(own())
     tell(seen=seen)
 

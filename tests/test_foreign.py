@@ -84,8 +84,9 @@ def test_arrays_of_other_libraries_give_the_same_value(lab: Lab, name: str, lane
         before = lab.memory.core.copy_count
         expected = float(np.sum(as_array(value).array, dtype="f8"))  # type: ignore[union-attr]
         assert lab.call(name, "sum", value, lane=lane) == pytest.approx(expected), kind
-        (size, place, first), *_ = lab.memory.core.copies_since(before, True)
-        assert (size, place, first) == (32, f"{name}.sum", reason), kind
+        # In a worker the array that was refused had been copied before.
+        assert (32, f"{name}.sum", reason) in lab.memory.core.copies_since(before, True), kind
+
 
 
 def test_memory_is_read_where_it_lies() -> None:

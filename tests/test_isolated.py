@@ -24,7 +24,7 @@ from lane_client import fault, kill_one, wait_for
 
 import nif_lab.backends
 from nif_lab import Lab, _core
-from nif_lab.errors import CallTimeout, NifError, WorkerCrashed, WorkerUnavailable
+from nif_lab.errors import CallTimeout, NifError, WorkerCrashed
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
@@ -368,28 +368,6 @@ def test_workers_end_with_their_host() -> None:
         process.kill()
         process.wait()
         wait_for(lambda: not any(map(alive, pids)))
-
-
-def test_a_fork_has_no_workers_and_takes_none(lab: Lab) -> None:
-    small = Lab(["rust"], lane="isolated")
-    assert small.rust.add(1, 2) == 3
-    pids = small.rust.workers.pids
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            small.rust.add(1, 2)
-        except WorkerUnavailable as error:
-            if "forked" in error.reason and "make a Lab of its own here" in error.reason:
-                del small
-                gc.collect()
-                status = 0 if Lab(["rust"], lane="isolated").rust.add(1, 2) == 3 else 2
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert small.rust.add(3, 4) == 7
-    assert small.rust.workers.pids[0] == pids[0], "the parent's worker went on"
 
 
 def test_a_lab_outlives_the_thread_that_made_it() -> None:

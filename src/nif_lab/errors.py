@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -288,7 +289,9 @@ NOT_ALLOWED: Final = "run on Linux 5.3 or newer, in a container whose seccomp pr
 
 def system_refusal(error: OSError, what: str) -> SystemRefusal:
     """Return the typed error for what the system refused while ``what`` was made."""
-    number = error.errno or 0
+    # The core's own text has the number where the exception doesn't.
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno or int(told[1] if told else 0)
     said = os.strerror(number) if number else str(error)
     return SystemRefusal(f"the system refuses what {what} needs: {said}", SHORTAGES.get(number, NOT_ALLOWED), number)
 

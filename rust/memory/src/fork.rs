@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(
             in_child(|| {
                 drop(kept.take());
-                drops.get() as i32
+                drops.get().cast_signed()
             }),
             0
         );

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::crew::{ById, Inner, differs};
 use crate::message::FromWorker;
@@ -23,6 +24,8 @@ const HELD: usize = 32 << 10;
 const LAST: u32 = 64;
 /// How long until descriptors are sent again that the system didn't take.
 const CROWDED: Duration = Duration::from_millis(5);
+/// How often descriptors are looked at one by one, where the system doesn't look at all of them at once.
+const SINGLY: Duration = Duration::from_millis(10);
 /// How long a worker may take to open its first source.
 pub const START: Duration = Duration::from_secs(120);
 
@@ -42,6 +45,7 @@ struct Watched {
 
 /// What `poll` said of a worker.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "what `poll` says is that many bits")]
 struct Events {
     has_ended: bool,
     said: bool,
@@ -53,7 +57,7 @@ struct Events {
 pub fn run(inner: &Inner, wake: &Arc<Wake>) {
     let mut all: Vec<Watched> = Vec::new();
     loop {
-        let next = inner.roster().next();
+        let next = inner.roster().next_step();
         match next {
             Next::Start => {
                 start(inner, wake, &mut all);
@@ -118,7 +122,13 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
         }
     }
     let limit = limit.map(|it| Timespec { tv_sec: it.as_secs().cast_signed(), tv_nsec: it.subsec_nanos().into() });
-    let _ = poll(&mut descriptors, limit.as_ref());
+    if poll(&mut descriptors, limit.as_ref()).is_err_and(|error| error != Errno::INTR) {
+        // The limit of open files may have been lowered below their number: then only fewer at once can be looked at.
+        std::thread::sleep(SINGLY);
+        for one in &mut descriptors {
+            let _ = poll(std::slice::from_mut(one), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        }
+    }
     wake.clear();
     let mut seen = descriptors.iter().skip(1).map(PollFd::revents);
     let mut next =

@@ -88,7 +88,7 @@ impl<W: PartialEq> Roster<W> {
     }
 
     /// What the crew's thread does next.
-    pub fn next(&mut self) -> Next {
+    pub fn next_step(&mut self) -> Next {
         if self.is_closed {
             return Next::End;
         }
@@ -236,7 +236,7 @@ mod tests {
                 match random(state) % 9 {
                     0 => roster.prepare(spares),
                     1 | 2 => {
-                        while roster.next() == Next::Start {
+                        while roster.next_step() == Next::Start {
                             model.starting.push(model.next);
                             model.next += 1;
                         }
@@ -249,7 +249,7 @@ mod tests {
                     }
                     5 if !model.starting.is_empty() => {
                         model.starting.pop();
-                        if random(state) % 2 == 0 || !roster.may_start_again() {
+                        if random(state).is_multiple_of(2) || !roster.may_start_again() {
                             // One that was killed too often is refused as well.
                             roster.refuse(why(true));
                         }
@@ -262,20 +262,19 @@ mod tests {
                                 model.ready.remove(0);
                                 model.taken.push(it);
                             }
-                            Answer::Refused(_) => assert!(model.ready.is_empty()),
-                            Answer::Wait => assert!(model.ready.is_empty()),
+                            Answer::Refused(_) | Answer::Wait => assert!(model.ready.is_empty()),
                         }
                     }
                     7 if !model.ready.is_empty() => {
                         let it = model.ready.remove((random(state) as usize) % model.ready.len());
                         roster.leave(&it);
                     }
-                    8 if step > 150 && random(state) % 8 == 0 => {
+                    8 if step > 150 && random(state).is_multiple_of(8) => {
                         roster.close();
                         model.ready.clear();
-                        assert_eq!(roster.next(), Next::End);
+                        assert_eq!(roster.next_step(), Next::End);
                         assert_eq!(roster.take(spares), Answer::Wait, "none is given away");
-                        assert_eq!(roster.next(), Next::End, "none is started");
+                        assert_eq!(roster.next_step(), Next::End, "none is started");
                         break;
                     }
                     _ => {}
@@ -288,16 +287,16 @@ mod tests {
     #[test]
     fn whoever_asks_gets_a_worker_or_a_reason() {
         let mut roster = Roster::<u32>::default();
-        assert_eq!(roster.next(), Next::Wait, "nobody wants one");
+        assert_eq!(roster.next_step(), Next::Wait, "nobody wants one");
         roster.seek();
         assert_eq!(roster.take(0), Answer::Wait);
-        assert_eq!(roster.next(), Next::Start);
-        assert_eq!(roster.next(), Next::Wait);
+        assert_eq!(roster.next_step(), Next::Start);
+        assert_eq!(roster.next_step(), Next::Wait);
         roster.refuse(why(false));
-        assert_eq!(roster.next(), Next::Wait, "the next one wouldn't start either");
+        assert_eq!(roster.next_step(), Next::Wait, "the next one wouldn't start either");
         assert_eq!(roster.take(0), Answer::Refused(why(false)));
         assert_eq!(roster.take(0), Answer::Wait, "said once, then tried again");
-        assert_eq!(roster.next(), Next::Start);
+        assert_eq!(roster.next_step(), Next::Start);
     }
 
     /// A spare's refusal of long ago is no reason today; one of just now is, though the caller looked away between.
@@ -305,14 +304,14 @@ mod tests {
     fn only_a_refusal_of_now_counts() {
         let mut roster = Roster::default();
         roster.prepare(1);
-        assert_eq!(roster.next(), Next::Start);
+        assert_eq!(roster.next_step(), Next::Start);
         roster.enter(1);
         assert_eq!(roster.take(1), Answer::Taken(1));
-        assert_eq!(roster.next(), Next::Start);
+        assert_eq!(roster.next_step(), Next::Start);
         roster.refuse(why(true));
         roster.seek();
         assert_eq!(roster.take(1), Answer::Wait);
-        assert_eq!(roster.next(), Next::Start);
+        assert_eq!(roster.next_step(), Next::Start);
         roster.refuse(why(true));
         assert_eq!(roster.take(1), Answer::Refused(why(true)));
     }
@@ -323,7 +322,7 @@ mod tests {
         roster.prepare(1);
         let mut starts = 0;
         loop {
-            assert_eq!(roster.next(), Next::Start);
+            assert_eq!(roster.next_step(), Next::Start);
             starts += 1;
             if !roster.may_start_again() {
                 roster.refuse(why(false));
@@ -331,7 +330,7 @@ mod tests {
             }
         }
         assert_eq!(starts, START_TRIES);
-        assert_eq!(roster.next(), Next::Wait);
+        assert_eq!(roster.next_step(), Next::Wait);
     }
 
     #[test]

@@ -389,7 +389,7 @@ fn a_crew_goes_at_once_whatever_its_workers_do() {
         match crew.take(Duration::from_millis(20)) {
             Ok(line) => assert!(line.is_none(), "{script}"),
             Err(refused) => {
-                assert!(refused.reason.contains("because its library wrote into the socket"), "{refused:?}")
+                assert!(refused.reason.contains("because its library wrote into the socket"), "{refused:?}");
             }
         }
         drop(crew);

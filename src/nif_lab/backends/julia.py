@@ -118,6 +118,10 @@ def ready(package: Path) -> Installation:
     return precompiled(found, package)
 
 
+#: Threads that must not end before the process does.
+_STAYING: Final[list[Owner]] = []
+
+
 @dataclass(frozen=True, slots=True)
 class _Runtime:
     """The Julia of this process.
@@ -142,6 +146,7 @@ def _embedded(found: Installation, code: str) -> tuple[Owner | None, Callable[[s
     from .. import _core
 
     owner = _core.Owner("nif_lab julia")
+    _STAYING.append(owner)
     answer = _core.start_julia(owner, found.library, found.bindir, found.image, code)
 
     def evaluate(code: str) -> str:
@@ -220,7 +225,8 @@ def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | N
             _import_juliacall(found)
         else:
             # Julia's first thread must stay; this one may end.
-            _core.Owner("nif_lab julia").run(lambda: _import_juliacall(found))
+            _STAYING.append(_core.Owner("nif_lab julia"))
+            _STAYING[-1].run(lambda: _import_juliacall(found))
     juliacall = sys.modules["juliacall"]
     if juliacall.CONFIG.get("opt_handle_signals") != "yes":
         if not is_main:
