@@ -28,7 +28,7 @@ unsafe extern "C" fn straight_call(
         if !is_plain || !arguments.take(objects, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
-        counted(nif, &arguments)
+        counted(nif, &arguments, objects.len())
     })
 }
 
@@ -47,7 +47,7 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
         if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
-        counted(nif, &arguments)
+        counted(nif, &arguments, N)
     })
 }
 
@@ -56,29 +56,39 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
 /// # Safety
 /// The GIL is held, and what `arguments` were taken from is alive.
 #[inline(always)]
-unsafe fn counted<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn counted<const N: usize>(nif: &Nif, arguments: &Arguments<N>, count: usize) -> *mut ffi::PyObject {
     // One look says that the call is counted, and not timed: `due` is never ahead where counting is switched off.
     // SAFETY: passed on.
-    unsafe { if nif.slot.mine().is_plain() { answer::<N, true>(nif, arguments) } else { looked_at(nif, arguments) } }
+    unsafe {
+        if nif.slot.mine().is_plain() {
+            answer::<N, true>(nif, arguments, count)
+        } else {
+            looked_at(nif, arguments, count)
+        }
+    }
 }
 
 /// A call that is timed, or not counted at all; out of the way of the others.
 #[inline(never)]
-unsafe fn looked_at<const N: usize>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn looked_at<const N: usize>(nif: &Nif, arguments: &Arguments<N>, count: usize) -> *mut ffi::PyObject {
     // SAFETY: passed on.
-    unsafe { answer::<N, false>(nif, arguments) }
+    unsafe { answer::<N, false>(nif, arguments, count) }
 }
 
 /// # Safety
 /// As of `counted`.
 #[inline(always)]
-unsafe fn answer<const N: usize, const PLAIN: bool>(nif: &Nif, arguments: &Arguments<N>) -> *mut ffi::PyObject {
+unsafe fn answer<const N: usize, const PLAIN: bool>(
+    nif: &Nif,
+    arguments: &Arguments<N>,
+    count: usize,
+) -> *mut ffi::PyObject {
     let mut error = ErrorRecord::default();
     let mut outcome = Outcome::new();
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
     unsafe {
         let timed = !PLAIN && nif.slot.is_next_timed();
-        arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
+        arguments.call(nif.target.get(), count, &mut error, timed, &mut outcome);
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {
