@@ -90,7 +90,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
     unsafe {
         let timed = !PLAIN && nif.slot.is_next_timed();
-        arguments.call(nif.target.get(), &mut error, timed, &mut outcome);
+        arguments.call(nif.target.get(), objects.len(), &mut error, timed, &mut outcome);
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {
@@ -103,9 +103,9 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
             });
         }
         if PLAIN {
-            nif.slot.mine().count()
+            nif.slot.mine().count();
         } else {
-            nif.slot.succeed(outcome.time)
+            nif.slot.succeed(outcome.time);
         }
         match outcome.result.type_index {
             type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),

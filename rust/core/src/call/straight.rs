@@ -29,23 +29,19 @@ pub mod kind {
     pub const BITS: usize = 2;
 }
 
+/// An argument, and the bytes of its array.
+type Taken = (Any, usize);
+
 /// The arguments; uninitialised room for `N`, so that a short call pays for what it uses.
 pub struct Arguments<const N: usize> {
     values: [MaybeUninit<Any>; N],
     tensors: [MaybeUninit<Tensor>; N],
-    count: usize,
-    bytes: usize,
 }
 
 impl<const N: usize> Arguments<N> {
     #[inline(always)]
     pub fn new() -> Self {
-        Self {
-            values: [const { MaybeUninit::uninit() }; N],
-            tensors: [const { MaybeUninit::uninit() }; N],
-            count: 0,
-            bytes: 0,
-        }
+        Self { values: [const { MaybeUninit::uninit() }; N], tensors: [const { MaybeUninit::uninit() }; N] }
     }
 
     /// Take all arguments, at most `N`; bit n of `mutable` says whether the function writes to the nth. False when one
@@ -55,14 +51,15 @@ impl<const N: usize> Arguments<N> {
     /// The GIL is held and the objects stay alive until the call is over.
     #[inline(always)]
     pub unsafe fn take(&mut self, objects: &[*mut ffi::PyObject], mutable: u32) -> bool {
+        let mut bytes = 0_usize;
         for (index, object) in objects.iter().enumerate() {
             // SAFETY: the caller vouches for the objects.
             let value = unsafe { self.any(index, *object, mutable) };
-            let (Some(value), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            let (Some((value, more)), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            bytes = bytes.saturating_add(more);
             slot.write(value);
         }
-        self.count = objects.len();
-        self.bytes < RELEASE_BYTES
+        bytes < RELEASE_BYTES
     }
 
     /// The same of exactly `N` arguments of known kinds.
@@ -71,6 +68,8 @@ impl<const N: usize> Arguments<N> {
     /// As of `take`; `objects` leads to `N` of them.
     #[inline(always)]
     pub unsafe fn take_kinds<const KINDS: u32>(&mut self, objects: *const *mut ffi::PyObject, mutable: u32) -> bool {
+        // Not a field: the sum stays in a register.
+        let mut bytes = 0_usize;
         for index in 0..N {
             // SAFETY: the caller vouches for the objects.
             let value = unsafe {
@@ -83,15 +82,15 @@ impl<const N: usize> Arguments<N> {
                 };
                 known.or_else(|| self.any(index, object, mutable))
             };
-            let (Some(value), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            let (Some((value, more)), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            bytes = bytes.saturating_add(more);
             slot.write(value);
         }
-        self.count = N;
-        self.bytes < RELEASE_BYTES
+        bytes < RELEASE_BYTES
     }
 
     #[inline(always)]
-    unsafe fn any(&mut self, index: usize, object: *mut ffi::PyObject, mutable: u32) -> Option<Any> {
+    unsafe fn any(&mut self, index: usize, object: *mut ffi::PyObject, mutable: u32) -> Option<Taken> {
         // SAFETY: the caller vouches for the object; each branch has checked its type.
         unsafe {
             let kind = ffi::Py_TYPE(object);
@@ -102,7 +101,7 @@ impl<const N: usize> Arguments<N> {
             } else if kind == &raw mut ffi::PyLong_Type {
                 let mut overflow = 0;
                 let i = ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow);
-                (overflow == 0).then_some(Any { type_index: type_index::INT, zero: 0, v: AnyValue { i } })
+                (overflow == 0).then_some((Any { type_index: type_index::INT, zero: 0, v: AnyValue { i } }, 0))
             } else {
                 None
             }
@@ -111,7 +110,7 @@ impl<const N: usize> Arguments<N> {
 
     /// A row-major array of native elements.
     #[inline(always)]
-    unsafe fn array(&mut self, index: usize, array: *const PyArrayObject, mutable: bool) -> Option<Any> {
+    unsafe fn array(&mut self, index: usize, array: *const PyArrayObject, mutable: bool) -> Option<Taken> {
         // SAFETY: a NumPy array's fields are valid while it lives, and its shape is an array of 64-bit numbers.
         unsafe {
             let fields = &(*array).fields;
@@ -130,7 +129,7 @@ impl<const N: usize> Arguments<N> {
 
     /// A vector of float64 with these flags.
     #[inline(always)]
-    unsafe fn vector(&mut self, index: usize, object: *mut ffi::PyObject, needed: std::ffi::c_int) -> Option<Any> {
+    unsafe fn vector(&mut self, index: usize, object: *mut ffi::PyObject, needed: std::ffi::c_int) -> Option<Taken> {
         const FLOAT64: DType = DType { code: dtype_code::FLOAT, bits: 64, lanes: 1 };
         // SAFETY: as above, once the type is checked.
         unsafe {
@@ -155,10 +154,15 @@ impl<const N: usize> Arguments<N> {
     /// # Safety
     /// `array` is an array of such elements.
     #[inline(always)]
-    unsafe fn tensor(&mut self, index: usize, array: *const PyArrayObject, dtype: DType, bytes: usize) -> Option<Any> {
+    unsafe fn tensor(
+        &mut self,
+        index: usize,
+        array: *const PyArrayObject,
+        dtype: DType,
+        bytes: usize,
+    ) -> Option<Taken> {
         // SAFETY: the caller's promise.
         let fields = unsafe { &(*array).fields };
-        self.bytes = self.bytes.saturating_add(bytes);
         let tensor = self.tensors.get_mut(index)?.write(Tensor {
             data: fields.data.cast(),
             device: Device { r#type: DEVICE_CPU, id: 0 },
@@ -168,29 +172,28 @@ impl<const N: usize> Arguments<N> {
             strides: std::ptr::null_mut(),
             byte_offset: 0,
         });
-        Some(Any { type_index: type_index::TENSOR, zero: 0, v: AnyValue { p: (&raw mut *tensor).cast() } })
+        Some((Any { type_index: type_index::TENSOR, zero: 0, v: AnyValue { p: (&raw mut *tensor).cast() } }, bytes))
     }
 
     /// Call the function.
     ///
     /// # Safety
-    /// `call` is a live function of the ABI, and `take` returned true.
+    /// `call` is a live function of the ABI, and `count` arguments were taken.
     #[inline(always)]
-    pub unsafe fn call(&self, call: Call, error: &mut ErrorRecord, timed: bool, outcome: &mut Outcome) {
+    pub unsafe fn call(&self, call: Call, count: usize, error: &mut ErrorRecord, timed: bool, outcome: &mut Outcome) {
         // SAFETY: the first `count` values are written.
-        unsafe { outcome.run(call, self.values.as_ptr().cast(), self.count, error, &interrupt::NEVER, timed) }
+        unsafe { outcome.run(call, self.values.as_ptr().cast(), count, error, &interrupt::NEVER, timed) }
     }
 }
 
 /// A float, exactly.
 #[inline(always)]
-unsafe fn float(object: *mut ffi::PyObject) -> Option<Any> {
+unsafe fn float(object: *mut ffi::PyObject) -> Option<Taken> {
     // SAFETY: the caller vouches for the object, whose type is checked.
     unsafe {
-        (ffi::Py_TYPE(object) == &raw mut ffi::PyFloat_Type).then(|| Any {
-            type_index: type_index::FLOAT,
-            zero: 0,
-            v: AnyValue { f: ffi::PyFloat_AS_DOUBLE(object) },
+        (ffi::Py_TYPE(object) == &raw mut ffi::PyFloat_Type).then(|| {
+            let it = Any { type_index: type_index::FLOAT, zero: 0, v: AnyValue { f: ffi::PyFloat_AS_DOUBLE(object) } };
+            (it, 0)
         })
     }
 }

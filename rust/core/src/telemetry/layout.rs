@@ -1,5 +1,7 @@
 //! Where everything lies in the telemetry segment: docs/telemetry.md. Python reads it from here, as `_core.telemetry_layout()`.
 
+#![allow(clippy::struct_field_names, reason = "docs/telemetry.md names them so")]
+
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 

@@ -79,7 +79,8 @@ impl Recorder {
         }
         // SAFETY: the caller of a built-in keeps its arguments alive.
         let seconds = unsafe { ffi::PyFloat_AsDouble(seconds) };
-        if seconds == -1.0 && PyErr::occurred(py) {
+        // Python's sign of an error is -1.0, which is no duration either.
+        if seconds < 0.0 && PyErr::occurred(py) {
             return Err(PyErr::fetch(py));
         }
         // A clock that was set back, nanoseconds or a date in place of a duration, or not a number at all.

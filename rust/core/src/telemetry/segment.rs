@@ -202,7 +202,7 @@ impl Segment {
     }
 
     /// Write bytes into a field that no reader looks at yet.
-    pub fn write(&self, field: &[AtomicU8], text: &str) {
+    pub fn write(field: &[AtomicU8], text: &str) {
         let mut length = text.len().min(field.len());
         // Cut between characters, not inside one.
         while !text.is_char_boundary(length) {
@@ -234,7 +234,7 @@ impl Segment {
     }
 
     fn list_backend(&self, number: usize, name: &str) {
-        self.write(&self.backend(number).name, name);
+        Self::write(&self.backend(number).name, name);
         self.header().n_backends.store(number as u32 + 1, Ordering::Release);
     }
 
@@ -287,7 +287,7 @@ impl Segment {
     fn list_function(&self, number: usize, entry: &Entry) {
         let it = self.function(number);
         let kind = u64::from(entry.key.backend) | u64::from(entry.key.lane) << 16 | u64::from(entry.flags) << 32;
-        self.write(&it.name, &entry.key.name);
+        Self::write(&it.name, &entry.key.name);
         it.kind.store(kind, Ordering::Relaxed);
         it.since.store(entry.since, Ordering::Release);
         self.header().n_functions.fetch_max(number as u32 + 1, Ordering::Release);
@@ -301,7 +301,9 @@ impl Segment {
     fn forget(&self, number: usize) {
         for shard in self.shards() {
             let counts: &[AtomicU64; size_of::<Counts>() / 8] = self.at(counts_at(shard, number));
-            counts.iter().for_each(|it| it.store(0, Ordering::Relaxed));
+            for count in counts {
+                count.store(0, Ordering::Relaxed);
+            }
         }
     }
 

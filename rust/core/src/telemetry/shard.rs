@@ -3,6 +3,7 @@
 //! A place has one writer at a time, so that plain loads and stores lose nothing: the thread that leases it, until that ends.
 //! The last place is for all threads that found no other; they count there by atomic steps. Under the GIL there is one place,
 //! and whoever holds the GIL is its writer.
+#![allow(clippy::inline_always, reason = "on the path of every call")]
 
 /// More than one thread may count at the same time.
 pub const MANY: bool = cfg!(any(Py_GIL_DISABLED, test));

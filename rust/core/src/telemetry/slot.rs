@@ -155,12 +155,11 @@ impl Slot {
     /// A call that was timed, if its time can be true.
     #[inline]
     fn take_time(&self, start: u64, ticks: u64) {
-        match self.believe(start, ticks) {
-            Some((start, ticks)) => self.time(start, ticks),
-            None => {
-                self.show_shard();
-                self.mine().count();
-            }
+        if let Some((start, ticks)) = self.believe(start, ticks) {
+            self.time(start, ticks);
+        } else {
+            self.show_shard();
+            self.mine().count();
         }
     }
 
@@ -296,7 +295,7 @@ impl Slot {
             it.what.store(what, Ordering::Relaxed);
             it.cell_and_step.store(u64::from(self.segment.cell()) | taken, Ordering::Relaxed);
             it.duration_ns.store(step.duration_ns.to_bits(), Ordering::Relaxed);
-            self.segment.write(&it.text, text);
+            Segment::write(&it.text, text);
         };
         self.segment.errors().write(|it| &it.commit, fill);
     }

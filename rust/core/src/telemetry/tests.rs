@@ -58,9 +58,9 @@ fn a_segment_describes_itself() {
 fn text_is_cut_between_characters() {
     let it = segment();
     let field = &it.errors().records[0].text[..4];
-    it.write(field, "abcé");
+    Segment::write(field, "abcé");
     assert_eq!(bytes(field), b"abc\0");
-    it.write(field, "ab");
+    Segment::write(field, "ab");
     assert_eq!(bytes(field), b"ab\0\0");
 }
 
@@ -207,7 +207,7 @@ fn a_child_of_fork_counts_for_itself() {
             && header.pid.load(Ordering::Relaxed) == std::process::id()
             && header.n_functions.load(Ordering::Relaxed) == 1;
         // SAFETY: nothing of the parent's is run at its end.
-        unsafe { libc::_exit(if right { 0 } else { 1 }) };
+        unsafe { libc::_exit(i32::from(!right)) };
     }
     let mut status = 0;
     // SAFETY: the child is this test's own.
