@@ -227,10 +227,11 @@ def test_every_cache_lies_below_the_checked_folder(top: Path) -> None:
 
 
 def test_a_folder_of_earlier_versions_is_closed(top: Path) -> None:
-    top.mkdir(parents=True)
-    top.chmod(0o755)
-    folders.private()
-    assert stat.S_IMODE(top.stat().st_mode) == 0o700
+    (top / "julia").mkdir(parents=True)
+    for it in (top, top / "julia"):
+        it.chmod(0o755)
+    assert folders.private("julia") == top / "julia"
+    assert {stat.S_IMODE(it.stat().st_mode) for it in (top, top / "julia")} == {0o700}
     top.chmod(0o777)  # what lies there may be anybody's
     with pytest.raises(BackendError, match="others have access"):
         folders.private()
