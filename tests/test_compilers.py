@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import nif_lab
-from nif_lab import backends, folders
+from nif_lab import backends, folders, julia_home, programs
 from nif_lab.backends import base
 from nif_lab.backends.base import Job, Options, ask, run
 from nif_lab.cells.cache import Cache
@@ -48,7 +48,7 @@ def traps(folder: Path, sprung: Path) -> None:
         (folder / module).mkdir()
         for file in ("__init__.py", "__main__.py"):
             (folder / module / file).write_text(f"open({str(sprung / module)!r}, 'w')\n")
-    for name in ("cargo", "rustc", "zig", "nim", "cc", "gcc", "ld"):
+    for name in ("cargo", "rustc", "zig", "nim", "cc", "gcc", "ld", "julia"):
         program(folder / name, f"touch {sprung}/program-{name}")
     (folder / "Project.toml").write_text('[deps]\nTrap = "12345678-1234-1234-1234-123456789abc"\n')
 
@@ -107,12 +107,10 @@ def test_cargo_obeys_nothing_of_the_notebooks_folder(trapped: Path, tmp_path: Pa
     (trapped / "wrapper").unlink()
 
 
-@pytest.fixture
-def julia() -> tuple[str, ...]:
-    return backends.find("julia").compiler().command
-
-
-def test_a_julia_is_asked_in_a_folder_of_ours(julia: tuple[str, ...], trapped: Path) -> None:
+def test_a_julia_is_asked_in_a_folder_of_ours(trapped: Path) -> None:
+    julia_home.probe.cache_clear()
+    julia = backends.find("julia").compiler().command
+    assert julia_home.cache_folder().is_relative_to(folders.private())
     code = "print(pwd(), ' ', LOAD_PATH, ' ', Base.active_project())"  # a project of the user's own may be active
     said = run([*julia, "--startup-file=no", "-e", code])
     assert said.startswith('/ ["@", "@v#.#", "@stdlib"] ')
@@ -144,8 +142,7 @@ def test_compilers_are_run_in_one_place() -> None:
             alias.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import)
             for alias in node.names
         }  # fmt: skip
-        # Julia's own file is still to come.
-        assert file.stem in {"base", "julia"} or "subprocess" not in imported, file
+        assert "subprocess" not in imported, file
 
 
 def test_a_compiler_that_is_terminated_is_told_from_one_that_refuses(tmp_path: Path) -> None:
@@ -191,7 +188,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"no home\n.*set \$XDG_CACHE_HOME"):
         Cache()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    assert base.environment()["HOME"] == "/"
+    assert programs.environment()["HOME"] == "/"
     backend = backends.find("zig")
     assert not compiled(backend, f"{backend.example}\n// {time.time_ns()}", Options())[1]
 
@@ -230,10 +227,11 @@ def test_every_cache_lies_below_the_checked_folder(top: Path) -> None:
 
 
 def test_a_folder_of_earlier_versions_is_closed(top: Path) -> None:
-    top.mkdir(parents=True)
-    top.chmod(0o755)
-    folders.private()
-    assert stat.S_IMODE(top.stat().st_mode) == 0o700
+    (top / "julia").mkdir(parents=True)
+    for it in (top, top / "julia"):
+        it.chmod(0o755)
+    assert folders.private("julia") == top / "julia"
+    assert {stat.S_IMODE(it.stat().st_mode) for it in (top, top / "julia")} == {0o700}
     top.chmod(0o777)  # what lies there may be anybody's
     with pytest.raises(BackendError, match="others have access"):
         folders.private()

@@ -18,7 +18,7 @@ from nif_lab import Lab, cli, monitor, segment
 from nif_lab.errors import AbiError
 from nif_lab.live.feed import Feed
 from nif_lab.loading import library_file
-from nif_lab.segment import ERROR, FUNCTION, HEADER, Segment, SegmentError, attach, sensible
+from nif_lab.segment import ENTRY, ERROR, HEADER, Segment, SegmentError, attach, sensible
 from nif_lab.telemetry import snapshot_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def forged(lab: Lab) -> Iterator[Forged]:
 
 @pytest.mark.parametrize(("field", "value", "place"), [
     ("max_backends", 60_000, 0), ("max_backends", 2**32 - 1, 0), ("max_functions", 900_000, 0),
-    *(("at", value, place) for place in range(6) for value in (2**64 - 1, 2**40, 2**63, 13)),
+    ("max_shards", 2**32 - 1, 0),
+    *(("at", value, place) for place in range(7) for value in (2**64 - 1, 2**40, 2**63, 13)),
 ])  # fmt: skip
 def test_a_segment_whose_parts_dont_fit_is_refused_when_it_is_opened(
     forged: Forged, field: str, value: int, place: int
@@ -101,15 +102,15 @@ def test_a_clock_that_cant_be_is_an_error_and_no_figure(forged: Forged, ns: floa
 
 def test_numbers_without_a_word_are_shown_as_they_are(lab: Lab, forged: Forged) -> None:
     opened = Segment(forged.descriptor)
-    at = int(opened.header["at"][5])
+    at = int(opened.header["at"][6])
     for field, value in (("kind", 99), ("step", 77), ("outcome", 88)):
         kind, offset = ERROR.fields[field][:2]
         os.pwrite(forged.descriptor, value.to_bytes(kind.itemsize, "little"), at + offset)
     (told,) = opened.describe_errors(opened.errors()[:1])
     assert (told["kind"], told["step"], told["outcome"]) == ("unknown (99)", "unknown (77)", "unknown (88)")
-    at = int(opened.header["at"][1]) + FUNCTION.fields["lane"][1]
+    at = int(opened.header["at"][1]) + ENTRY.fields["lane"][1]
     for row in range(len(opened.functions())):
-        os.pwrite(forged.descriptor, b"\7\0", at + row * FUNCTION.itemsize)
+        os.pwrite(forged.descriptor, b"\7\0", at + row * ENTRY.itemsize)
     assert {it.lane for it in snapshot_of(opened)} == {"unknown (7)"}
     assert opened.describe_errors(lab.telemetry.segment.errors()[:1])[0]["kind"] == "NifValueError"
     assert lab.history().records["status"][-1] == "NifValueError"

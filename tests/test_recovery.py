@@ -441,7 +441,7 @@ def test_old_crashes_are_forgotten(small: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"retries": -1}, "0 retries or more"), ({"crashes": 0}, "1 crash or more"), ({"timeout": 0}, "more than 0")],
+    [({"retries": -1}, "from 0 to 1,000"), ({"crashes": 0}, "1 or more"), ({"timeout": 0}, "more than 0")],
 )
 def test_policies_that_can_not_be_are_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):

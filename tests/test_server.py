@@ -180,6 +180,7 @@ def wish(**changes: object) -> str:
     "text",
     [
         *("nonsense", "[]", '{"rate": null}', '{"rate": 1e9}', '{"picture": 7}'),
+        *("[" * 4000, " " * 5000, '{"rate": "' + "\u00fc" * 500 + '"}'),  # too deep, too long, and a reason that is
         *(wish(theme="pink"), wish(width=float("inf")), wish(scale=float("nan"))),
     ],
 )

@@ -25,6 +25,7 @@ LAYERS = {
     "text": 0,
     "exporters": 1,
     "ledger": 1,
+    "programs": 0,
     "progress": 0,
     "julia_home": 1,
     "memory": 1,

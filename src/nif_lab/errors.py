@@ -82,6 +82,7 @@ __all__ = [
     "WorkerUnavailable",
     "kind_name",
     "kind_number",
+    "system_refusal",
 ]
 
 

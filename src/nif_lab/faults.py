@@ -31,8 +31,8 @@ HUGE: Final = 1 << 46
 #: Elements of the arrays: some pages each, so that no two share one that is written.
 LENGTH: Final = 16_384
 ALWAYS: Final = 1 << 40
-#: Of random numbers; the nonsense of a reply is made of the seed and what follows it.
-SEEDS: Final = 1 << 31
+#: The largest seed; the nonsense of a reply is made of the seed and what follows it.
+SEEDS: Final = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,8 @@ class Faults:
         word = int.from_bytes(backend.encode()[:8].ljust(8, b"\0"), "little")
         fuse = self._memory.zeros(3, "i8")
         fuse[:] = burns, word, HUGE if kind == "huge_allocation" else _distance(x, victim)
-        garble = tuple(range(seed, seed + min(count, 1 + policy.retries))) if kind == "garbage_reply" else ()
+        tries = min(count, 1 + policy.retries) if kind == "garbage_reply" else 0
+        garble = tuple(1 + (seed + number - 1) % SEEDS for number in range(tries))  # 0 is none
         name = "error_value" if kind == "garbage_reply" else kind
         start = time.perf_counter()
         value, error, steps = self._call(loaded, (name, fuse, x), policy if lane == "isolated" else None, garble)

@@ -53,9 +53,12 @@ def private(*names: str) -> Path:
         # Links above are the user's own affair; where they lead is what is checked.
         base = base.resolve()
         top = base / "nif_lab"
-        _make(top)
-        _close(top)
-        return checked(top.joinpath(*names))
+        folder = top
+        for name in ("", *names):
+            folder /= name
+            _make(folder)
+            _close(folder)
+        return checked(folder)
 
 
 def checked(folder: Path) -> Path:
@@ -92,7 +95,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _close(folder: Path) -> None:
-    """Take from others the right to look into our own folder, which earlier versions gave them."""
+    """Take from others the right to look into a folder of ours, which earlier versions gave them."""
     it = os.lstat(folder)
     if stat.S_ISDIR(it.st_mode) and it.st_uid == os.geteuid() and not it.st_mode & 0o022 and it.st_mode & 0o055:
         folder.chmod(0o700)

