@@ -209,6 +209,10 @@ def _import_juliacall(found: Installation) -> None:
         atexit.register(leave, state)
 
 
+#: The thread that juliacall was imported in, where that isn't Python's main thread; it ends with its owner.
+_first: list[Owner] = []
+
+
 def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
     """Share the runtime of ``from juliacall import Main``; start it unless the user has."""
     from .. import _core
@@ -220,7 +224,8 @@ def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | N
             _import_juliacall(found)
         else:
             # Julia's first thread must stay; this one may end.
-            _core.Owner("nif_lab julia").run(lambda: _import_juliacall(found))
+            _first.append(_core.Owner("nif_lab julia"))
+            _first[-1].run(lambda: _import_juliacall(found))
     juliacall = sys.modules["juliacall"]
     if juliacall.CONFIG.get("opt_handle_signals") != "yes":
         if not is_main:

@@ -136,10 +136,10 @@ impl<T> Ticket<T> {
 impl Drop for Owner {
     fn drop(&mut self) {
         // Nobody waits for the thread here, where the GIL is held. A child of fork doesn't have it.
-        if self.forks == nif_memory::forks() {
-            let _work = self.queue.work.lock().unwrap_or_else(PoisonError::into_inner);
-            self.queue.is_closed.store(true, Ordering::Relaxed);
-            self.queue.wake.notify_all();
+        if let Some(queue) = self.queue.as_ref().filter(|_| self.forks == nif_memory::forks()) {
+            let _work = queue.work.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.is_closed.store(true, Ordering::Relaxed);
+            queue.wake.notify_all();
         }
     }
 }
