@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import ToolchainMissing
+from .errors import BackendError, ToolchainMissing
+from .folders import home, private
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Installation", "cache_folder", "find_julia", "install_julia", "places", "told"]
 
 OLDEST: Final = (1, 5)
+#: The home of a user who has none.
+NOWHERE: Final = Path("/nonexistent")
 CURE: Final = (
     "install Julia >= 1.10 (with juliaup, say), or point $NIF_LAB_JULIA at a julia, or (in a"
     " checkout, on Debian) run: make julia"
@@ -90,7 +93,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _depot() -> Path:
-    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or Path.home() / ".julia")
+    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or (home() or NOWHERE) / ".julia")
 
 
 def _juliapkg() -> Iterator[str]:
@@ -111,7 +114,7 @@ def _juliapkg() -> Iterator[str]:
 def _juliaup() -> Iterator[str]:
     """Yield juliaup's default julia, then its others, the newest first."""
     # juliaup has a variable of its own for the place, and none of Julia's.
-    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or Path.home() / ".julia") / "juliaup"
+    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or (home() or NOWHERE) / ".julia") / "juliaup"
     said = _read(folder / "juliaup.json")
     installed = said.get("InstalledVersions", {})
     default = said.get("InstalledChannels", {}).get(said.get("Default"), {}).get("Version")
@@ -206,6 +209,9 @@ def install_julia(missing: ToolchainMissing) -> Installation:
         raise ToolchainMissing(f"no Julia on this machine, and {why} when it should install one", CURE, said) from None
 
 
-def cache_folder() -> Path:
-    """Return where compiled Julia packages of ours are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nif_lab" / "julia"
+def cache_folder() -> Path | None:
+    """Return where compiled Julia packages of ours are kept; None where nothing can be, or others could change it."""
+    try:
+        return private("julia")
+    except BackendError:
+        return None
