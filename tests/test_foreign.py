@@ -88,7 +88,6 @@ def test_arrays_of_other_libraries_give_the_same_value(lab: Lab, name: str, lane
         assert (32, f"{name}.sum", reason) in lab.memory.core.copies_since(before, True), kind
 
 
-
 def test_memory_is_read_where_it_lies() -> None:
     base = np.arange(6.0)
     for kind in ("tvm_ffi", "pyarrow", "polars", "xarray", "memoryview"):

@@ -49,23 +49,18 @@ _TRY_SECONDS = 600
 
 def _direct(name: str) -> dict[str, Any]:
     """Return what became of a backend in the direct lane: reason, cure, and the versions of its parts."""
+    failed = {"reason": "", "cure": "use the isolated lane, and report it", "parts": {}}
     command = [sys.executable, "-c", _TRY, name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TRY_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return {
-            "reason": f"it didn't start within {_TRY_SECONDS} s",
-            "cure": "use the isolated lane, and report it",
-            "parts": {},
-        }
+        return {**failed, "reason": f"it didn't start within {_TRY_SECONDS} s"}
     if done.returncode == 0 and "\0" in done.stdout:
         return dict(json.loads(done.stdout.rpartition("\0")[2]))
-    said = done.stderr.strip().splitlines()
-    how = (
-        f"terminated by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"status {done.returncode}"
-    )
-    reason = f"its process ended: {how}" + (f": {said[-1]}" if said else "")
-    return {"reason": reason, "cure": "use the isolated lane, and report it", "parts": {}}
+    status = done.returncode
+    how = f"terminated by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    last = "".join(f": {it}" for it in done.stderr.strip().splitlines()[-1:])
+    return {**failed, "reason": f"its process ended: {how}{last}"}
 
 
 def _examine(backend: Backend) -> dict[str, Any]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Installation", "cache_folder", "find_julia", "install_julia", "places", "told"]
 
 OLDEST: Final = (1, 5)
+#: The home of a user who has none.
+NO_HOME: Final = Path("/nonexistent")
 CURE: Final = (
     "install Julia >= 1.10 (with juliaup, say), or point $NIF_LAB_JULIA at a julia, or (in a"
     " checkout, on Debian) run: make julia"
@@ -93,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _depot() -> Path:
-    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or (home() or NOWHERE) / ".julia")
+    return Path(os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep)[0] or (home() or NO_HOME) / ".julia")
 
 
 def _juliapkg() -> Iterator[str]:
@@ -114,7 +116,7 @@ def _juliapkg() -> Iterator[str]:
 def _juliaup() -> Iterator[str]:
     """Yield juliaup's default julia, then its others, the newest first."""
     # juliaup has a variable of its own for the place, and none of Julia's.
-    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or (home() or NOWHERE) / ".julia") / "juliaup"
+    folder = Path(os.environ.get("JULIAUP_DEPOT_PATH") or (home() or NO_HOME) / ".julia") / "juliaup"
     said = _read(folder / "juliaup.json")
     installed = said.get("InstalledVersions", {})
     default = said.get("InstalledChannels", {}).get(said.get("Default"), {}).get("Version")
@@ -210,9 +212,9 @@ def install_julia(missing: ToolchainMissing) -> Installation:
         raise ToolchainMissing(f"no Julia on this machine, and {why} when it should install one", CURE, said) from None
 
 
-def cache_folder() -> Path:
-    """Return where compiled Julia packages of ours are kept."""
+def cache_folder() -> Path | None:
+    """Return where compiled Julia packages of ours are kept; None where nothing can be, or others could change it."""
     try:
         return private("julia")
-    except BackendError:  # there is none, or others could change what lies there: Julia compiles anew each time
-        return Path("/nonexistent/nif_lab")
+    except BackendError:
+        return None

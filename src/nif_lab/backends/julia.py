@@ -53,6 +53,8 @@ if !isdefined(Main, :NifLab)
     end
 end
 """
+#: The same without such a folder.
+FRESH: Final = 'isdefined(Main, :NifLab) || @eval Main include(joinpath({package}, "src", "NifLab.jl"))\n'
 #: Gives the table's address as text, or says why there is none.
 CODE: Final = """
 try
@@ -74,7 +76,8 @@ def _text(value: object) -> str:
 
 
 def _load(package: Path) -> str:
-    return LOAD.format(cache=_text(cache_folder()), package=_text(package))
+    cache = cache_folder()
+    return LOAD.format(cache=_text(cache), package=_text(package)) if cache else FRESH.format(package=_text(package))
 
 
 def _code(package: Path, host: int | str) -> str:
@@ -92,12 +95,12 @@ def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = 
 
     It fills a cache, so a failure is nobody's business here: what comes after it says what is wrong.
     """
-    stamp = cache_folder() / f"done-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    if stamp.exists():
+    folder = cache_folder()
+    if folder is None:
         return
+    stamp = folder / f"done-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     with contextlib.suppress(OSError):
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        if os.access(stamp.parent, os.W_OK) and told(command, what, env)[0] == 0:
+        if not stamp.exists() and os.access(folder, os.W_OK) and told(command, what, env)[0] == 0:
             stamp.touch()
 
 

@@ -91,9 +91,8 @@ impl Failure {
         use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
         match self {
             Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
-            Self::Lane(LaneFailure::Busy) => false,
+            Self::Lane(LaneFailure::Busy) | Self::Python(_) | Self::Given { .. } => false,
             Self::Lane(_) => true,
-            Self::Python(_) | Self::Given { .. } => false,
         }
     }
 }

@@ -73,7 +73,7 @@ fn describe(py: Python<'_>, table: table::Table, places: &[Place], origin: Origi
 
 /// The same of one that was opened in this process.
 ///
-/// `bound`: THREAD_BOUND where who opens it knows of a thread that the table doesn't.
+/// `bound`: `THREAD_BOUND` where who opens it knows of a thread that the table doesn't.
 fn describe_table(py: Python<'_>, table: &Table, bound: u32, origin: Origin) -> PyResult<Library> {
     let places: Vec<Place> = functions(table).iter().map(|it| Place::Here(it.call)).collect();
     let mut described = nif_loader::library::describe(table);
