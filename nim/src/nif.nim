@@ -7,7 +7,7 @@
 import nif/[abi, args, errors, sugar, views]
 
 export sugar.nif
-export abi.NifFlag, abi.NifDtype, abi.Float16, abi.`$`, abi.dtypeOf, abi.elementSize
+export abi.NifFlag, abi.NifDtype, abi.Bool, abi.toBool, abi.toElement, abi.Float16, abi.`$`, abi.dtypeOf, abi.elementSize
 export errors.ErrorKind, errors.NifError, errors.fail, errors.cancelled, errors.LogLevel, errors.log
 export views except initAnyArray, handle
 

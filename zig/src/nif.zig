@@ -17,8 +17,8 @@
 //!     }
 //!
 //! Parameters: i64, f64, bool, []const u8 (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T),
-//! AnyArray. Results: void, i64, u64, f64, bool, [:0]const u8 that lives as long as the library, *Tensor from
-//! `allocateTensor`; each also with an error. nif/guard.c must be linked.
+//! AnyArray. A truth value in an array is a nif.Bool. Results: void, i64, u64, f64, bool, [:0]const u8 that lives as
+//! long as the library, *Tensor from `allocateTensor`; each also with an error. nif/guard.c must be linked.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -31,6 +31,7 @@ const messages = @import("nif/message.zig");
 const signatures = @import("nif/signature.zig");
 
 pub const AnyArray = arrays.AnyArray;
+pub const Bool = arrays.Bool;
 pub const Bytes = arrays.Bytes;
 pub const Complex = arrays.Complex;
 pub const Matrix = arrays.Matrix;

@@ -1,5 +1,12 @@
 # The caller's arrays as Julia arrays: no copy, valid for the call.
 
+"""
+An element of a caller's array. The byte of a truth value may be any: 0 is false, all others are true. (Julia's own `Bool` is only
+0 or 1, and what else is in its byte counts.)
+"""
+@inline element(p::Ptr, i = 1) = unsafe_load(p, i)
+@inline element(p::Ptr{Bool}, i = 1) = unsafe_load(convert(Ptr{UInt8}, p), i) != 0x00
+
 struct VectorView{T,Writable} <: DenseVector{T}
     data::Ptr{T}
     length::Int
@@ -23,7 +30,7 @@ Base.unsafe_convert(::Type{Ptr{T}}, v::VectorView{T}) where {T} = v.data
 
 @inline function Base.getindex(v::VectorView, i::Int)
     @boundscheck checkbounds(v, i)
-    return unsafe_load(v.data, i)
+    return element(v.data, i)
 end
 
 @inline function Base.setindex!(v::MutVec{T}, value, i::Int) where {T}
@@ -66,7 +73,7 @@ Base.transpose(a::MatrixView{T,W}) where {T<:Real,W} = MatrixView{T,W}(a.data, r
 
 @inline function Base.getindex(a::MatrixView, i::Int, j::Int)
     @boundscheck checkbounds(a, i, j)
-    return unsafe_load(place(a, i, j))
+    return element(place(a, i, j))
 end
 
 @inline function Base.setindex!(a::MutMat{T}, value, i::Int, j::Int) where {T}

@@ -90,6 +90,13 @@ type
   Float16* = distinct uint16
     ## The bits of a half-precision number: Nim has no such type, arrays have.
 
+  Bool* = distinct uint8
+    ## A truth value in an array: 0 is false, any other byte is true. Memory of others may hold any byte, and Nim's
+    ## `bool` only 0 and 1. It turns into a `bool` wherever one is wanted, and a `bool` into it.
+
+converter toBool*(element: Bool): bool {.inline.} = uint8(element) != 0
+converter toElement*(value: bool): Bool {.inline.} = Bool(ord(value))
+
 func bitsOf*(flags: set[NifFlag]): uint32 =
   for flag in flags:
     result = result or 1'u32 shl ord(flag)
@@ -132,7 +139,9 @@ func `$`*(dtype: NifDtype): string =
 func dtypeOf*(T: typedesc): NifDtype =
   ## The element type of an array of `T`.
   const code =
-    when T is bool: 6
+    when T is Bool: 6
+    elif T is bool:
+      {.error: "nif: write Bool for the elements of an array: it may hold any byte, of which all but 0 are true".}
     elif T is SomeSignedInt: 0
     elif T is SomeUnsignedInt: 1
     elif T is SomeFloat or T is Float16: 2

@@ -8,12 +8,17 @@ use crate::abi::{DType, dtype_code};
 /// # Safety
 ///
 /// `DTYPE` describes the type's layout, and every bit pattern is a valid value.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an element of an array",
+    note = "elements are Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64, F16 or Complex<f64>"
+)]
 pub unsafe trait Element: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     const DTYPE: DType;
 }
 
-/// A boolean in an array. Foreign memory may hold any byte, so this isn't Rust's `bool`.
+/// A truth value in an array: 0 is false, any other byte is true. (Foreign memory may hold any byte, and Rust's `bool` only
+/// 0 and 1.)
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 pub struct Bool(pub u8);
@@ -21,6 +26,12 @@ pub struct Bool(pub u8);
 impl From<Bool> for bool {
     fn from(value: Bool) -> bool {
         value.0 != 0
+    }
+}
+
+impl From<bool> for Bool {
+    fn from(value: bool) -> Self {
+        Self(u8::from(value))
     }
 }
 

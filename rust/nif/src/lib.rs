@@ -25,7 +25,7 @@
 //! | [`Matrix<'_, T>`](Matrix), [`MatrixMut<'_, T>`](MatrixMut) | `T[m,n]`, `mut T[m,n]`: any strides |
 //! | [`AnyArray<'_>`](AnyArray) | `any[...]` |
 //!
-//! `T` is an [`Element`]. Results are `()`, `f64`, `i64`, `u64`, `bool`, `&'static str`, a [`Tensor`] from the host's
+//! `T` is an [`Element`]; a truth value in an array is a [`Bool`]. Results are `()`, `f64`, `i64`, `u64`, `bool`, `&'static str`, a [`Tensor`] from the host's
 //! memory, or a `Result` of one of them with an [`Error`].
 
 #![deny(unsafe_code)]
@@ -42,7 +42,7 @@ pub mod tensor;
 pub mod value;
 
 pub use args::{AnyArray, Bytes};
-pub use element::Element;
+pub use element::{Bool, Complex, Element, F16};
 pub use error::Error;
 pub use export::{cancelled, log};
 pub use matrix::{Matrix, MatrixMut};

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from ..errors import ToolchainMissing
-from .base import PACKAGE, Backend, Compiler, find_program, run
+from ..errors import BuildError, CellError, Message, ToolchainMissing
+from .base import PACKAGE, Backend, Compiler, Job, find_program, run
 
 __all__ = ["C"]
 
@@ -29,6 +29,8 @@ class C(Backend):
     title = "C"
     rank = 5
     library_flags = FLAGS
+    sdk = (".",)
+    public = "NIF(...)"
 
     def compiler(self) -> Compiler:
         program = find_program("cc")
@@ -39,10 +41,22 @@ class C(Backend):
 
     def build(self, source: Path, target: Path) -> None:
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
-        files = sorted(str(file) for file in source.rglob("*.c"))
         try:
-            command = [*self.compiler().command, *FLAGS, f"-I{PACKAGE / 'include'}", "-o", str(unfinished), *files]
-            run([*command, "-lm", "-ldl"])
+            self._compile(unfinished, *sorted(source.rglob("*.c")))
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def compile_cell(self, job: Job) -> list[Message]:
+        """Compile a cell, which marks its functions itself, by `NIF` of nif.h."""
+        cell = job.work / "cell.c"
+        cell.write_text(f'#include "nif.h"\n#line 1\n{job.code}')
+        try:
+            self._compile(job.library, cell, self.sources / "lib.c", *sorted((self.sources / "nif").glob("*.c")))
+        except BuildError as error:
+            raise CellError("the cell doesn't compile", detail=error.detail) from None
+        return []
+
+    def _compile(self, target: Path, *files: Path) -> None:
+        include = (f"-I{PACKAGE / 'include'}", f"-I{self.sources}")
+        run([*self.compiler().command, *FLAGS, *include, "-o", str(target), *map(str, files), "-lm", "-ldl"])

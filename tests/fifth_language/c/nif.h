@@ -39,10 +39,11 @@ typedef struct {
   const int64_t *shape;
 } nif_array;
 
-/* Every element type: its word in C, its name in a signature, what it is in memory. f16 are the bits of half-precision
- * numbers, since not every compiler has the type. */
+/* Every element type: its word in C, its name in a signature, what it is in memory. b8 are bytes, of which all but 0 are
+ * true: `bool` only allows 0 and 1, and the caller's memory may hold any. f16 are the bits of half-precision numbers,
+ * since not every compiler has the type. */
 #define NIF_ELEMENTS(ELEMENT)                            \
-  ELEMENT(b8, "bool", bool, NIF_DTYPE_BOOL)              \
+  ELEMENT(b8, "bool", uint8_t, NIF_DTYPE_BOOL)           \
   ELEMENT(i8, "i8", int8_t, NIF_DTYPE_INT)               \
   ELEMENT(i16, "i16", int16_t, NIF_DTYPE_INT)            \
   ELEMENT(i32, "i32", int32_t, NIF_DTYPE_INT)            \

@@ -5,7 +5,7 @@ const abi = @import("abi.zig");
 
 /// The element types of the ABI, as signatures spell them.
 pub const elements = .{
-    .{ "bool", bool, abi.DType{ .code = .bool, .bits = 8 } },
+    .{ "bool", Bool, abi.DType{ .code = .bool, .bits = 8 } },
     .{ "i8", i8, abi.DType{ .code = .int, .bits = 8 } },
     .{ "i16", i16, abi.DType{ .code = .int, .bits = 16 } },
     .{ "i32", i32, abi.DType{ .code = .int, .bits = 32 } },
@@ -19,6 +19,22 @@ pub const elements = .{
     .{ "f64", f64, abi.DType{ .code = .float, .bits = 64 } },
     .{ "c64", Complex(f32), abi.DType{ .code = .complex, .bits = 64 } },
     .{ "c128", Complex(f64), abi.DType{ .code = .complex, .bits = 128 } },
+};
+
+/// A truth value in an array: 0 is false, any other byte is true. (Foreign memory may hold any byte, and Zig's `bool`
+/// only 0 and 1.)
+pub const Bool = enum(u8) {
+    false = 0,
+    true = 1,
+    _,
+
+    pub fn isTrue(element: Bool) bool {
+        return element != .false;
+    }
+
+    pub fn of(value: bool) Bool {
+        return if (value) .true else .false;
+    }
 };
 
 /// An element of a complex array. (std.math.Complex has no layout of its own to rely on.)
@@ -170,6 +186,11 @@ test "a matrix reads and writes by its strides" {
     try std.testing.expectEqualSlices(f64, &.{ 5, 2 }, &column);
     backwards.storeRow(1, &.{ 12, 11, 10 });
     try std.testing.expectEqualSlices(f64, &.{ 10, 11, 12, 3, 4, 5 }, &numbers);
+}
+
+test "any byte but 0 is true" {
+    for ([_]u8{ 1, 2, 128, 255 }) |byte| try std.testing.expect(@as(Bool, @fromBackingInt(byte)).isTrue());
+    try std.testing.expect(!Bool.false.isTrue() and Bool.of(true) == .true and Bool.of(false) == .false);
 }
 
 test "element types have names both ways" {

@@ -192,8 +192,10 @@ fn parameterOf(
     comptime T: type,
 ) Parameter {
     const form = formOf(T, dimensions.len) orelse @compileError(function ++ ": parameter '" ++ name ++ "': " ++
-        @typeName(T) ++ " can't be the parameter of a NIF; it takes i64, f64, bool, []const u8, nif.Bytes, " ++
-        "[]const T, []T, nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
+        @typeName(T) ++ " can't be the parameter of a NIF; " ++ if (T == []const bool or T == []bool)
+        "write nif.Bool for its elements: an array may hold any byte, of which all but 0 are true"
+    else
+        "it takes i64, f64, bool, []const u8, nif.Bytes, []const T, []T, nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
     const rank: usize = switch (form) {
         .int, .float, .bool, .str, .bytes => 0,
         .vector, .any => 1,
