@@ -67,7 +67,7 @@ class Host(c.Structure):
 class Env(c.Structure):
     _fields_ = (
         ("struct_size", c.c_uint32),
-        ("zero", c.c_uint32),
+        ("n_results", c.c_uint32),
         ("host", c.POINTER(Host)),
         ("error", c.c_void_p),
         ("cancel", c.POINTER(c.c_int32)),

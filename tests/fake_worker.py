@@ -1,8 +1,8 @@
 """A worker that answers what it likes: rust/worker/src/channel.rs and message.rs from the other side.
 
-``fake_worker.py SEED PARENT``, started as a worker is. It has a function ``any() -> i64``. With the seed ``shuffled``
-it has functions ``f0`` to ``f7``, which return their number, and each process lists them in another order. With the
-seed ``another`` each process has other functions.
+``fake_worker.py SEED PARENT``, started as a worker is. It has a function ``any() -> i64``, and ``some``, which returns
+a tuple. With the seed ``shuffled`` it has functions ``f0`` to ``f7``, which return their number, and each process lists
+them in another order. With the seed ``another`` each process has other functions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import sys
 import time
 
 REPLY_BELL, REQUEST, HEAD = 64, 256, struct.Struct("<IiiiiIQQQBBHI")
-REPLY = REQUEST + 24 + 16 * 64 + (64 << 10)
+REPLY = REQUEST + 32 + 16 * 64 + (64 << 10)
 ROOM = REPLY + HEAD.size
 DONE, ALLOCATE = 1, 2
+RESULTS = {"some": "(a: f64, b: str, c: i64[_]?)?"}
 PR_SET_PDEATHSIG, SYS_FUTEX, FUTEX_WAKE = 1, {"x86_64": 202, "aarch64": 98}, 1
 
 
@@ -31,7 +32,7 @@ def text(words: str) -> bytes:
 
 def table(names: list[str]) -> bytes:
     """Return the message that tells what there is to call."""
-    rows = [b"".join(map(text, (name, f"{name}() -> i64", ""))) + b"\0" for name in names]
+    rows = [b"".join(map(text, (name, f"{name}() -> {RESULTS.get(name, 'i64')}", ""))) + b"\0" for name in names]
     return b"\0" + b"".join(map(text, ("Fake", "", ""))) + bytes([len(rows)]) + b"".join(rows)
 
 
@@ -41,7 +42,7 @@ def functions(seed: str) -> list[str]:
         names = [f"f{number}" for number in range(8)]
         random.Random(os.getpid()).shuffle(names)
         return names
-    return [f"f{os.getpid()}"] if seed == "another" else ["any"]
+    return [f"f{os.getpid()}"] if seed == "another" else ["any", "some"]
 
 
 def reply(rng: random.Random, channel: mmap.mmap) -> None:
@@ -56,6 +57,14 @@ def reply(rng: random.Random, channel: mmap.mmap) -> None:
     if rng.random() < 0.02:
         what, length = rng.choice([(0, 0), (3, 0), (DONE, 65537), (ALLOCATE, 9), (DONE, (1 << 32) - 1)])
     number = [0, 1, 2, 3, 6, 7, 8, 9, 10, 128, (1 << 31) - 1, -1, -(1 << 31)]
+    (results,) = struct.unpack_from("<I", channel, REQUEST + 24)
+    if what == DONE and results > 1 and rng.random() < 0.8:
+        length = 16 * results
+        for i in range(results):
+            index = (
+                rng.choice([(3, 0), (7, 7, 7, 8), (0, 7)][i]) if rng.random() < 0.9 else rng.choice([1, 2, 9, 70, -1])
+            )
+            struct.pack_into("<iIQ", channel, ROOM + 16 * i, index, 0, rng.choice([0, 1, 2, (1 << 64) - 1]))
     status, kind, argument = rng.choice([0, 0, rng.choice(number)]), rng.choice(number), rng.choice(number)
     type_index = rng.choice([0, 1, 2, 3, 5, 6, 7, 7, 8, 8, 9, 11, 65, 70, -1])
     value = rng.choice([0, 1, 2, 3, 1 << 63, (1 << 64) - 1])

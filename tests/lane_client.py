@@ -129,15 +129,16 @@ def nonsense(seed: str, count: str, limit: str) -> None:
         program.chmod(0o755)
         memory = Lab([]).memory
         workers = _core.Workers(str(program), seed, ["file", ""], 3)
-        call = _core.open_isolated(workers, "fake", None, memory.core).functions["any"]
+        functions = _core.open_isolated(workers, "fake", None, memory.core).functions
         seen: dict[str, int] = {}
-        for _ in range(int(count)):
+        for number in range(int(count)):
+            call = functions["some" if number % 2 else "any"]
             try:
                 outcome = type(call.attempt((), {}, float(limit))).__name__
             except Exception as error:
                 outcome = type(error).__name__
             seen[outcome] = seen.get(outcome, 0) + 1
-        del call, workers
+        del call, functions, workers
         gc.collect()
         tell(seen=seen, blocks=memory.metrics().blocks)
 

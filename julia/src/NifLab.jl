@@ -18,7 +18,7 @@ include("faults.jl")
 include("cells.jl")
 
 using .Nif
-export @nif, AnyArray, Block, Bytes, Mat, MutMat, MutVec, NifError, Vec, checkcancel
+export @nif, AnyArray, Block, Bytes, ByteVector, Mat, MutMat, MutVec, NifError, Vec, checkcancel
 
 const ROOMS = (Nif, Kernels, Wire, Faults)
 

@@ -116,18 +116,21 @@ relined(it::Expr, by) = Expr(it.head, Any[relined(arg, by) for arg in it.args]..
 function definition_in(statement)
     documented = Meta.isexpr(statement, :macrocall) && statement.args[1] == GlobalRef(Core, Symbol("@doc"))
     definition = documented ? statement.args[end] : statement
-    is_definition = Meta.isexpr(definition, (:function, :(=))) && Meta.isexpr(definition.args[1], (:call, :(::)))
+    is_definition = Meta.isexpr(definition, (:function, :(=))) && Meta.isexpr(definition.args[1], (:call, :(::), :where))
     return is_definition ? definition : nothing
 end
 
 function define(room, statement, named, seen)
     definition = definition_in(statement)
     call = definition === nothing ? nothing : definition.args[1]
+    is_generic = Meta.isexpr(call, :where)
+    is_generic && (call = call.args[1])
     Meta.isexpr(call, :(::)) && (call = call.args[1])
     name = Meta.isexpr(call, :call) ? call.args[1] : nothing
     is_public = name isa Symbol && (isempty(named) ? !startswith(string(name), "_") : name in named)
     is_public || return Core.eval(room, statement)
-    name in seen && error("$name is defined twice; a NIF has one method")
+    is_generic && error("$name has type parameters, and a NIF isn't generic: write one function for each type, as `$(name)_f64(x::Vec{Float64})`")
+    name in seen && error("$name is defined twice; a NIF has one method: give the second another name")
     push!(seen, name)
     marked = Expr(:macrocall, Symbol("@nif"), LineNumberNode(0, :cell), with_result(room, definition))
     if definition !== statement
@@ -141,8 +144,8 @@ function with_result(room, definition)
     call, body = definition.args
     Meta.isexpr(call, :(::)) && return definition
     _, parameters, _ = Nif.dissect(definition)
-    trial = Core.eval(room, Expr(:function, Expr(:tuple, call.args[2:end]...), body))
-    types = [Core.eval(room, last(it)) for it in parameters]
+    trial = Core.eval(room, Expr(:function, Expr(:tuple, (:($(it.name)::$(it.type)) for it in parameters)...), body))
+    types = [Core.eval(room, it.type) for it in parameters]
     found = Base.invokelatest(Core.Compiler.return_type, trial, Tuple{types...})
     result = Nif.isresult(found) ? found : found === Union{} ? Nothing :
         error("$(call.args[1]): write the type of its result, `$call::Float64` say; it may be $(Nif.RESULT_TYPES)")

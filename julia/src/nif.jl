@@ -4,11 +4,12 @@ The SDK: what stands between a plain Julia function and the C ABI. Pointers stay
     @nif pure function dot(x::Vec{Float64}, y::Vec{Float64})::Float64 … end
 
 `Vec`, `MutVec`, `Mat`, `MutMat`, `AnyArray` and `Bytes` are the caller's memory, without a copy and for the call only;
-`Float64`, `Int64`, `Bool` and `String` are values.
+numbers, `Bool` and `String` are values. Results are values, `Array`s of one to three axes (copied into memory of the host's), `ByteVector`,
+`Block`, tuples and named tuples of these, and `nothing` in place of any. Default values and keywords are the caller's too.
 """
 module Nif
 
-export @nif, AnyArray, Block, Bytes, Mat, MutMat, MutVec, NifError, Vec, checkcancel
+export @nif, AnyArray, Block, Bytes, ByteVector, Mat, MutMat, MutVec, NifError, Vec, checkcancel
 
 include("nif/abi.jl")
 include("nif/views.jl")

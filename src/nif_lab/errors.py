@@ -29,6 +29,7 @@
         ├── NifValueError (ValueError)
         ├── NifMemoryError (MemoryError)
         ├── NifPanic                   a panic, defect or exception inside native code
+        │   └── NifIndexError (IndexError)  of an index out of bounds
         ├── NifCancelled
         ├── WorkerCrashed              its worker ended: signal, exit code, address, what it said last
         ├── CallTimeout (TimeoutError) it took too long, and its worker was ended
@@ -67,6 +68,7 @@ __all__ = [
     "Message",
     "NifCancelled",
     "NifError",
+    "NifIndexError",
     "NifLabError",
     "NifMemoryError",
     "NifPanic",
@@ -362,6 +364,10 @@ class NifPanic(NifError):
     """A panic, defect or exception inside native code; the process goes on."""
 
 
+class NifIndexError(NifPanic, IndexError):
+    """An index out of bounds inside native code; the process goes on."""
+
+
 class NifCancelled(NifError):
     """The call noticed its cancel flag and stopped."""
 
@@ -416,7 +422,7 @@ class WorkerUnavailable(NifError):
     is_busy: bool = False
 
 
-#: Status code of the ABI (``enum nif_error_kind``), and from 7 on of the isolated lane -> exception.
+#: Status code of the ABI (``enum nif_error_kind``), and from 7 to 10 of the isolated lane -> exception.
 KINDS: Final[dict[int, type[NifError]]] = {
     1: NifTypeError,
     2: NifValueError,
@@ -428,6 +434,7 @@ KINDS: Final[dict[int, type[NifError]]] = {
     8: CallTimeout,
     9: CircuitOpen,
     10: WorkerUnavailable,
+    11: NifIndexError,
 }
 
 

@@ -149,6 +149,9 @@ class LoadedBackend:
         # Only what isn't there comes here: functions are plain attributes.
         if name.startswith("_"):
             raise AttributeError(name)
+        bang = f"{name.removesuffix('_b')}!"
+        if name.endswith("_b") and bang in self.functions:
+            return getattr(self, bang)  # Julia's `sort!` as a name of Python's: `sort_b`, as juliacall has it
         return self.find_function(name).function
 
     def find_function(self, name: str) -> Nif:
@@ -171,7 +174,8 @@ class LoadedBackend:
 
     def __dir__(self) -> list[str]:
         hidden = set(self.functions) - set(self.kernels)
-        return sorted(set(super().__dir__()) - hidden)
+        bangs = {f"{name.removesuffix('!')}_b" for name in self.functions if name.endswith("!")}
+        return sorted((set(super().__dir__()) - hidden) | bangs)
 
     def __repr__(self) -> str:
         return summary.backend_text(self)

@@ -16,9 +16,16 @@
 //!         nif.exportLibrary("0.1.0", &.{.{ .functions = @This(), .source = @embedFile("cell.zig") }});
 //!     }
 //!
-//! Parameters: i64, f64, bool, []const u8 (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T),
-//! AnyArray. A truth value in an array is a nif.Bool. Results: void, i64, u64, f64, bool, [:0]const u8 that lives as
-//! long as the library, *Tensor from `allocateTensor`; each also with an error. nif/guard.c must be linked.
+//! Parameters: i8 to i64, u8 to u64, isize, usize (an integer outside its type is refused), f32, f64, bool, []const u8
+//! (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T), AnyArray. A truth value in an array is a
+//! nif.Bool. A first parameter of type std.mem.Allocator isn't the caller's: its memory lasts until the call is over.
+//!
+//! Results: void, the scalars above; []const u8 (text), Bytes, []T, []const T, [N]T and [][N]T, which are copied into
+//! memory of the host's; [:0]const u8 that lives as long as the library; *Tensor from `allocateTensor`; ?T of these;
+//! a tuple of these (Python's tuple) or a small struct (a named tuple), or ?T of one. Each also with an error:
+//! OutOfMemory is a NifMemoryError; InvalidArgument, InvalidValue, InvalidCharacter and Overflow are a NifValueError,
+//! OutOfBounds and IndexOutOfBounds a NifIndexError, all others a NifError with the error's name. nif/guard.c must be
+//! linked.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -28,6 +35,7 @@ const arrays = @import("nif/arrays.zig");
 const calls = @import("nif/call.zig");
 const layouts = @import("nif/layout.zig");
 const messages = @import("nif/message.zig");
+const results = @import("nif/results.zig");
 const signatures = @import("nif/signature.zig");
 
 pub const AnyArray = arrays.AnyArray;
@@ -129,7 +137,8 @@ fn Export(comptime function: anytype, comptime signature: signatures.Signature, 
     return struct {
         const about: calls.About = .{ .name = signature.name, .parameter_names = signature.parameterNames() };
         /// Whether the function may ask for the call's environment, which costs about as much as a small call.
-        const asks = flags.polls_cancel or Payload(@TypeOf(function)) == *Tensor;
+        const asks = flags.polls_cancel or results.isInMemory(results.Payload(@TypeOf(function)));
+        const Tuple = std.meta.ArgsTuple(@TypeOf(function));
 
         fn call(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any) callconv(.c) i32 {
             const outer = if (asks) calls.enter(env);
@@ -140,40 +149,28 @@ fn Export(comptime function: anytype, comptime signature: signatures.Signature, 
         fn guarded(env: ?*abi.Env, args: ?[*]const abi.Any, n_args: i32, result: *abi.Any) callconv(.c) i32 {
             @disableInstrumentation(); // the stack protector's: nothing here has an end to run over
             const running: calls.Call = .{ .env = env, .arguments = args, .n_arguments = n_args, .about = &about };
-            const value = invoke(&running) catch |err| {
+            invoke(&running, result) catch |err| {
                 running.reportError(err);
                 return -1;
             };
-            result.* = toAny(value);
             return 0;
         }
 
-        fn invoke(running: *const calls.Call) !Payload(@TypeOf(function)) {
-            const Tuple = std.meta.ArgsTuple(@TypeOf(function));
-            return @call(.auto, function, try arguments.take(Tuple, signature.parameters, running));
+        fn invoke(running: *const calls.Call, result: *abi.Any) !void {
+            if (comptime !signature.takes_allocator) {
+                return give(@call(.auto, function, try arguments.take(Tuple, signature.parameters, running)), running, result);
+            }
+            var tuple = try arguments.take(Tuple, signature.parameters, running);
+            var arena: std.heap.ArenaAllocator = .init(std.heap.c_allocator);
+            defer arena.deinit(); // what is returned was copied by then
+            tuple[0] = arena.allocator();
+            return give(@call(.auto, function, tuple), running, result);
         }
-    };
-}
 
-/// What a function returns when it doesn't fail.
-fn Payload(comptime Function: type) type {
-    const Result = @typeInfo(Function).@"fn".return_type.?;
-    return switch (@typeInfo(Result)) {
-        .error_union => |result| result.payload,
-        else => Result,
-    };
-}
-
-fn toAny(value: anytype) abi.Any {
-    return switch (@TypeOf(value)) {
-        void => .{ .type_index = .none, .v = .{ .i = 0 } },
-        i64 => .{ .type_index = .int, .v = .{ .i = value } },
-        u64 => .{ .type_index = .int, .v = .{ .i = @bitCast(value) } },
-        f64 => .{ .type_index = .float, .v = .{ .f = value } },
-        bool => .{ .type_index = .bool, .v = .{ .i = @intFromBool(value) } },
-        [:0]const u8 => .{ .type_index = .str, .v = .{ .p = @constCast(value.ptr) } },
-        *Tensor => .{ .type_index = .tensor, .v = .{ .p = value } },
-        else => comptime unreachable,
+        inline fn give(returned: anytype, running: *const calls.Call, result: *abi.Any) !void {
+            const value = if (@typeInfo(@TypeOf(returned)) == .error_union) try returned else returned;
+            return results.write(value, running.env, result);
+        }
     };
 }
 
@@ -188,5 +185,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, calls, layouts, messages, signatures };
+    _ = .{ abi, arguments, arrays, calls, layouts, messages, results, signatures };
 }

@@ -11,7 +11,7 @@ const TVM_STR, TVM_BYTES, TVM_TENSOR = Int32(65), Int32(66), Int32(70)
 const TVM_HEADER = 24
 
 "Kinds of `nif_host.set_error`, by the names that `NifError` takes."
-const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6))
+const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6), index = Int32(11))
 
 "`nif_function.flags`, by the names that `@nif` takes."
 const FLAGS = (long = UInt32(1), idempotent = UInt32(2), pure = UInt32(4), polls_cancel = UInt32(16), fault = UInt32(32))
@@ -63,7 +63,7 @@ end
 
 struct Env
     struct_size::UInt32
-    zero::UInt32
+    n_results::UInt32  # values that `result` has room for; 0 counts as 1
     host::Ptr{Host}
     error::Ptr{Cvoid}
     cancel::Ptr{Int32}
@@ -158,6 +158,9 @@ for (type, name, code) in ELEMENTS
     @eval dtype(::Type{$type}) = $(DType(code, 8 * sizeof(type), 1))
     @eval element_name(::Type{$type}) = $name
 end
+
+"What crosses as a number or a truth value."
+const Scalar = Union{Bool,Int8,Int16,Int32,Int64,UInt8,UInt16,UInt32,UInt64,Float32,Float64}
 
 "The element type of a `DType`, or nothing for one that isn't ours."
 function element_type(wanted::DType)

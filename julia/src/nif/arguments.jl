@@ -58,6 +58,19 @@ end
     mismatch(:type, spec, i, value)
 end
 
+@noinline refuse_range(@nospecialize(spec), i, type, given) =
+    refuse(spec, i, "expected $(Int64(typemin(type))) to $(Int64(typemax(type))), got $given")
+
+@noinline function take(::Type{T}, @nospecialize(spec), i, values) where {T<:Union{Int8,Int16,Int32,UInt8,UInt16,UInt32}}
+    number = take(Int64, spec, i, values)
+    typemin(T) <= number <= typemax(T) || refuse_range(spec, i, T, number)
+    return number % T
+end
+
+# The bits of an Int64: the Lab knows the sign and refuses what is negative.
+@noinline take(::Type{UInt64}, @nospecialize(spec), i, values) = take(Int64, spec, i, values) % UInt64
+@noinline take(::Type{Float32}, @nospecialize(spec), i, values) = Float32(take(Float64, spec, i, values))
+
 @noinline function take(::Type{Bool}, @nospecialize(spec), i, values)
     value = unsafe_load(values, i)
     value.type_index == BOOL && return value.v != 0
@@ -168,13 +181,13 @@ end
     return AnyArray(Vec{UInt8}(data, count * sizeof(type)), tensor.dtype, tensor.ndim, tensor.shape)
 end
 
-"Rows 8 and 9: a dimension's name means one number. An i64 parameter of that name binds it, otherwise the first use does."
+"Rows 8 and 9: a dimension's name means one number. An integer parameter of that name binds it, otherwise the first use does."
 function dimension_checks(names, types, dims, locals)
     checks = Expr[]
     bound = Dict{Symbol,Any}()
     used = Set(dim for axes in dims for dim in axes)
     for (i, name) in enumerate(names)
-        types[i] === Int64 && name in used || continue
+        types[i] <: Integer && types[i] !== Bool && name in used || continue
         bound[name] = locals[i]
         push!(checks, :($(locals[i]) >= 0 || refuse_negative(spec, $i, $(locals[i]))))
     end

@@ -6,12 +6,57 @@
 A result as the ABI carries it.
 """
 give(::Nothing) = AnyValue(NONE, 0, 0)
-give(value::Int64) = AnyValue(INT, 0, value % UInt64)
-give(value::UInt64) = AnyValue(INT, 0, value)
-give(value::Float64) = AnyValue(FLOAT, 0, reinterpret(UInt64, value))
+give(value::Union{Signed,Unsigned}) = AnyValue(INT, 0, value % UInt64)
+give(value::Union{Float32,Float64}) = AnyValue(FLOAT, 0, reinterpret(UInt64, Float64(value)))
 give(value::Bool) = AnyValue(BOOL, 0, value)
-give(value::String) = AnyValue(STR, 0, UInt64(UInt(kept(value))))
-give(value::Block) = AnyValue(TENSOR, 0, UInt64(UInt(value.tensor)))
+# A TVM-FFI client has no memory to offer.
+give(value::String) = env_now() == C_NULL ? AnyValue(STR, 0, UInt64(UInt(kept(value)))) : give(copied(codeunits(value)))
+give(value::ByteVector) = give(value.bytes)
+give(value::Bytes) = give(copied(value))
+give(value::Block) = give(value.tensor)
+give(tensor::Ptr{Tensor}) = AnyValue(TENSOR, 0, UInt64(UInt(tensor)))
+give(value::Vector) = give(copied(value))
+
+"An array of more axes in the order of C, the last axis first."
+function give(value::Array{T,N}) where {T,N}
+    tensor, data = allocated(T, size(value))
+    isempty(value) || permutedims!(unsafe_wrap(Array, data, reverse(size(value))), value, N:-1:1)
+    return give(tensor)
+end
+
+"A copy of a vector in memory of the host's."
+function copied(value::AbstractVector{T}) where {T}
+    tensor, data = allocated(T, (length(value),))
+    GC.@preserve value unsafe_copyto!(data, Base.unsafe_convert(Ptr{T}, value), length(value))
+    return tensor
+end
+
+function allocated(::Type{T}, size) where {T}
+    shape = collect(Int64, size)
+    tensor = allocate(dtype(T), length(shape), shape)
+    header = unsafe_load(tensor)
+    return tensor, convert(Ptr{T}, header.data + header.byte_offset)
+end
+
+"""
+    put(result, R, value)
+
+A result of type `R` to where the caller wants it: one value, or the several of a tuple side by side.
+"""
+@generated function put(result::Ptr{AnyValue}, ::Type{R}, value) where {R}
+    several = something(optional(R), R)  # decided once for each function
+    write = isseveral(several) ? :(put_all(result, Val($(fieldcount(several))), value)) : :(unsafe_store!(result, give(value)))
+    return :($write; nothing)
+end
+
+function put_all(result, ::Val{N}, value) where {N}
+    N > 1 && room_for_results() < N && throw(NifError(:error, "needs a host that takes tuples"))
+    # Nothing is written before all is known.
+    values = value === nothing ? ntuple(_ -> give(nothing), N) : map(give, Tuple(value))
+    for (i, it) in enumerate(values)
+        unsafe_store!(result, it, i)
+    end
+end
 
 "What C code points to: it lives as long as the library, that is as long as the process."
 const ROOTS = Dict{Any,Any}()
@@ -39,8 +84,17 @@ end
 # Not inlined: what is computed inside a `try` block is kept in memory that has to be allocated.
 @noinline function convert_and_call(f::F, values, n, result) where {F}
     it = spec(f)
-    unsafe_store!(result, give(answer(it, f(arguments(it, values, n)...))))
+    put(result, result_of(it), answer(it, call(f, it, arguments(it, values, n))))
     return
+end
+
+result_of(::Spec{N,T,D,R}) where {N,T,D,R} = R
+
+call(f::F, ::Spec{N,T,D,R,0}, given) where {F,N,T,D,R} = f(given...)
+@generated function call(f, ::Spec{Names,T,D,R,K}, given) where {Names,T,D,R,K}
+    count = length(Names)
+    keywords = [Expr(:kw, Names[i], :(given[$i])) for i in count-K+1:count]
+    return Expr(:call, :f, Expr(:parameters, keywords...), (:(given[$i]) for i in 1:count-K)...)
 end
 
 answer(::Spec{N,T,D,Nothing}, value) where {N,T,D} = nothing
@@ -74,16 +128,18 @@ macro nif(arguments...)
         haskey(FLAGS, flag) || error("@nif $name: no flag $flag; there are $(join(keys(FLAGS), ", "))")
     end
     bits = reduce(|, (FLAGS[flag] for flag in flags); init = THREAD_BOUND)
-    names = Tuple(first.(parameters))
-    types = [esc(last(it)) for it in parameters]
+    names = Tuple(it.name for it in parameters)
+    types = [esc(it.type) for it in parameters]
+    defaults = [esc(it.default) for it in parameters]
+    keywords = count(it -> it.is_keyword, parameters)
     return quote
         Base.@__doc__ $(esc(definition))
-        define($__module__, $(esc(name)), $names, Tuple{$(types...)}, $(esc(result)), $bits)
+        define($__module__, $(esc(name)), $names, Tuple{$(types...)}, $(esc(result)), $bits, ($(defaults...),), $keywords)
         $(esc(name))
     end
 end
 
-"Name, parameters (name and type) and result type of a function's definition."
+"Name, parameters (name, type, default value, whether it is a keyword) and result type of a function's definition."
 function dissect(definition)
     definition isa Expr && definition.head in (:function, :(=)) || error("@nif stands before a function's definition")
     call = definition.args[1]
@@ -91,20 +147,31 @@ function dissect(definition)
     if call isa Expr && call.head == :(::)
         call, result = call.args
     end
-    call isa Expr && call.head == :call || error("@nif takes a plain function: no type parameters")
-    parameters = map(call.args[2:end]) do it
-        it isa Expr && it.head == :(::) && length(it.args) == 2 || error("@nif $(call.args[1]): $it should be a name with a type")
-        it.args[1] => it.args[2]
-    end
-    return call.args[1]::Symbol, parameters, result
+    call isa Expr && call.head == :where &&
+        error("@nif takes a plain function: no type parameters; write one function for each type, as `f(x::Vec{Float64})`")
+    call isa Expr && call.head == :call || error("@nif takes a plain function")
+    name, rest = call.args[1], call.args[2:end]
+    has_keywords = !isempty(rest) && Meta.isexpr(rest[1], :parameters)
+    keywords = has_keywords ? rest[1].args : []
+    places = has_keywords ? rest[2:end] : rest
+    parameters = [parameter(name, it, i > length(places)) for (i, it) in enumerate([places; keywords])]
+    return name::Symbol, parameters, result
+end
+
+function parameter(name, it, is_keyword)
+    declared, default = Meta.isexpr(it, :kw) ? it.args : (it, nothing)
+    Meta.isexpr(declared, :(::)) && length(declared.args) == 2 &&
+        return (name = declared.args[1], type = declared.args[2], default = default, is_keyword = is_keyword)
+    declared isa Symbol && default !== nothing || error("@nif $name: $it should be a name with a type, `$it::Float64` say")
+    return (name = declared, type = :(typeof($default)), default = default, is_keyword = is_keyword)
 end
 
 "Describe a function that has just been defined, docstring and all, and give it its C function."
-function define(room::Module, f, names, types, result, flags)
+function define(room::Module, f, names, types, result, flags, defaults, keywords)
     name = nameof(f)
     documented = get(Base.Docs.meta(room), Base.Docs.Binding(room, name), nothing)
     docstring = documented === nothing ? "" : join(documented.docs[documented.order[end]].text)
-    it = describe(name, docstring, names, types, result, flags)
+    it = describe(name, docstring, names, types, result, flags, defaults, keywords)
     call = gensym(name)  # a function of its own: C can't call a closure on every machine
     Core.eval(room, quote
         $call(env, values, n, result) = $enter($f, env, values, n, result)

@@ -5,7 +5,8 @@
     NifError(kind, argument, message)
 
 Why a call fails; throw it. `kind` is `:type`, `:value`, `:error`, `:panic`, `:memory` or `:cancelled`, `argument` the name of the
-parameter at fault. Any other exception is a panic.
+parameter at fault, or `:index`. Of other exceptions an `ArgumentError` or `DomainError` is Python's NifValueError, a `BoundsError` a
+NifIndexError, an `OutOfMemoryError` a NifMemoryError; all others are a NifPanic.
 """
 struct NifError <: Exception
     kind::Int32
@@ -67,6 +68,12 @@ Leave the running call when its caller wants it stopped. Worth calling every mil
     return
 end
 
+"How many values the running call's host has room for."
+function room_for_results()
+    env = env_now()
+    return env == C_NULL ? 1 : max(1, Int(unsafe_load(env).n_results))
+end
+
 "A tensor in the host's memory; it belongs to the caller when it is returned."
 function allocate(type::DType, ndim::Integer, shape)
     env = env_now()
@@ -93,11 +100,15 @@ cause(it::NifError) = (it.kind, it.argument, it.message)
 cause(it::TaskFailedException) = cause(it.task.exception)  # what failed, not where it was waited for
 cause(it::CompositeException) = isempty(it.exceptions) ? cause(ErrorException("")) : cause(first(it.exceptions))
 cause(::OutOfMemoryError) = (KINDS.memory, nothing, "out of memory")
-cause(it) = (KINDS.panic, nothing, try
+cause(it::Union{ArgumentError,DomainError}) = (KINDS.value, nothing, shown(it))
+cause(it::BoundsError) = (KINDS.index, nothing, shown(it))
+cause(it) = (KINDS.panic, nothing, shown(it))
+
+shown(it) = try
     sprint(showerror, it)
 catch  # an exception of the user's own may not even print
     string(typeof(it))
-end)
+end
 
 "Where in its cell a function failed: the innermost line, as text to add."
 function place_in_cell(@nospecialize(f), trace)
@@ -136,7 +147,7 @@ function report_to_tvm(f, kind, argument, message)
         TVM_SETTER[] = ccall(:dlsym, Ptr{Cvoid}, (Ptr{Cvoid}, Cstring), everywhere, "TVMFFIErrorSetRaisedFromCStr")
         TVM_SETTER[] == C_NULL && return
     end
-    name = kind == KINDS.type ? "TypeError" : kind == KINDS.value ? "ValueError" : "RuntimeError"
+    name = kind == KINDS.type ? "TypeError" : kind == KINDS.value ? "ValueError" : kind == KINDS.index ? "IndexError" : "RuntimeError"
     place = argument === nothing ? "" : "argument '$argument': "
     ccall(TVM_SETTER[], Cvoid, (Cstring, Cstring), name, "$(nameof(f))(): $place$message")
     return

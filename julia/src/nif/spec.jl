@@ -2,9 +2,10 @@
 
 """
 The description of an exported function. What the checks need is in its type, so that they compile to straight code:
-`Types` is a tuple type, `Names` and `Dims` are tuples of symbols: `Symbol("m,n")` for a matrix, `Symbol("")` for a scalar.
+`Types` is a tuple type, `Names` and `Dims` are tuples of symbols: `Symbol("m,n")` for a matrix, `Symbol("")` for a scalar. The last
+`Keywords` of the parameters are the function's keywords.
 """
-struct Spec{Names,Types,Dims,Result}
+struct Spec{Names,Types,Dims,Result,Keywords}
     signature::String
     doc::String
     flags::UInt32
@@ -33,40 +34,68 @@ rank(::Type{<:VectorView}) = 1
 rank(::Type{<:MatrixView}) = 2
 
 "How signatures spell a type; `dims` stands between the brackets."
-spelled(::Type{Int64}, dims) = "i64"
-spelled(::Type{UInt64}, dims) = "u64"
-spelled(::Type{Float64}, dims) = "f64"
-spelled(::Type{Bool}, dims) = "bool"
+spelled(type::Type{<:Scalar}, dims) = element_name(type)
 spelled(::Type{String}, dims) = "str"
 spelled(::Type{Bytes}, dims) = "bytes"
-spelled(::Type{Nothing}, dims) = "None"
-spelled(::Type{<:Union{AnyArray,Block}}, dims) = "any[...]"
+spelled(::Type{AnyArray}, dims) = "any[...]"
 spelled(type::Type{<:AbstractArray}, dims) = string(element_name(eltype(type)), '[', dims, ']')
 spelled(@nospecialize(spec), i) = spelled(types_of(spec)[i], dims_of(spec)[i])
 
-isresult(type) = type in (Nothing, Int64, UInt64, Float64, Bool, String, Block)
+iselement(type) = type isa DataType && hasmethod(dtype, Tuple{Type{type}})
+
+"What a `Union{Nothing,T}` is besides `Nothing`; nothing for any other type."
+optional(type) = !(type isa Union) ? nothing : type.a === Nothing ? type.b : type.b === Nothing ? type.a : nothing
+
+isseveral(type) =
+    type isa DataType && (type <: NamedTuple || (type <: Tuple && !Base.isvatuple(type))) && 1 <= fieldcount(type) <= 16
+
+"How signatures spell a result, or nothing for what can't be one."
+function result_text(type)
+    inner = something(optional(type), type)
+    mark = inner === type ? "" : "?"
+    isseveral(inner) || (one = item_text(inner); return one === nothing ? nothing : one * mark)
+    items = map(1:fieldcount(inner)) do i
+        name = inner <: NamedTuple ? string(fieldname(inner, i), ": ") : ""
+        given = fieldtype(inner, i)
+        plain = something(optional(given), given)
+        text = item_text(plain)
+        text === nothing ? nothing : string(name, text, plain === given ? "" : "?")
+    end
+    return nothing in items ? nothing : string('(', join(items, ", "), ')', mark)
+end
+
+item_text(type) =
+    type === Nothing ? "None" : type === String ? "str" : type in (ByteVector, Bytes) ? "bytes" :
+    type === Block ? "any[...]" : !(type isa DataType) ? nothing : type <: Scalar && isconcretetype(type) ? element_name(type) :
+    type <: Array && 1 <= ndims(type) <= 3 && iselement(eltype(type)) ?
+    string(element_name(eltype(type)), '[', join(fill('_', ndims(type)), ','), ']') : nothing
+
+isresult(type) = result_text(type) !== nothing
 isparameter(type) =
-    type in (Int64, Float64, Bool, String, Bytes, AnyArray) ||
+    type in (String, Bytes, AnyArray) || (type isa DataType && isconcretetype(type) && type <: Scalar) ||
     (type isa DataType && type <: Union{VectorView,MatrixView} && hasmethod(dtype, Tuple{Type{eltype(type)}}))
 
-const PARAMETER_TYPES = "Int64, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T} and AnyArray"
-const RESULT_TYPES = "Nothing, Int64, UInt64, Float64, Bool, String and Block"
+const PARAMETER_TYPES =
+    "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T} and AnyArray"
+const RESULT_TYPES =
+    "Nothing, Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, ByteVector, an Array{T} of one to three axes, Block, " *
+    "a Tuple or NamedTuple of these, and a Union{Nothing,T} of any"
 
 suggested_dims(type) = type === AnyArray ? "[...]" : ("", "[n]", "[m,n]")[rank(type)+1]
 
 """
-    describe(name, docstring, Names, Types, Result, flags) -> Spec
+    describe(name, docstring, Names, Types, Result, flags, defaults, keywords) -> Spec
 
 Take the dimensions from the docstring's first line, which is the call: `dot(x[n], y[n])`, closed by a period or a colon. Without
-that line all vectors are of one length, and all matrices of one shape.
+that line all vectors are of one length, and all matrices of one shape. `defaults` has a value for each parameter, or `nothing`.
 """
-function describe(name, docstring, names, types, result, flags)
+function describe(name, docstring, names, types, result, flags, defaults = map(_ -> nothing, names), keywords = 0)
     refuse(text) = error("@nif $name: ", text)
-    if !occursin(r"^\s*`?\w+\(", docstring)
+    if !occursin(r"^\s*`?[\w!]+\(", docstring)
         call = join((string(it, suggested_dims(type)) for (it, type) in zip(names, types.parameters)), ", ")
         docstring = "`$name($call)`: $docstring"
     end
-    call = match(r"^\s*`?(\w+)\((.*?)\)`?[.:]\s*(.*?)\s*$"s, docstring)
+    call = match(r"^\s*`?([\w!]+)\((.*?)\)`?[.:]\s*(.*?)\s*$"s, docstring)
     call !== nothing && call[1] == string(name) ||
         refuse("the docstring's first line must be the call with its dimensions, like `$name(x[n])`, closed by a period or a colon")
     parameters = collect(eachmatch(r"(\w+)\s*(?:\[([^\]]*)\])?", call[2]))
@@ -85,9 +114,18 @@ function describe(name, docstring, names, types, result, flags)
     outputs = [ismutable(type) && occursin(r"^out(_|$)", string(it)) for (it, type) in zip(names, types.parameters)]
     issorted(outputs) || refuse("outputs (arrays named out or out_…) come after all other parameters")
     texts = [
-        string(parameter, ": ", ismutable(type) ? "mut " : "", spelled(type, dim)) for
-        (parameter, type, dim) in zip(names, types.parameters, dims)
+        string(parameter, ": ", ismutable(type) ? "mut " : "", spelled(type, dim), default_text(refuse, parameter, type, default)) for
+        (parameter, type, dim, default) in zip(names, types.parameters, dims, defaults)
     ]
-    signature = "$name($(join(texts, ", "))) -> $(spelled(result, Symbol("...")))"
-    return Spec{names,types,Tuple(dims),result}(signature, String(call[3]), flags)
+    keywords > 0 && insert!(texts, length(texts) - keywords + 1, "*")
+    signature = "$name($(join(texts, ", "))) -> $(result_text(result))"
+    return Spec{names,types,Tuple(dims),result,keywords}(signature, String(call[3]), flags)
+end
+
+"How signatures spell a default value."
+function default_text(refuse, parameter, type, default)
+    default === nothing && return ""
+    type <: Union{Scalar,String} || refuse("$parameter can't have a default value: only numbers, truth values and strings can")
+    value = convert(type, default)
+    return string(" = ", value isa String ? string('"', replace(replace(value, "\\" => "\\\\"), "\"" => "\\\""), '"') : value)
 end

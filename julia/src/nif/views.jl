@@ -114,6 +114,14 @@ struct Block
     bytes::MutVec{UInt8}
 end
 
+"""
+Bytes as a result: Python's `bytes`. (A `Vector{UInt8}` is an array.)
+"""
+struct ByteVector
+    bytes::Vector{UInt8}
+    ByteVector(bytes) = new(collect(UInt8, bytes))
+end
+
 # The addresses of the first byte and of the one after the last.
 extent(v::VectorView{T}) where {T} = (UInt(v.data), UInt(v.data) + v.length * sizeof(T))
 extent(x::AnyArray) = extent(x.bytes)

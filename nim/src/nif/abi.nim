@@ -64,7 +64,7 @@ type
     log*: proc (level: int32; message: cstring) {.cdecl, raises: [], gcsafe.}
 
   NifEnv* {.bycopy.} = object
-    structSize*, zero*: uint32
+    structSize*, nResults*: uint32 ## `nResults`: values that there is room for; 0 counts as 1
     host*: ptr NifHost
     error*: pointer
     cancel*: ptr int32

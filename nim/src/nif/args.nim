@@ -4,7 +4,7 @@
 ## words an error is out of line.
 
 import std/[macros, sequtils, strutils]
-import ./abi, ./errors, ./views
+import ./abi, ./errors, ./results, ./views
 
 {.push raises: [], gcsafe.}
 
@@ -18,6 +18,9 @@ type
     name*, typeText*: string ## "x", "f64[n]"
     kind*: ParamKind
     mutable*: bool
+    bits*: int               ## of a number
+    unsigned*: bool          ## of an integer
+    default*: string         ## its value when it is left out, as signatures spell it; empty for none
     dtype*: NifDtype         ## of an array's elements
     rank*: int               ## how many axes an array of one element type has
 
@@ -103,6 +106,9 @@ func refuseStrides(param: Param; tensor: ptr NifTensor) {.refusal.} =
 
 func refuseSize(param: Param; size: int64) {.refusal.} =
   fail(Value, param.name, "expected 0 or more, got " & $size)
+
+func refuseRange(param: Param; low, high, given: int64) {.refusal.} =
+  fail(Value, param.name, "expected " & $low & " to " & $high & ", got " & $given)
 
 func refuseDim(param: Param; dim: string; expected: int64; arg: NifAny) {.refusal.} =
   fail(Value, param.name, "expected " & param.typeText & " with " & dim & " = " & $expected & ", got " & describe(arg))
@@ -214,6 +220,11 @@ func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
     if not isWhole:
       refuse(param, Type, arg[])
     slot.value.i = arg.v.i
+    if param.bits < 64:
+      let low = if param.unsigned: 0'i64 else: -(1'i64 shl (param.bits - 1))
+      let high = (1'i64 shl (if param.unsigned: param.bits else: param.bits - 1)) - 1
+      if slot.value.i < low or slot.value.i > high:
+        refuseRange(param, low, high, slot.value.i)
   of FloatParam:
     if arg.typeIndex == ord(typeFloat):
       slot.value.f = arg.v.f
@@ -292,7 +303,7 @@ func toText(slot: Slot): string =
 
 template argument*(slot: Slot; T: typedesc): untyped =
   ## A scalar, as the type that the function declares.
-  when T is SomeInteger: T(slot.value.i)
+  when T is SomeInteger: cast[T](slot.value.i)
   elif T is SomeFloat: T(slot.value.f)
   elif T is bool: slot.value.i != 0
   elif T is string: toText(slot)
@@ -309,33 +320,15 @@ func matrixOf*(slot: Slot; T: typedesc): Matrix[T] {.inline.} =
 
 func paramKind*(T: typedesc): ParamKind =
   ## How a parameter that is no typed array crosses.
-  when T is int or T is int64: IntParam
-  elif T is float64: FloatParam
+  when T is SomeInteger: IntParam
+  elif T is float32 or T is float64: FloatParam
   elif T is bool: BoolParam
   elif T is string or T is cstring: StrParam
   elif T is Bytes: BytesParam
   elif T is AnyArray: AnyParam
-  else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int64, float64, bool, string, cstring, Bytes, " &
+  else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int8 to int64, int, uint8 to uint64, uint, float32, " &
+    "float64, bool, string, cstring, Bytes, " &
     "openArray[T], Matrix[T] (var where it is written) and AnyArray".}
-
-func resultText*(T: typedesc): string =
-  ## The type of a result in a signature.
-  when T is void: "None"
-  elif T is int or T is int64: "i64"
-  elif T is uint or T is uint64: "u64"
-  elif T is float64: "f64"
-  elif T is bool: "bool"
-  elif T is cstring: "str"
-  elif T is Tensor: "any[...]"
-  else: {.error: "nif: a result can't be of type " & $T & "; it gives int64, uint64, float64, bool, cstring, Tensor or none".}
-
-func toAny*[T](value: T): NifAny {.inline.} =
-  ## A result as the ABI has it. A `cstring` must live as long as the library: return constants only.
-  when T is bool: NifAny(typeIndex: int32 ord(typeBool), v: NifValue(i: int64(value)))
-  elif T is SomeInteger: NifAny(typeIndex: int32 ord(typeInt), v: NifValue(i: cast[int64](value)))
-  elif T is SomeFloat: NifAny(typeIndex: int32 ord(typeFloat), v: NifValue(f: value))
-  elif T is cstring: NifAny(typeIndex: int32 ord(typeStr), v: NifValue(p: cast[pointer](value)))
-  else: NifAny(typeIndex: int32 ord(typeTensor), v: NifValue(p: value.handle))
 
 # --- composing a signature (at compile time) ---------------------------------------------------------------
 
@@ -356,19 +349,29 @@ func tiesOf(params: seq[Param]; dims: seq[seq[string]]): seq[Tie] =
       if not known:
         bound.add Tie(source: i, sourceAxis: axis, dim: dim)
 
+func scalarParam*(name, default: string; T: typedesc): Param =
+  ## A parameter that is no typed array.
+  result = Param(name: name, kind: paramKind(T), default: default)
+  when T is SomeNumber:
+    result.bits = 8 * sizeof(T)
+    result.unsigned = T is SomeUnsignedInt
+    result.typeText = scalarText(T)
+
 func initSignature*(name, doc: string; flags: set[NifFlag]; answer: string; params: seq[Param];
     dims: seq[seq[string]]): Signature =
   ## `dims` has the dimension names of each parameter as the documentation gives them.
   result = Signature(name: name, doc: doc, flags: bitsOf(flags + (if Pure in flags: {Idempotent} else: {})),
-    asks: PollsCancel in flags or answer == resultText(Tensor))
+    asks: PollsCancel in flags or "str" in answer or "bytes" in answer or answer.find({'[', '('}) >= 0)
   var spelled: seq[string]
   for i, param in params:
     var param = param
-    param.typeText = $param.kind
+    if param.typeText.len == 0:
+      param.typeText = $param.kind
     if param.kind in {VectorParam, MatrixParam}:
       param.rank = dims[i].len
       param.typeText = $param.dtype & "[" & dims[i].join(",") & "]"
-    spelled.add param.name & ": " & (if param.mutable: "mut " else: "") & param.typeText
+    let default = if param.default.len > 0: " = " & param.default else: ""
+    spelled.add param.name & ": " & (if param.mutable: "mut " else: "") & param.typeText & default
     result.params.add param
   result.ties = tiesOf(result.params, dims)
   for i, param in result.params:

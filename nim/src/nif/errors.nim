@@ -14,6 +14,7 @@ type
     Panic = 4     ## an exception or defect that nobody expected
     Memory = 5    ## no memory
     Cancelled = 6 ## the call noticed that it should stop
+    Index = 11    ## an index is out of bounds
 
   NifError* = object of CatchableError
     ## Raised by `fail`; becomes the exception of its kind on the caller's side.
@@ -35,8 +36,8 @@ func fail*(kind: ErrorKind; message: string) {.noreturn, raises: [NifError].} =
 
 var
   running {.threadvar.}: ptr NifEnv
-    ## The environment of this thread's innermost call that may ask for it: one with the flag `PollsCancel` or a tensor
-    ## as its result. nil for a TVM-FFI client's and outside of calls.
+    ## The environment of this thread's innermost call that may ask for it: one with the flag `PollsCancel`, or with a
+    ## result in memory or of several values. nil for a TVM-FFI client's and outside of calls.
   keptHost: ptr NifHost
 
 proc enterCall*(env: ptr NifEnv): ptr NifEnv =
@@ -55,6 +56,10 @@ proc keepHost*(host: ptr NifHost) =
 proc cancelled*(): bool =
   ## Whether the running call should stop. A function that asks has the flag `PollsCancel`.
   running != nil and running.cancel != nil and volatileLoad(running.cancel) != 0
+
+proc roomForResults*(): int =
+  ## How many values the running call's host has room for.
+  if running == nil: 1 else: max(1, int(running.nResults))
 
 proc allocTensor*(dtype: NifDtype; shape: openArray[int64]): ptr NifTensor {.raises: [NifError].} =
   ## A block from the host's memory, its elements of any value, to be the result of the running call.
@@ -100,6 +105,7 @@ proc report*(env: ptr NifEnv; function: string; kind: ErrorKind; message, argume
     let name = case kind
       of Type: cstring"TypeError"
       of Value: cstring"ValueError"
+      of Index: cstring"IndexError"
       else: cstring"RuntimeError"
     let place = if argument.len > 0: function & "(): argument '" & argument & "': " else: function & "(): "
     setError(name, cstring(place & message))

@@ -1,7 +1,7 @@
 ## The pragma `{.nif.}`: turns a plain proc into a NIF.
 
 import std/[macros, strutils]
-import ./abi, ./args, ./errors
+import ./abi, ./args, ./errors, ./results
 
 {.push raises: [], gcsafe.}
 
@@ -25,7 +25,12 @@ proc explain(signature: Signature; env: ptr NifEnv; error: ref Exception) {.noin
     let error = (ref NifError)(error)
     report(env, signature.name, error.kind, error.msg, error.argument, signature.indexOf(error.argument))
   else:
-    report(env, signature.name, Panic, error.msg, "", -1)
+    let kind =
+      if error of ValueError: Value
+      elif error of IndexDefect: Index
+      elif error of OutOfMemDefect: Memory
+      else: Panic
+    report(env, signature.name, kind, error.msg, "", -1)
 
 template guarded*(signature: Signature; env: ptr NifEnv; body: untyped): int32 =
   ## Run `body`; whatever it raises ends here, as an error that the caller is told.
@@ -47,7 +52,7 @@ template setResult*(target: ptr NifAny; call: untyped) =
     call
     target[] = NifAny()
   else:
-    target[] = toAny(call)
+    write(target, call)
 
 # --- the documentation's first line ------------------------------------------------------------------------
 
@@ -120,13 +125,15 @@ type Converted = object
   value: NimNode       ## the argument of the call
   axes: int            ## dimension names that the documentation has to give
 
-func convert(name: string; declared, slot: NimNode): Converted {.raises: [Exception].} =
+func convert(name: string; declared, default, slot: NimNode): Converted {.raises: [Exception].} =
   ## Decide by the declared type how an argument crosses.
   let mutable = declared.kind == nnkVarTy
   let plain = if mutable: declared[0] else: declared
   let head = if plain.kind == nnkBracketExpr: $plain[0] else: ""
   let isMutable = newLit(mutable)
   if head.eqIdent("openArray") or head.eqIdent("Matrix"):
+    if default.kind != nnkEmpty:
+      error("nif: only numbers, truth values and strings can have a default value", default)
     let element = plain[1]
     let isMatrix = head.eqIdent("Matrix")
     result.axes = if isMatrix: 2 else: 1
@@ -144,29 +151,45 @@ func convert(name: string; declared, slot: NimNode): Converted {.raises: [Except
     if mutable:
       error("nif: only openArray and Matrix parameters can be written", declared)
     result.axes = if declared.eqIdent("AnyArray"): 1 else: 0
-    result.description = quote do: Param(name: `name`, kind: paramKind(`declared`))
+    let value = if default.kind == nnkEmpty: newLit("") else: (quote do: defaultText(`declared`(`default`)))
+    result.description = quote do: scalarParam(`name`, `value`, `declared`)
     result.value = quote do: argument(`slot`, `declared`)
 
-func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
+var exported {.compileTime.}: seq[string]
+  ## The names of the functions so far.
+
+proc isNew(name: string): bool {.compileTime.} =
+  ## Whether no function before had that name, which belongs to this one from now on.
+  {.cast(gcsafe).}:
+    result = name notin exported
+    exported.add name
+
+proc build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
   let function = routine.name
+  if routine[2].kind != nnkEmpty:
+    error("nif: '" & $function & "' is generic: write one proc for each type, as in `proc " & $function & "_int(x: int)`",
+      routine[2])
   let written = docOf(routine)
   let doc = if written.startsWithCall: parseCall(written) else: suggestedCall(routine, written)
   if doc.name.len == 0 or not function.eqIdent(doc.name):
     error("nif: the documentation of '" & $function & "' must begin with the call, as in `" & $function &
       "(x[n], y[n])`: what it does", routine)
+  if not isNew(doc.name):
+    error("nif: '" & doc.name & "' is there twice: a NIF has one signature, so give the second another name", function)
   let slots = genSym(nskVar, "slots")
   let params = newNimNode(nnkBracket)
   let dims = newNimNode(nnkBracket)
   let prepare = newStmtList()
   let call = newCall(function)
   for group in routine.params[1 .. ^1]:
-    if group[^2].kind == nnkEmpty:
+    if group[^2].kind == nnkEmpty and group[^1].kind == nnkEmpty:
       error("nif: every parameter needs its type", group)
+    let declaredType = if group[^2].kind == nnkEmpty: newCall(ident"typeof", group[^1]) else: group[^2]
     for declared in group[0 ..< ^2]:
       let i = params.len
       if i >= doc.params.len or not declared.eqIdent(doc.params[i].name):
         error("nif: the documentation of '" & $function & "' doesn't have the parameters of its declaration", declared)
-      let converted = convert(doc.params[i].name, group[^2], newTree(nnkBracketExpr, slots, newLit(i)))
+      let converted = convert(doc.params[i].name, declaredType, group[^1], newTree(nnkBracketExpr, slots, newLit(i)))
       if converted.axes != doc.params[i].dims.len:
         error("nif: the documentation must give parameter '" & doc.params[i].name & "' " & $converted.axes &
           " dimension(s)", declared)
@@ -183,7 +206,7 @@ func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
     text = doc.rest
     returned = if routine.params[0].kind == nnkEmpty: ident"void" else: routine.params[0]
     count = newLit(params.len)
-    exported = newLit("__tvm_ffi_" & doc.name)
+    symbol = newLit("__tvm_ffi_" & doc.name)
     signature = genSym(nskConst, "signature")
     wrapper = genSym(nskProc, "call")
     (env, args) = (genSym(nskParam, "env"), genSym(nskParam, "args"))
@@ -194,7 +217,7 @@ func build(flags, routine: NimNode): NimNode {.raises: [Exception].} =
     `routine`
     const `signature` = initSignature(`name`, `text`, `flags`, resultText(`returned`), `paramList`, `dimList`)
     proc `wrapper`(`env`: ptr NifEnv; `args`: NifArgs; `given`: int32; `target`: ptr NifAny): int32
-        {.exportc: `exported`, dynlib, cdecl, raises: [], gcsafe.} =
+        {.exportc: `symbol`, dynlib, cdecl, raises: [], gcsafe.} =
       guarded(`signature`, `env`):
         var `slots` {.noinit, used.}: array[`count`, Slot]
         decode(`signature`, `args`, `given`, `slots`)
@@ -210,9 +233,16 @@ macro nif*(routine: untyped): untyped =
   ##     ## `dot(x[n], y[n])`: inner product of two vectors.
   ##     for i in 0 ..< x.len: result += x[i] * y[i]
   ##
-  ## Parameters are `float64`, `int64`, `bool`, `string` (a copy), `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]`
-  ## (`var` where it is written) and `AnyArray`; results `float64`, `int64`, `uint64`, `bool`, `cstring` (a constant),
-  ## `Tensor` or none.
+  ## Parameters are all integers (one outside its type is refused), `float32`, `float64`, `bool`, `string` (a copy),
+  ## `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]` (`var` where it is written) and `AnyArray`. Scalars and strings may
+  ## have default values.
+  ##
+  ## Results are the same scalars; `string`, `ByteSeq`, `seq[T]`, `seq[array[N, T]]` and `array[N, T]`, which are copied
+  ## into memory of the host's; `cstring` (a constant); `Tensor`; `Option[T]` of these; a tuple of these (Python's tuple,
+  ## or a named one where it has names), or an `Option` of one; or none.
+  ##
+  ## A `ValueError` is Python's NifValueError, an `IndexDefect` a NifIndexError, an `OutOfMemDefect` a NifMemoryError; all
+  ## else that is raised is a NifPanic, and `fail` says the kind itself.
   build(newTree(nnkCurly), routine)
 
 macro nif*(flags: untyped; routine: untyped): untyped =

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod nif;
 pub mod origin;
 pub mod owner;
+pub mod results;
 pub mod signature;
 pub mod straight;
 pub mod target;

@@ -12,6 +12,8 @@ pub struct Item {
 pub struct CallLine {
     pub name: String,
     pub items: Vec<Item>,
+    /// The names of a tuple's values: `-> (mean, n)`.
+    pub results: Vec<String>,
     /// The documentation after the call.
     pub doc: String,
 }
@@ -21,11 +23,25 @@ pub fn parse(text: &str) -> Option<CallLine> {
     let text = text.trim_start();
     let (call, rest) = match text.strip_prefix('`') {
         Some(text) => text.split_once('`')?,
-        None => text.split_at(text.find(')')? + 1),
+        None => text.split_at(end_of_call(text)?),
     };
     let doc = rest.strip_prefix([':', '.'])?.trim().to_owned();
+    let (call, results) = call.split_once(" -> ").map_or((call, None), |(call, results)| (call, Some(results)));
+    let results = match results {
+        Some(results) => {
+            results.strip_prefix('(')?.strip_suffix(')')?.split(',').map(identifier).collect::<Option<_>>()?
+        }
+        None => Vec::new(),
+    };
     let (name, items) = call.strip_suffix(')')?.split_once('(')?;
-    Some(CallLine { name: identifier(name)?, items: parse_items(items)?, doc })
+    Some(CallLine { name: identifier(name)?, items: parse_items(items)?, results, doc })
+}
+
+/// Where a call without marks ends, with the names of its values if it has some.
+fn end_of_call(text: &str) -> Option<usize> {
+    let end = text.find(')')? + 1;
+    let names = text[end..].strip_prefix(" -> (").and_then(|rest| rest.find(')'));
+    Some(names.map_or(end, |length| end + " -> (".len() + length + 1))
 }
 
 fn parse_items(mut text: &str) -> Option<Vec<Item>> {
@@ -78,9 +94,13 @@ mod tests {
 
     #[test]
     fn marks_and_text_are_optional() {
-        let expected = CallLine { name: "noop".to_owned(), items: vec![], doc: String::new() };
+        let expected = CallLine { name: "noop".to_owned(), items: vec![], results: vec![], doc: String::new() };
         assert_eq!(parse("noop()."), Some(expected));
         assert_eq!(parse("add(x, y): x + y.").unwrap().doc, "x + y.");
+        for text in ["`stats(x[n]) -> (mean, count)`: of x.", "stats(x[n]) -> (mean, count): of x."] {
+            let line = parse(text).unwrap();
+            assert_eq!((line.results, line.doc.as_str()), (vec!["mean".to_owned(), "count".to_owned()], "of x."));
+        }
     }
 
     #[test]

@@ -43,7 +43,10 @@ fn parameters(function: &ItemFn) -> Result<Vec<Parameter>> {
         return Err(Error::new(signature.span(), "a NIF is a plain function: remove `async`, `unsafe` or `extern`"));
     }
     if signature.generics.type_params().next().is_some() || signature.generics.const_params().next().is_some() {
-        return Err(Error::new(signature.generics.span(), "a NIF isn't generic: write one function for each type"));
+        return Err(Error::new(
+            signature.generics.span(),
+            "a NIF isn't generic: write one function for each type, as `fn mean_f64(x: &[f64])`",
+        ));
     }
     let parameter = |input: &FnArg| match input {
         FnArg::Typed(typed) => match &*typed.pat {
@@ -147,7 +150,7 @@ fn example_dims(type_: &Type) -> &'static str {
 /// The items beside the function.
 fn companion(flags: &[Ident], function: &ItemFn, params: &[Parameter], line: &CallLine) -> TokenStream {
     let function_name = &function.sig.ident;
-    let (name, doc) = (&line.name, &line.doc);
+    let (name, doc, result_names) = (&line.name, &line.doc, &line.results);
     let symbol = format!("__tvm_ffi_{name}");
     let result = match &function.sig.output {
         ReturnType::Default => quote! { () },
@@ -176,13 +179,15 @@ fn companion(flags: &[Ident], function: &ItemFn, params: &[Parameter], line: &Ca
         const _: () = {
             static PARAMS: [::nif::signature::Param; #n_params] = [#(#param_values),*];
             const _: () = ::nif::signature::check_order(&PARAMS);
+            const _: () = ::nif::signature::check_results(<#result as ::nif::outcome::Outcome>::COUNT, &[#(#result_names),*]);
 
             #[::nif::linkme::distributed_slice(::nif::export::NIFS)]
             #[linkme(crate = ::nif::linkme)]
             static NIF: ::nif::signature::Nif = ::nif::signature::Nif {
                 name: #name,
                 params: &PARAMS,
-                result: <#result as ::nif::export::Outcome>::TYPE,
+                result: <#result as ::nif::outcome::Outcome>::spell,
+                result_names: &[#(#result_names),*],
                 doc: #doc,
                 flags: 0 #(| ::nif::abi::flag::#flags)*,
                 call: __call,
@@ -196,11 +201,11 @@ fn companion(flags: &[Ident], function: &ItemFn, params: &[Parameter], line: &Ca
                 result: *mut ::nif::abi::Any,
             ) -> i32 {
                 unsafe {
-                    ::nif::export::call(&NIF, &PARAMS, env, args, n_args, result, |__args| {
+                    ::nif::export::call(&NIF, &PARAMS, env, args, n_args, |__args| {
                         #(#reads)*
                         #dimensions
                         __args.disjoint(&[#(::nif::args::Raw::addresses(&#raws)),*])?;
-                        ::nif::export::Outcome::into_any(#function_name(#(#makes),*))
+                        ::nif::outcome::Outcome::write(#function_name(#(#makes),*), result)
                     })
                 }
             }
@@ -300,7 +305,10 @@ mod tests {
     fn only_plain_functions_are_exported() {
         for (function, reason) in [
             (quote! { async fn f() {} }, "a NIF is a plain function: remove `async`, `unsafe` or `extern`"),
-            (quote! { fn f<T>(x: &[T]) {} }, "a NIF isn't generic: write one function for each type"),
+            (
+                quote! { fn f<T>(x: &[T]) {} },
+                "a NIF isn't generic: write one function for each type, as `fn mean_f64(x: &[f64])`",
+            ),
             (quote! { fn f((x, y): (f64, f64)) {} }, "a parameter of a NIF has a plain name"),
             (quote! { fn f(self) {} }, "a NIF is a free function: it has no `self`"),
         ] {

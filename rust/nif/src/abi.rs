@@ -38,6 +38,8 @@ pub mod error_kind {
     pub const PANIC: i32 = 4;
     pub const MEMORY_ERROR: i32 = 5;
     pub const CANCELLED: i32 = 6;
+    /// An index is out of bounds. (7 to 10 are the Lab's own.)
+    pub const INDEX_ERROR: i32 = 11;
     /// Or-ed in: clean-up was skipped.
     pub const TAINTED: i32 = 0x100;
 }
@@ -151,7 +153,8 @@ pub struct Host {
 #[derive(Clone, Copy, Debug)]
 pub struct Env {
     pub struct_size: u32,
-    pub zero: u32,
+    /// Values that `result` has room for; 0 counts as 1.
+    pub n_results: u32,
     pub host: *const Host,
     /// The host's own.
     pub error: *mut c_void,
@@ -226,7 +229,7 @@ layout! {
     "nif_bytes" Bytes { data, size }
     "nif_any" Any { type_index, zero, v }
     "nif_host" Host { struct_size, abi_version, set_error, alloc_tensor, log }
-    "nif_env" Env { struct_size, zero, host, error, cancel }
+    "nif_env" Env { struct_size, n_results, host, error, cancel }
     "nif_function" Function { name, signature, doc, call, flags, zero }
     "nif_library" Library {
         abi_version, struct_hash, language, compiler, library_version, n_functions, zero, functions, load, unload

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "makes slices of the caller's memory")]
 #![allow(clippy::inline_always, reason = "on the path of every call")]
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::{ptr, slice};
 
@@ -19,7 +20,8 @@ use crate::value::{TensorView, Value, spell_list};
 /// A type that a NIF can take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the parameter of a NIF",
-    note = "a NIF takes f64, i64, bool, &str, Bytes, &[T], &mut [T], Matrix<T>, MatrixMut<T> and AnyArray",
+    note = "a NIF takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, &str, Bytes, &[T], &mut [T], Matrix<T>, \
+            MatrixMut<T> and AnyArray",
     note = "T is Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64 or a complex number"
 )]
 pub trait Argument<'a>: Sized {
@@ -54,12 +56,12 @@ pub trait Raw: Copy {
 
 /// Arguments that are their own record.
 macro_rules! scalars {
-    ($($type:ty as $kind:ident: |$value:ident, $param:ident| $read:expr;)+) => {
+    ($($type:ty as $name:literal: |$value:ident, $param:ident| $read:expr;)+) => {
         $(
             impl<'a> Raw for $type {}
 
             impl<'a> Argument<'a> for $type {
-                const KIND: Kind = Kind::$kind;
+                const KIND: Kind = Kind::Scalar($name);
                 type Raw = Self;
 
                 #[inline]
@@ -77,19 +79,48 @@ macro_rules! scalars {
 }
 
 scalars! {
-    f64 as F64: |value, param| {
+    f64 as "f64": |value, param| {
         let number = value.float().or_else(|| value.int().map(|int| int as f64));
         number.or_else(|| value.bool().map(f64::from)).ok_or_else(|| unexpected_type(value, param))
     };
-    i64 as I64: |value, param| {
+    f32 as "f32": |value, param| {
+        #[expect(clippy::cast_possible_truncation, reason = "rounded, as NumPy does")]
+        <f64 as Argument>::read(value, param).map(|number| number as f32)
+    };
+    i64 as "i64": |value, param| {
         value.int().or_else(|| value.bool().map(i64::from)).ok_or_else(|| unexpected_type(value, param))
     };
-    bool as Bool: |value, param| value.bool().ok_or_else(|| unexpected_type(value, param));
-    &'a str as Str: |value, param| {
+    // The bits of an i64: the Lab knows the sign and refuses what is negative.
+    u64 as "u64": |value, param| <i64 as Argument>::read(value, param).map(i64::cast_unsigned);
+    i32 as "i32": |value, param| narrow(value, param, i32::MIN.into(), i32::MAX.into());
+    i16 as "i16": |value, param| narrow(value, param, i16::MIN.into(), i16::MAX.into());
+    i8 as "i8": |value, param| narrow(value, param, i8::MIN.into(), i8::MAX.into());
+    u32 as "u32": |value, param| narrow(value, param, 0, u32::MAX.into());
+    u16 as "u16": |value, param| narrow(value, param, 0, u16::MAX.into());
+    u8 as "u8": |value, param| narrow(value, param, 0, u8::MAX.into());
+    isize as "i64": |value, param| narrow(value, param, i64::MIN, i64::MAX);
+    usize as "u64": |value, param| {
+        #[expect(clippy::cast_possible_truncation, reason = "64 bits each")]
+        <u64 as Argument>::read(value, param).map(|number| number as usize)
+    };
+    bool as "bool": |value, param| value.bool().ok_or_else(|| unexpected_type(value, param));
+    &'a str as "str": |value, param| {
         let text = value.text().ok_or_else(|| unexpected_type(value, param))?;
         str::from_utf8(text).map_err(|_| Error::value(param.name, "expected UTF-8"))
     };
-    Bytes<'a> as Bytes: |value, param| value.bytes().map(Bytes).ok_or_else(|| unexpected_type(value, param));
+    Bytes<'a> as "bytes": |value, param| value.bytes().map(Bytes).ok_or_else(|| unexpected_type(value, param));
+}
+
+/// An integer of fewer bits.
+#[inline]
+fn narrow<T: TryFrom<i64>>(value: Value<'_>, param: &Param, low: i64, high: i64) -> Result<T, Error> {
+    let number = <i64 as Argument>::read(value, param)?;
+    T::try_from(number).map_err(|_| out_of_range(number, low, high, param))
+}
+
+#[cold]
+fn out_of_range(number: i64, low: i64, high: i64, param: &Param) -> Error {
+    Error::value(param.name, format!("expected {low} to {high}, got {number}"))
 }
 
 /// A `bytes` argument. (A plain `&[u8]` is an array of u8.)
@@ -387,17 +418,17 @@ impl<'a, const N: usize> Arguments<'a, N> {
         T::read(self.value(index), &self.params[index])
     }
 
-    /// Row 8: an i64 parameter that names a dimension.
+    /// Row 8: an integer that names a dimension.
     ///
     /// # Errors
     ///
     /// When it is negative.
     #[inline]
-    pub fn dimension(&self, index: usize, value: i64) -> Result<i64, Error> {
-        if value < 0 {
-            return Err(Error::value(self.params[index].name, format!("expected 0 or more, got {value}")));
+    pub fn dimension<T: TryInto<i64> + Copy + Display>(&self, index: usize, value: T) -> Result<i64, Error> {
+        match value.try_into() {
+            Ok(length) if length >= 0 => Ok(length),
+            _ => Err(Error::value(self.params[index].name, format!("expected 0 or more, got {value}"))),
         }
-        Ok(value)
     }
 
     /// Row 9: an axis whose dimension is already bound.

@@ -19,6 +19,9 @@ pub enum Error {
     Other(Text),
     #[error("{0}")]
     Panic(Text),
+    /// An index is out of bounds.
+    #[error("{0}")]
+    Index(Text),
     #[error("{0}")]
     Memory(Text),
     #[error("cancelled")]
@@ -42,6 +45,7 @@ impl Error {
             Self::Value { .. } => error_kind::VALUE_ERROR,
             Self::Other(_) => error_kind::ERROR,
             Self::Panic(_) => error_kind::PANIC,
+            Self::Index(_) => error_kind::INDEX_ERROR,
             Self::Memory(_) => error_kind::MEMORY_ERROR,
             Self::Cancelled => error_kind::CANCELLED,
         }

@@ -3,97 +3,34 @@
 
 use std::any::Any as Payload;
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::ffi::{CString, c_char, c_void};
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
-use std::sync::{LazyLock, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Once, OnceLock};
 
 use linkme::distributed_slice;
 
-use crate::abi::{ABI_VERSION, Any, AnyValue, Env, Function, Host, Library, STRUCT_HASH, type_index};
+use crate::abi::{ABI_VERSION, Any, Env, Function, Host, Library, STRUCT_HASH};
 use crate::args::Arguments;
 use crate::error::Error;
 use crate::signature::{Nif, Param};
-use crate::tensor::Tensor;
 
 /// Every `#[nif]` of the library; the linker collects them.
 #[distributed_slice]
 pub static NIFS: [Nif];
 
-/// A type that a NIF can return.
-pub trait Outcome {
-    /// Its name in the signature.
-    const TYPE: &'static str;
-
-    /// # Errors
-    ///
-    /// The function's own.
-    fn into_any(self) -> Result<Any, Error>;
-}
-
-fn any(type_index: i32, v: AnyValue) -> Any {
-    Any { type_index, zero: 0, v }
-}
-
-macro_rules! outcomes {
-    ($($type:ty as $name:literal: |$value:ident| $index:ident $field:ident $expression:expr;)+) => {
-        $(impl Outcome for $type {
-            const TYPE: &'static str = $name;
-
-            #[inline]
-            fn into_any(self) -> Result<Any, Error> {
-                let $value = self;
-                Ok(any(type_index::$index, AnyValue { $field: $expression }))
-            }
-        })+
-    };
-}
-
-outcomes! {
-    () as "None": |_unit| NONE i 0;
-    f64 as "f64": |value| FLOAT f value;
-    i64 as "i64": |value| INT i value;
-    u64 as "u64": |value| INT i value.cast_signed();
-    bool as "bool": |value| BOOL i i64::from(value);
-    &'static str as "str": |value| STR p intern(value).cast_mut().cast();
-    Tensor as "any[...]": |value| TENSOR p value.into_raw().as_ptr().cast();
-}
-
-impl<T: Outcome, E: Into<Error>> Outcome for Result<T, E> {
-    const TYPE: &'static str = T::TYPE;
-
-    #[inline]
-    fn into_any(self) -> Result<Any, Error> {
-        self.map_err(Into::into)?.into_any()
-    }
-}
-
 /// Text for C. A NUL, which would end it early, is shown as a symbol.
-fn c_string(text: &str) -> CString {
+pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{2400}")).expect("no NUL is left")
-}
-
-/// A copy of a string that ends in NUL and lives as long as the library: one for each text.
-fn intern(text: &'static str) -> *const c_char {
-    static TEXTS: LazyLock<Mutex<HashSet<CString>>> = LazyLock::new(Mutex::default);
-    let text = c_string(text);
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = texts.get(&text) {
-        return known.as_ptr();
-    }
-    let address = text.as_ptr();
-    texts.insert(text);
-    address
 }
 
 /// Runs a NIF: converts its arguments, keeps its panics, hands over its result or its error.
 ///
 /// # Safety
 ///
-/// What the ABI promises: `env` is null or a host's, `args` leads to `n_args` values that stay valid for the call, and
-/// `result` can be written. `body` does nothing but read and make these arguments.
+/// What the ABI promises: `env` is null or a host's, and `args` leads to `n_args` values that stay valid for the call. `body`
+/// does nothing but read and make these arguments, and write the result of the function.
 #[inline]
 pub unsafe fn call<'a, const N: usize>(
     nif: &'static Nif,
@@ -101,14 +38,12 @@ pub unsafe fn call<'a, const N: usize>(
     env: *mut c_void,
     args: *const Any,
     n_args: i32,
-    result: *mut Any,
-    body: impl FnOnce(Arguments<'a, N>) -> Result<Any, Error>,
+    body: impl FnOnce(Arguments<'a, N>) -> Result<(), Error>,
 ) -> i32 {
     let env = env.cast::<Env>();
     let outcome = guarded(env, || {
         // SAFETY: as above.
-        unsafe { result.write(body(Arguments::new(params, args, n_args)?)?) };
-        Ok(())
+        body(unsafe { Arguments::new(params, args, n_args) }?)
     });
     match outcome {
         Ok(()) => 0,
@@ -143,7 +78,15 @@ fn guarded(env: *const Env, body: impl FnOnce() -> Result<(), Error>) -> Result<
     let before = STATE.replace(State::Call(env));
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
     STATE.set(before);
-    outcome.unwrap_or_else(|payload| Err(Error::Panic(message(payload).into())))
+    outcome.unwrap_or_else(|payload| Err(panicked(message(payload))))
+}
+
+/// An index that is out of bounds panics as all else does: only the text of the standard library tells.
+#[cold]
+fn panicked(text: String) -> Error {
+    let is_index = ["index out of bounds: ", "range start index ", "range end index ", "slice index starts at "];
+    let is_index = is_index.iter().any(|start| text.starts_with(start));
+    if is_index { Error::Index(text.into()) } else { Error::Panic(text.into()) }
 }
 
 #[cold]
@@ -202,6 +145,7 @@ fn report_to_tvm(nif: &Nif, error: &Error) {
     let kind = match error {
         Error::Type { .. } => c"TypeError",
         Error::Value { .. } => c"ValueError",
+        Error::Index(_) => c"IndexError",
         _ => c"RuntimeError",
     };
     let place = error.argument().map(|argument| format!("argument '{argument}': ")).unwrap_or_default();
@@ -235,6 +179,11 @@ fn current() -> Option<&'static Env> {
 /// The host of the running call; none for a TVM-FFI client.
 pub(crate) fn host() -> Option<&'static Host> {
     current().and_then(host_of)
+}
+
+/// How many values the running call's host has room for.
+pub(crate) fn room_for_results() -> usize {
+    current().map_or(1, |env| env.n_results.max(1) as usize)
 }
 
 /// Whether the running call should stop. A NIF that asks carries the flag `polls_cancel`.

@@ -19,14 +19,29 @@
 //!
 //! | in a parameter | in the signature |
 //! |---|---|
-//! | `f64` `i64` `bool` `&str` | `f64` `i64` `bool` `str` |
+//! | `f64` `f32` `i8` … `i64` `u8` … `u64` `bool` `&str` | the same, `str` |
+//! | `isize` `usize` | `i64` `u64` |
 //! | [`Bytes`](args::Bytes) | `bytes` |
 //! | `&[T]`, `&mut [T]` | `T[n]`, `mut T[n]`: contiguous |
 //! | [`Matrix<'_, T>`](Matrix), [`MatrixMut<'_, T>`](MatrixMut) | `T[m,n]`, `mut T[m,n]`: any strides |
 //! | [`AnyArray<'_>`](AnyArray) | `any[...]` |
 //!
-//! `T` is an [`Element`]; a truth value in an array is a [`Bool`]. Results are `()`, `f64`, `i64`, `u64`, `bool`, `&'static str`, a [`Tensor`] from the host's
-//! memory, or a `Result` of one of them with an [`Error`].
+//! `T` is an [`Element`]; a truth value in an array is a [`Bool`]. An integer outside its type is refused.
+//!
+//! | as a result | in the signature |
+//! |---|---|
+//! | `()`, the scalars above, `String`, `&'static str` | `None`, the same, `str` |
+//! | `Vec<T>`, `Vec<bool>`; `Vec<[T; N]>`; `[T; N]` | `T[_]`; `T[_,N]`; `T[N]`: copied once, into memory of the host's |
+//! | [`ByteBuf`], [`Bytes`] | `bytes` |
+//! | [`Tensor`], which is in memory of the host's from the start | `any[...]` |
+//! | `Option<V>` of one of these | `V?`, `None` in Python |
+//! | `(A, B, …)`, `Option<(A, B, …)>` of these | `(A, B, …)`: a tuple; a named one if the documentation says ``f(x) -> (mean, n)`` |
+//! | `Result<R, E>` of any of these | that of `R` |
+//!
+//! `E` is an [`Error`], or whatever turns into one: a `String`, a `&'static str`, an `io::Error` or a `Box<dyn Error>` becomes
+//! Python's `NifError` with its text; the standard library's errors of parsing and converting become a `NifValueError`, one of
+//! `try_reserve` a `NifMemoryError`. For a type of your own write `impl From<MyError> for nif::Error`. A panic is a `NifPanic`, one of
+//! an index out of bounds a `NifIndexError`.
 
 #![deny(unsafe_code)]
 #![warn(clippy::undocumented_unsafe_blocks)]
@@ -37,6 +52,7 @@ pub mod element;
 pub mod error;
 pub mod export;
 pub mod matrix;
+pub mod outcome;
 pub mod signature;
 pub mod tensor;
 pub mod value;
@@ -48,6 +64,7 @@ pub use export::{cancelled, log};
 pub use matrix::{Matrix, MatrixMut};
 #[cfg(feature = "macros")]
 pub use nif_macros::nif;
+pub use outcome::ByteBuf;
 pub use tensor::Tensor;
 
 /// What the expansion of `#[nif]` needs.

@@ -8,19 +8,12 @@ use crate::args::Argument;
 /// The type of a parameter, without its dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    F64,
-    I64,
-    Bool,
-    Str,
-    Bytes,
+    /// One value of that type: `f64`, `i32`, `str`.
+    Scalar(&'static str),
     /// Contiguous memory of any element type and rank.
     Any,
     /// `rank` axes of one element type.
-    Array {
-        element: &'static str,
-        rank: usize,
-        mutable: bool,
-    },
+    Array { element: &'static str, rank: usize, mutable: bool },
 }
 
 /// A parameter.
@@ -51,7 +44,7 @@ impl Param {
             Kind::Array { .. } => {
                 assert!(dims.len() == 2, "a matrix is written `name[m, n]` in the documentation's first line");
             }
-            _ => assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line"),
+            Kind::Scalar(_) => assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line"),
         }
         Self { name, kind: T::KIND, dims }
     }
@@ -72,11 +65,7 @@ impl Param {
 impl fmt::Display for Param {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::F64 => f.write_str("f64"),
-            Kind::I64 => f.write_str("i64"),
-            Kind::Bool => f.write_str("bool"),
-            Kind::Str => f.write_str("str"),
-            Kind::Bytes => f.write_str("bytes"),
+            Kind::Scalar(name) => f.write_str(name),
             Kind::Any => f.write_str("any[...]"),
             Kind::Array { element, .. } => write!(f, "{element}[{}]", self.dims.join(",")),
         }
@@ -88,8 +77,10 @@ impl fmt::Display for Param {
 pub struct Nif {
     pub name: &'static str,
     pub params: &'static [Param],
-    /// The type of the result.
-    pub result: &'static str,
+    /// Spells the type of the result, given the names of a tuple's values.
+    pub result: fn(&[&str]) -> String,
+    /// Those names, or none.
+    pub result_names: &'static [&'static str],
     pub doc: &'static str,
     pub flags: u32,
     pub call: Call,
@@ -99,8 +90,20 @@ impl Nif {
     pub(crate) fn signature(&self) -> String {
         let spell = |it: &Param| format!("{}: {}{it}", it.name, if it.is_mutable() { "mut " } else { "" });
         let params: Vec<_> = self.params.iter().map(spell).collect();
-        format!("{}({}) -> {}", self.name, params.join(", "), self.result)
+        format!("{}({}) -> {}", self.name, params.join(", "), (self.result)(self.result_names))
     }
+}
+
+/// A tuple's values have a name each, or none has.
+///
+/// # Panics
+///
+/// When they don't; this runs while the function is compiled.
+pub const fn check_results(count: usize, names: &[&str]) {
+    assert!(
+        names.is_empty() || (names.len() == count && count > 1),
+        "the documentation names the values of a tuple, one by one: `stats(x[n]) -> (mean, count)`"
+    );
 }
 
 /// Outputs come last, so that a caller can leave them out.

@@ -49,6 +49,13 @@ impl Tensor {
         Ok(copy)
     }
 
+    /// A copy of the elements whose bytes these are; the shape has as many.
+    pub(crate) fn of_bytes(dtype: DType, shape: &[i64], bytes: &[u8]) -> Result<Self, Error> {
+        let mut made = Self::allocate(dtype, shape)?;
+        made.bytes_mut().copy_from_slice(bytes);
+        Ok(made)
+    }
+
     fn allocate(dtype: DType, shape: &[i64]) -> Result<Self, Error> {
         let item = usize::from(dtype.bits / 8);
         let mut extents = shape.iter().map(|extent| usize::try_from(*extent).ok());

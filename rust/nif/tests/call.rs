@@ -122,7 +122,7 @@ fn text(text: *const c_char) -> &'static str {
 fn call_with(cancel: i32, name: &str, args: &[Any]) -> Result<Any, Failure> {
     let mut env = Env {
         struct_size: size_of::<Env>() as u32,
-        zero: 0,
+        n_results: 1,
         host: &raw const HOST,
         error: ptr::null_mut(),
         cancel: &raw const cancel,

@@ -62,6 +62,17 @@ pub struct Argument {
     pub strides: u32,
 }
 
+/// One value of a result that has several: they are side by side in the reply's room.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Value {
+    /// NONE, INT, BOOL, FLOAT or TENSOR: no address means anything to the host.
+    pub type_index: i32,
+    pub zero: u32,
+    /// A scalar's bits; the number of an array's block.
+    pub value: u64,
+}
+
 /// What the host asks.
 #[repr(C)]
 pub struct Request {
@@ -74,6 +85,8 @@ pub struct Request {
     pub timed: u32,
     /// Answer with random bytes of this seed, to see what a host makes of it; 0 for a call in earnest.
     pub garble: u32,
+    /// How many values the tuple has that the function returns; 0 where it returns one value.
+    pub results: u32,
     pub arguments: [Argument; MAX_ARGUMENTS],
     pub room: [u64; ROOM / 8],
 }
@@ -87,7 +100,7 @@ pub struct ReplyHead {
     /// Of the error, if there was one: kind and argument of the ABI; its text is in the room.
     pub kind: i32,
     pub argument: i32,
-    /// Of the result: a string is in the room, or in the block that the worker asked for, whose number plus one is the value; an
+    /// Of the result, if it is one value: a string is in the room, or in the block that the worker asked for, whose number plus one is the value; an
     /// array's value is its block's number.
     pub type_index: i32,
     pub length: u32,

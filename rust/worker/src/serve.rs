@@ -17,7 +17,7 @@ use nif::abi::{
 use nif_memory::ALIGNMENT;
 
 use crate::channel::{
-    Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, reply, request,
+    Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, Value, reply, request,
 };
 use crate::crash;
 use crate::message::{self, FromWorker, Source, ToWorker};
@@ -219,23 +219,25 @@ impl Server {
         let mut error = ErrorRecord::default();
         let mut env = Env {
             struct_size: size_of::<Env>() as u32,
-            zero: 0,
+            n_results: asked.results.max(1),
             host: &raw const HOST,
             error: (&raw mut error).cast(),
             cancel: self.channel.cancel.as_ptr(),
         };
-        let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
+        let mut results = [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS];
+        let several =
+            results.get_mut(..asked.results.max(1) as usize).ok_or_else(|| io::Error::other("too many results"))?;
         self.channel.begun.store(self.seen, Ordering::Relaxed);
         let start = if asked.timed != 0 { clock::now() } else { 0 };
         // SAFETY: a function of a library that is never closed; what the values point to lives through the call.
-        let status = unsafe { call((&raw mut env).cast(), self.values.as_ptr(), count as i32, &raw mut result) };
+        let status = unsafe { call((&raw mut env).cast(), self.values.as_ptr(), count as i32, several.as_mut_ptr()) };
         let ticks = if asked.timed != 0 { clock::now().wrapping_sub(start) } else { 0 };
         let mut head = ReplyHead {
             what: reply::DONE,
             status,
             kind: error.kind,
             argument: error.argument,
-            type_index: result.type_index,
+            type_index: type_index::NONE,
             length: 0,
             value: 0,
             start,
@@ -245,8 +247,10 @@ impl Server {
         };
         if status != 0 {
             (head.length, head.value) = self.put_text(&error.message);
+        } else if asked.results == 0 {
+            self.put_result(&mut head, &several[0]);
         } else {
-            self.put_result(&mut head, &result);
+            self.put_results(&mut head, several);
         }
         // SAFETY: the reply is ours until the bell rings.
         unsafe { (*self.channel.reply()).head = head };
@@ -261,14 +265,11 @@ impl Server {
     }
 
     fn put_result(&mut self, head: &mut ReplyHead, result: &Any) {
+        head.type_index = result.type_index;
         // SAFETY: the type index says which field counts; strings of a result are NUL-terminated.
         unsafe {
             match result.type_index {
-                type_index::TENSOR => {
-                    let pointer = result.v.p.cast_const().cast::<Tensor>();
-                    let index = self.granted.iter().position(|it| std::ptr::eq(&raw const it.tensor, pointer));
-                    head.value = index.map_or(u64::MAX, |it| it as u64);
-                }
+                type_index::TENSOR => head.value = self.number_of(result.v.p.cast_const().cast()),
                 type_index::STR if !result.v.p.is_null() => {
                     let bytes = CStr::from_ptr(result.v.p.cast_const().cast()).to_bytes();
                     (head.length, head.value) = self.put_text(bytes);
@@ -276,6 +277,35 @@ impl Server {
                 _ => head.value = result.v.i.cast_unsigned(),
             }
         }
+    }
+
+    /// Put the values of a tuple into the reply's room; its texts go into blocks of the host's.
+    #[cold]
+    fn put_results(&mut self, head: &mut ReplyHead, results: &[Any]) {
+        let mut put = Vec::with_capacity(results.len());
+        for it in results {
+            // SAFETY: as above.
+            let (type_index, value) = unsafe {
+                match it.type_index {
+                    type_index::TENSOR => (it.type_index, self.number_of(it.v.p.cast_const().cast())),
+                    type_index::STR if !it.v.p.is_null() => {
+                        let bytes = CStr::from_ptr(it.v.p.cast_const().cast()).to_bytes();
+                        (type_index::TENSOR, self.bytes_of_host(bytes).map_or(u64::MAX, |(_, block)| block - 1))
+                    }
+                    _ => (it.type_index, it.v.i.cast_unsigned()),
+                }
+            };
+            put.push(Value { type_index, zero: 0, value });
+        }
+        let size = size_of_val(put.as_slice());
+        // SAFETY: plain numbers without gaps.
+        head.length = self.write_room(unsafe { std::slice::from_raw_parts(put.as_ptr().cast(), size) });
+    }
+
+    /// The number of a block that the running call has got; the largest for what isn't one.
+    fn number_of(&self, pointer: *const Tensor) -> u64 {
+        let index = self.granted.iter().position(|it| std::ptr::eq(&raw const it.tensor, pointer));
+        index.map_or(u64::MAX, |it| it as u64)
     }
 
     /// Put a text into the reply's room, or into a block of the host's; cut it if there is none.

@@ -48,8 +48,7 @@ class Handle:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter(it, kind) for it in self.nif.parameters])
+        return inspect.signature(self.nif.function)
 
     def __repr__(self) -> str:
         return f"<{self.backend}.{self.nif.signature}, from {self.cell}>"

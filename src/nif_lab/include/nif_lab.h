@@ -45,6 +45,7 @@ enum nif_error_kind {
   NIF_PANIC = 4,
   NIF_MEMORY_ERROR = 5,
   NIF_CANCELLED = 6,
+  NIF_INDEX_ERROR = 11, /* an index is out of bounds; 7 to 10 are the Lab's own */
   /* Or-ed in: clean-up was skipped (a longjmp, say), so the host reloads the
    * library, or restarts its worker, before the next call. */
   NIF_TAINTED = 0x100
@@ -131,13 +132,14 @@ typedef struct nif_host {
 /* What a host passes to each call. NULL when a TVM-FFI client calls. */
 typedef struct nif_env {
   uint32_t struct_size;
-  uint32_t zero;
+  uint32_t n_results;              /* values that `result` has room for; 0 counts as 1 */
   const nif_host *host;
   void *error;                     /* the host's own */
   const volatile int32_t *cancel;  /* becomes non-zero when the call should stop */
 } nif_env;
 
-/* 0: *result is set. -1: an error was set, *result is untouched. */
+/* 0: *result is set, or as many values from there on as the signature's tuple has. -1: an error was set, *result is
+ * untouched. */
 typedef int32_t (*nif_call)(void *env, const nif_any *args, int32_t n_args, nif_any *result);
 
 typedef struct nif_function {

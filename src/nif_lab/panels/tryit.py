@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["TryPanel", "array_of"]
 
 #: ``x: mut f64[m,n]`` in a signature.
-_PARAMETER: Final = re.compile(r"(\w+): (mut )?(\w+)(\[[^\]]*\])?")
+_PARAMETER: Final = re.compile(r"(\w+): (mut )?(\w+)(\[[^\]]*\])?( = )?")
 #: Numbers that give something to look at.
 _START: Final = {
     "width": 240, "height": 160, "iterations": 80, "x_min": -2.0, "x_max": 1.0, "y_min": -1.0, "y_max": 1.0,
@@ -156,17 +156,18 @@ class _Parameter(NamedTuple):
     kind: str
     axes: int
     is_mutable: bool
+    has_default: bool
 
     @property
     def is_output(self) -> bool:
         """Whether it may be left out."""
-        return self.is_mutable and self.name == "out"
+        return self.has_default or (self.is_mutable and self.name == "out")
 
 
 def _parameters(signature: str) -> list[_Parameter]:
-    inside = signature[signature.index("(") + 1 : signature.rindex(")")]
+    inside = signature[signature.index("(") + 1 : signature.rindex(") -> ")]
     found = _PARAMETER.finditer(inside)
-    return [_Parameter(it[1], it[3], it[4].count(",") + 1 if it[4] else 0, bool(it[2])) for it in found]
+    return [_Parameter(it[1], it[3], it[4].count(",") + 1 if it[4] else 0, bool(it[2]), bool(it[5])) for it in found]
 
 
 def _field(it: _Parameter) -> widgets.Widget:
@@ -178,9 +179,9 @@ def _field(it: _Parameter) -> widgets.Widget:
         return field
     if it.kind == "bool":
         return widgets.Checkbox(description=it.name, indent=False)
-    if it.kind == "f64":
+    if it.kind in {"f32", "f64"}:
         return widgets.FloatText(_START.get(it.name, 1.0), description=it.name, style=style)
-    if it.kind in {"i64", "u64"}:
+    if it.kind[0] in "iu" and it.kind[1:].isdigit():
         return widgets.IntText(int(_START.get(it.name, 8)), description=it.name, style=style)
     return widgets.Text("text", description=it.name, style=style)
 

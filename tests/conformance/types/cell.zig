@@ -3,6 +3,7 @@ pub const flags = .{
     .trues_of = .{ .pure = true },
     .pick = .{ .pure = true },
     .opposite = .{ .idempotent = true },
+    .ones = .{ .idempotent = true },
 };
 
 /// `trues(x[n])`: how many are true.
@@ -32,4 +33,155 @@ pub fn pick(x: []const nif.Bool) i64 {
 /// `opposite(x[n], out[n])`: not x.
 pub fn opposite(x: []const nif.Bool, out: []nif.Bool) void {
     for (x, out) |from, *to| to.* = .of(!from.isTrue());
+}
+
+/// The number itself.
+pub fn same_i8(x: i8) i8 {
+    return x;
+}
+
+pub fn same_i16(x: i16) i16 {
+    return x;
+}
+
+pub fn same_i32(x: i32) i32 {
+    return x;
+}
+
+pub fn same_i64(x: i64) i64 {
+    return x;
+}
+
+pub fn same_u8(x: u8) u8 {
+    return x;
+}
+
+pub fn same_u16(x: u16) u16 {
+    return x;
+}
+
+pub fn same_u32(x: u32) u32 {
+    return x;
+}
+
+pub fn same_u64(x: u64) u64 {
+    return x;
+}
+
+pub fn same_isize(x: isize) isize {
+    return x;
+}
+
+pub fn same_usize(x: usize) usize {
+    return x;
+}
+
+pub fn same_f32(x: f32) f32 {
+    return x;
+}
+
+pub fn same_f64(x: f64) f64 {
+    return x;
+}
+
+pub fn same_bool(x: bool) bool {
+    return x;
+}
+
+/// `ones(count, out[count])`: a length may be any integer.
+pub fn ones(count: usize, out: []f64) void {
+    std.debug.assert(out.len == count);
+    @memset(out, 1);
+}
+
+/// 0, 2, 4 and so on.
+pub fn evens(allocator: std.mem.Allocator, count: u32) ![]f64 {
+    const all = try allocator.alloc(f64, count);
+    for (all, 0..) |*it, i| it.* = @floatFromInt(2 * i);
+    return all;
+}
+
+/// Whether each number is odd.
+pub fn odd(allocator: std.mem.Allocator, x: []const i64) ![]const bool {
+    const all = try allocator.alloc(bool, x.len);
+    for (all, x) |*it, number| it.* = @rem(number, 2) != 0;
+    return all;
+}
+
+/// Rows of three: i, 10 i, 100 i.
+pub fn powers(allocator: std.mem.Allocator, count: u8) ![][3]f32 {
+    const all = try allocator.alloc([3]f32, count);
+    for (all, 0..) |*row, index| {
+        const i: f32 = @floatFromInt(index);
+        row.* = .{ i, 10 * i, 100 * i };
+    }
+    return all;
+}
+
+/// Three numbers.
+pub fn three() [3]i16 {
+    return .{ -1, 0, 1 };
+}
+
+/// A text.
+pub fn greet(allocator: std.mem.Allocator, name: []const u8) ![]const u8 {
+    return std.mem.concat(allocator, u8, &.{ "hello, ", name });
+}
+
+/// The bytes 0, 1, 2 and so on.
+pub fn octets(allocator: std.mem.Allocator, count: u8) !nif.Bytes {
+    const all = try allocator.alloc(u8, count);
+    for (all, 0..) |*it, i| it.* = @intCast(i);
+    return .{ .data = all };
+}
+
+/// The smallest and the largest number.
+pub fn extremes(x: []const f64) ?struct { f64, f64 } {
+    return if (x.len == 0) null else .{ std.mem.min(f64, x), std.mem.max(f64, x) };
+}
+
+const Stats = struct { mean: f64, count: i64 };
+
+/// Of the numbers.
+pub fn stats(x: []const f64) Stats {
+    var sum: f64 = 0;
+    for (x) |it| sum += it;
+    return .{ .mean = sum / @as(f64, @floatFromInt(x.len)), .count = @intCast(x.len) };
+}
+
+/// Values of several kinds.
+pub fn mixed(allocator: std.mem.Allocator, text: []const u8, count: u32) !struct { []const u8, []f64, ?i32, bool } {
+    const upper = try std.ascii.allocUpperString(allocator, text);
+    return .{ upper, try evens(allocator, count), if (count > 0) -1 else null, count > 1 };
+}
+
+/// The first number.
+pub fn first(x: []const f64) ?f64 {
+    return if (x.len == 0) null else x[0];
+}
+
+/// A text, or none.
+pub fn word(text: []const u8) ?[]const u8 {
+    var words = std.mem.tokenizeScalar(u8, text, ' ');
+    return words.next();
+}
+
+/// An integer of a text.
+pub fn parsed(text: []const u8) !i32 {
+    return std.fmt.parseInt(i32, text, 10);
+}
+
+/// The number at a place.
+pub fn element(x: []const f64, at: usize) f64 {
+    return x[at];
+}
+
+/// More memory than there is.
+pub fn greedy(allocator: std.mem.Allocator) ![]f64 {
+    return allocator.alloc(f64, 1 << 58);
+}
+
+/// An error in words.
+pub fn refused(why: []const u8) !struct { f64, []const u8 } {
+    return nif.fail(.@"error", null, "{s}", .{why});
 }

@@ -23,7 +23,7 @@ NIF(panic, "panic(message: str) -> None", NIF_FLAG_FAULT, "fails with this messa
 static int64_t out_of_bounds(int64_t index) {
   static const int64_t elements[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   if (index < 0 || index >= 8) {
-    nif_fail(NIF_PANIC, NULL, "index %lld is out of bounds: 8 elements", (long long)index);
+    nif_fail(NIF_INDEX_ERROR, NULL, "index %lld is out of bounds: 8 elements", (long long)index);
     return 0;
   }
   return elements[index];

@@ -110,6 +110,12 @@ bool nif_cancelled(void);
 /* A row-major tensor of the host's, its elements of any value, to be the result; NULL where the call failed for it. */
 nif_tensor *nif_allocate(nif_dtype dtype, int32_t ndim, const int64_t *shape);
 
+/* A value of the result in memory of the host's: an array, whose elements are at the address that comes back (NULL where the
+ * call failed for it); a text, or bytes; nothing, for a type that ends in a question mark. */
+void *nif_give_array(nif_any *result, nif_dtype dtype, int32_t ndim, const int64_t *shape);
+void nif_give_text(nif_any *result, const char *data, int64_t size);
+void nif_give_none(nif_any *result);
+
 typedef void nif_body(const nif_argument *a, nif_any *result);
 
 /* What every exported function does: checks, the body, the result. */
@@ -119,7 +125,7 @@ int32_t nif_run(const nif_function *function, nif_body *body, void *env, const n
 #define NIF_EXPORT __attribute__((visibility("default")))
 
 /* A line of the table, which the linker puts together. The last argument is the call, as above; it sets the member of
- * result->v that the signature's result asks for. */
+ * result->v that the signature's result asks for (result[0].v, result[1].v … for a tuple), or calls nif_give_…. */
 #define NIF(NAME, SIGNATURE, FLAGS, DOC, ...)                                                               \
   static void NAME##_body(const nif_argument *a, nif_any *result) {                                         \
     (void)a, (void)result;                                                                                  \

@@ -35,8 +35,10 @@ pub const Kind = enum(i32) {
     panic = 4,
     memory = 5,
     cancelled = 6,
+    index = 11,
     /// A panic whose clean-up was skipped: NIF_PANIC | NIF_TAINTED.
     tainted_panic = 0x104,
+    tainted_index = 0x10b,
 };
 
 /// `nif_function.flags`.
@@ -106,7 +108,8 @@ pub const Host = extern struct {
 
 pub const Env = extern struct {
     struct_size: u32,
-    zero: u32,
+    /// Values that `result` has room for; 0 counts as 1.
+    n_results: u32,
     host: *const Host,
     @"error": ?*anyopaque,
     cancel: ?*const volatile i32,

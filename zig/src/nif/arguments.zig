@@ -7,7 +7,8 @@ const abi = @import("abi.zig");
 const arrays = @import("arrays.zig");
 const Call = @import("call.zig").Call;
 const Message = @import("message.zig").Message;
-const Parameter = @import("signature.zig").Parameter;
+const signatures = @import("signature.zig");
+const Parameter = signatures.Parameter;
 
 const Refused = error{Refused};
 
@@ -28,7 +29,7 @@ const Array = struct {
 /// The arguments of `call` as the tuple that the function takes.
 pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: *const Call) Refused!Tuple {
     if (call.n_arguments != parameters.len) return refuseCount(call, parameters.len);
-    if (parameters.len == 0) return .{};
+    if (parameters.len == 0) return undefined;
 
     const values = call.arguments.?[0..parameters.len];
     var taken: [parameters.len]Array = undefined;
@@ -37,6 +38,8 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
             array.* = try takeArray(parameter, call, value, index);
         } else if (!accepts(parameter, value.type_index)) {
             return refuseType(call, .type, index, parameter.spelling);
+        } else if (comptime parameter.form == .int and parameter.form.int.bits < 64) {
+            try checkRange(parameter.form.int, call, value.v.i, index);
         }
     }
     try checkDimensions(parameters, call, &taken);
@@ -44,7 +47,8 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
 
     var tuple: Tuple = undefined;
     inline for (parameters, values, taken, 0..) |parameter, *value, array, index| {
-        tuple[index] = convert(@TypeOf(tuple[index]), parameter, value, array);
+        const at = comptime index + (tuple.len - parameters.len); // an allocator may be first
+        tuple[at] = convert(@TypeOf(tuple[at]), parameter, value, array);
     }
     return tuple;
 }
@@ -59,6 +63,18 @@ fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
         .bytes => isBytes(index),
         .vector, .matrix, .any => comptime unreachable,
     };
+}
+
+/// An integer must fit into the type of its parameter.
+inline fn checkRange(comptime int: signatures.Int, call: *const Call, given: i64, index: usize) Refused!void {
+    const low: i64 = if (int.is_signed) -(1 << (int.bits - 1)) else 0;
+    const high: i64 = (1 << (int.bits - @intFromBool(int.is_signed))) - 1;
+    if (given < low or given > high) return refuseRange(call, index, low, high, given);
+}
+
+fn refuseRange(call: *const Call, index: usize, low: i64, high: i64, given: i64) Refused {
+    @branchHint(.cold);
+    return refuse(call, index, .{ "expected ", low, " to ", high, ", got ", given });
 }
 
 fn isBytes(index: abi.TypeIndex) bool {
@@ -238,8 +254,8 @@ const Span = struct {
 /// A checked argument as the Zig type `T` of its parameter.
 inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const abi.Any, array: Array) T {
     switch (parameter.form) {
-        .int => return value.v.i,
-        .float => return if (value.type_index == .float) value.v.f else @floatFromInt(value.v.i),
+        .int => |int| return if (int.bits == 64) @bitCast(value.v.i) else @intCast(value.v.i),
+        .float => return if (value.type_index == .float) @floatCast(value.v.f) else @floatFromInt(value.v.i),
         .bool => return value.v.i != 0,
         .str => return textOf(value),
         .bytes => return .{ .data = sliceOf(bytesOf(value)) },

@@ -84,6 +84,8 @@ pub const Call = struct {
             error.OutOfMemory => .{ .memory, "out of memory" },
             error.NoHost => .{ .memory, "needs a host to allocate" },
             error.Cancelled => .{ .cancelled, "cancelled" },
+            error.InvalidArgument, error.InvalidValue, error.InvalidCharacter, error.Overflow => .{ .value, @errorName(err) },
+            error.OutOfBounds, error.IndexOutOfBounds => .{ .index, @errorName(err) },
             else => .{ .@"error", @errorName(err) },
         };
         call.tell(kind, -1, text);
@@ -145,7 +147,13 @@ pub fn leave(outer: ?*abi.Env) void {
 /// End the call with a panic of these parts. `std.debug.defaultPanic` would add a symboliser to every library.
 pub fn panic(parts: anytype) noreturn {
     @branchHint(.cold);
-    const message = failure.begin(.tainted_panic, null);
+    panicAs(.tainted_panic, parts);
+}
+
+/// The same with a kind of its own.
+pub fn panicAs(kind: abi.Kind, parts: anytype) noreturn {
+    @branchHint(.cold);
+    const message = failure.begin(kind, null);
     message.add(parts);
     const text = std.mem.span(message.text());
     nif_guard_leave(); // returns in tests and on a kernel's own threads, where there is no call to leave
@@ -195,6 +203,7 @@ fn exceptionName(kind: abi.Kind) [*:0]const u8 {
     return switch (kind) {
         .type => "TypeError",
         .value => "ValueError",
+        .index, .tainted_index => "IndexError",
         .@"error", .panic, .memory, .cancelled, .tainted_panic => "RuntimeError",
     };
 }

@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const panicked = @import("call.zig").panic;
+const panickedAs = @import("call.zig").panicAs;
 
 pub fn call(text: []const u8, _: ?usize) noreturn {
     @branchHint(.cold);
@@ -17,7 +18,7 @@ pub fn unwrapError(err: anyerror) noreturn {
 
 pub fn outOfBounds(index: usize, len: usize) noreturn {
     @branchHint(.cold);
-    panicked(.{ "index out of bounds: index ", index, ", len ", len });
+    panickedAs(.tainted_index, .{ "index out of bounds: index ", index, ", len ", len });
 }
 
 pub fn startGreaterThanEnd(start: usize, end: usize) noreturn {

@@ -8,6 +8,7 @@ const std = @import("std");
 const mem = std.mem;
 const abi = @import("abi.zig");
 const arrays = @import("arrays.zig");
+const results = @import("results.zig");
 
 pub const Parameter = struct {
     name: [:0]const u8,
@@ -19,10 +20,13 @@ pub const Parameter = struct {
     mutable: bool,
 };
 
+/// An integer's type.
+pub const Int = struct { is_signed: bool, bits: u16 };
+
 /// What the Zig type of a parameter asks for.
 pub const Form = union(enum) {
-    int,
-    float,
+    int: Int,
+    float: u16,
     bool,
     str,
     bytes,
@@ -43,6 +47,8 @@ pub const Signature = struct {
     parameters: []const Parameter,
     text: [:0]const u8,
     doc: [:0]const u8,
+    /// Whether the function's first parameter is an allocator, which isn't the caller's.
+    takes_allocator: bool,
 
     pub fn parameterNames(comptime signature: Signature) []const []const u8 {
         var names: [signature.parameters.len][]const u8 = undefined;
@@ -58,20 +64,22 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
     const info = @typeInfo(@TypeOf(@field(functions, name))).@"fn";
     const declaration = mem.find(u8, source, "\npub fn " ++ name ++ "(") orelse
         @compileError("pub fn " ++ name ++ " isn't in the source that was given for its room");
+    const takes_allocator = info.param_types.len > 0 and info.param_types[0] == mem.Allocator;
+    const types = info.param_types[@intFromBool(takes_allocator)..];
     const written_doc = documentation(source, declaration);
     const call = if (startsWithCall(written_doc))
         parseCall(name, written_doc)
     else
-        suggestedCall(name, source[declaration..], info.param_types, written_doc);
-    if (call.arguments.len != info.param_types.len) {
+        suggestedCall(name, source[declaration..], types, takes_allocator, written_doc);
+    if (call.arguments.len != types.len) {
         @compileError(name ++ ": the call in its documentation has another number of arguments");
     }
 
     var parameters: []const Parameter = &.{};
     var text: []const u8 = name ++ "(";
     var position = declaration;
-    for (call.arguments, info.param_types, 0..) |argument, maybe_type, index| {
-        const T = maybe_type orelse @compileError(name ++ ": a NIF can't be generic");
+    for (call.arguments, types, 0..) |argument, maybe_type, index| {
+        const T = maybe_type orelse @compileError(name ++ is_generic);
         const written, const dimensions = parseArgument(argument);
         position = mem.findPos(u8, source, position, written ++ ": ") orelse
             @compileError(name ++ ": has no parameter " ++ written);
@@ -84,10 +92,13 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
     return .{
         .name = name,
         .parameters = parameters,
-        .text = terminated(text ++ ") -> " ++ resultName(name, info.return_type.?)),
+        .text = terminated(text ++ ") -> " ++ resultName(name, info.return_type orelse @compileError(name ++ is_generic))),
         .doc = terminated(call.doc),
+        .takes_allocator = takes_allocator,
     };
 }
+
+const is_generic = ": a NIF can't be generic: write one function for each type, as `pub fn mean_f64(x: []const f64)`";
 
 /// The comment lines right above `declaration`, without their slashes.
 fn documentation(comptime source: []const u8, comptime declaration: usize) []const u8 {
@@ -137,13 +148,17 @@ fn suggestedCall(
     comptime name: []const u8,
     comptime declaration: []const u8,
     comptime types: []const ?type,
+    comptime takes_allocator: bool,
     comptime doc: []const u8,
 ) DocumentedCall {
     const start = mem.findScalar(u8, declaration, '(').? + 1;
     var words = mem.tokenizeAny(u8, declaration[start..], " \t\r\n");
     var arguments: []const []const u8 = &.{};
+    if (takes_allocator) while (words.next()) |word| {
+        if (word[word.len - 1] == ':') break;
+    };
     for (types) |maybe_type| {
-        const T = maybe_type orelse @compileError(name ++ ": a NIF can't be generic");
+        const T = maybe_type orelse @compileError(name ++ is_generic);
         // A parameter's name ends in a colon; what stands between two of them is a type.
         const word = while (words.next()) |word| {
             if (word[word.len - 1] == ':') break word[0 .. word.len - 1];
@@ -195,7 +210,8 @@ fn parameterOf(
         @typeName(T) ++ " can't be the parameter of a NIF; " ++ if (T == []const bool or T == []bool)
         "write nif.Bool for its elements: an array may hold any byte, of which all but 0 are true"
     else
-        "it takes i64, f64, bool, []const u8, nif.Bytes, []const T, []T, nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
+        "it takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, []const u8, nif.Bytes, []const T, []T, " ++
+            "nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
     const rank: usize = switch (form) {
         .int, .float, .bool, .str, .bytes => 0,
         .vector, .any => 1,
@@ -213,8 +229,8 @@ fn parameterOf(
         .form = form,
         .dimensions = dimensions,
         .spelling = switch (form) {
-            .int => "i64",
-            .float => "f64",
+            .int => results.integerName(T).?,
+            .float => |bits| if (bits == 32) "f32" else "f64",
             .bool, .str, .bytes => @tagName(form),
             .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ axes ++ "]",
             .any => "any[...]",
@@ -230,8 +246,6 @@ fn parameterOf(
 /// Null for a type that can't cross.
 fn formOf(comptime T: type, comptime rank: usize) ?Form {
     switch (T) {
-        i64 => return .int,
-        f64 => return .float,
         bool => return .bool,
         arrays.Bytes => return .bytes,
         arrays.AnyArray => return .any,
@@ -240,6 +254,11 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
         else => {},
     }
     return switch (@typeInfo(T)) {
+        .int => |int| if (results.integerName(T) != null)
+            .{ .int = .{ .is_signed = int.signedness == .signed, .bits = int.bits } }
+        else
+            null,
+        .float => |float| if (float.bits == 32 or float.bits == 64) .{ .float = float.bits } else null,
         .pointer => |pointer| if (pointer.size == .slice and arrays.isElement(pointer.child))
             .{ .vector = arrays.elementType(pointer.child) }
         else
@@ -250,17 +269,12 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
 }
 
 fn resultName(comptime function: []const u8, comptime Result: type) []const u8 {
-    return switch (Result) {
-        void => "None",
-        i64, u64, f64, bool => @typeName(Result),
-        [:0]const u8 => "str",
-        *abi.Tensor => "any[...]",
-        else => switch (@typeInfo(Result)) {
-            .error_union => |result| resultName(function, result.payload),
-            else => @compileError(function ++ ": " ++ @typeName(Result) ++ " can't be the result of a NIF; it gives " ++
-                "void, i64, u64, f64, bool, [:0]const u8 or *nif.Tensor, each also with an error"),
-        },
+    const Payload = switch (@typeInfo(Result)) {
+        .error_union => |result| result.payload,
+        else => Result,
     };
+    return results.spell(Payload) orelse
+        @compileError(function ++ ": " ++ @typeName(Payload) ++ " can't be the result of a NIF; it gives " ++ results.takes);
 }
 
 fn terminated(comptime text: []const u8) [:0]const u8 {

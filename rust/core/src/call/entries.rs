@@ -5,10 +5,11 @@ use nif::abi::{flag, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::call::frame::{Outcome, to_python};
+use crate::call::frame::Outcome;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
-use crate::call::signature::{MAX_PARAMS, Param, Signature};
+use crate::call::results::{Results, to_python};
+use crate::call::signature::{Kind, MAX_PARAMS, Param, Signature};
 use crate::call::straight::{Arguments, kind};
 use crate::python::door::{self, Builtin, Given, builtin};
 
@@ -95,7 +96,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {
                 nif.conclude(py, || {
-                    nif.finish(py, &outcome, error, tensor, Vec::new()).or_else(|failure| {
+                    nif.finish(py, &outcome, error, tensor, Results::default(), Vec::new()).or_else(|failure| {
                         let given = Given { values: objects, positional: objects.len(), names: std::ptr::null_mut() };
                         nif.adapt(py, &given, failure, &|given| nif.invoke(py, given))
                     })
@@ -110,9 +111,9 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
         match outcome.result.type_index {
             type_index::FLOAT => ffi::PyFloat_FromDouble(outcome.result.v.f),
             type_index::NONE => ffi::Py_NewRef(ffi::Py_None()),
-            type_index::INT if !nif.unsigned => ffi::PyLong_FromLongLong(outcome.result.v.i),
+            type_index::INT if nif.signature.kind != Kind::Unsigned => ffi::PyLong_FromLongLong(outcome.result.v.i),
             _ => door::enter(std::ptr::null_mut(), |py| {
-                nif.conclude(py, || to_python(py, &outcome.result, None, nif.unsigned, nif.origin.memory.get()))
+                nif.conclude(py, || to_python(py, &outcome.result, None, nif.signature.kind, nif.origin.memory.get()))
             }),
         }
     }
@@ -131,9 +132,7 @@ impl Builtin for General {
 
 /// The entry of a function in this process: the straight one, unless its calls may have outputs, last long or need a thread of their own.
 pub fn direct_entry(signature: &Signature, flags: u32) -> ffi::PyCFunctionFastWithKeywords {
-    let is_plain = signature.params.iter().all(|it| it.output.is_none())
-        && !signature.returns_array()
-        && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
+    let is_plain = signature.is_plain() && flags & (flag::LONG | flag::POLLS_CANCEL | flag::THREAD_BOUND) == 0;
     if !is_plain {
         return builtin::<General>;
     }

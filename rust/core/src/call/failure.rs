@@ -88,9 +88,9 @@ impl Failure {
 
     /// Could the same call succeed when it is made again, or elsewhere?
     pub fn may_pass(&self) -> bool {
-        use nif::abi::error_kind::{ERROR, MEMORY_ERROR, PANIC};
+        use nif::abi::error_kind::{ERROR, INDEX_ERROR, MEMORY_ERROR, PANIC};
         match self {
-            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR),
+            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR | INDEX_ERROR),
             Self::Lane(LaneFailure::Busy) | Self::Python(_) | Self::Given { .. } => false,
             Self::Lane(_) => true,
         }

@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
-use crate::call::signature::{Extent, MAX_PARAMS, Param};
-use crate::memory::Memory;
+use crate::call::results::Results;
+use crate::call::signature::{Default, Extent, MAX_PARAMS, Param};
 use crate::memory::buffer::{INHERITED, SharedBuffer};
 use crate::memory::common::Common;
 use crate::memory::file::MappedFile;
@@ -97,6 +97,16 @@ impl Frame {
         self.push(type_index::NONE, AnyValue { i: 0 });
     }
 
+    /// Add what a parameter is when it is left out.
+    pub fn push_default(&mut self, default: &Default) {
+        match default {
+            Default::Bool(it) => self.push(type_index::BOOL, AnyValue { i: i64::from(*it) }),
+            Default::Int(it) => self.push(type_index::INT, AnyValue { i: *it }),
+            Default::Float(it) => self.push(type_index::FLOAT, AnyValue { f: *it }),
+            Default::Str(it) => self.push(type_index::STR, AnyValue { p: it.as_ptr().cast_mut().cast() }),
+        }
+    }
+
     pub fn value(&self, index: usize) -> Option<Any> {
         // SAFETY: the first `count` values were written by `push`.
         (index < self.count).then(|| unsafe { self.values[index].assume_init() })
@@ -148,13 +158,24 @@ impl Frame {
                 return Ok(());
             }
             if kind == &raw mut ffi::PyLong_Type {
-                return self.push_int(py, object);
+                return self.push_int(py, object, param);
             }
             self.push_other(py, object, param, array_type)
         }
     }
 
-    unsafe fn push_int(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> Result<(), Failure> {
+    unsafe fn push_int(&mut self, py: Python<'_>, object: *mut ffi::PyObject, param: &Param) -> Result<(), Failure> {
+        if param.is_unsigned() {
+            // SAFETY: `object` is an int.
+            let bits = unsafe { ffi::PyLong_AsUnsignedLongLong(object) };
+            if bits == u64::MAX && PyErr::take(py).is_some() {
+                // SAFETY: as above.
+                let given = unsafe { Bound::from_borrowed_ptr(py, object) };
+                return Err(refuse(VALUE, self.count, format!("expected 0 to {}, got {given}", u64::MAX)));
+            }
+            self.push(type_index::INT, AnyValue { i: bits.cast_signed() });
+            return Ok(());
+        }
         let mut overflow = 0;
         // SAFETY: `object` is an int.
         let i = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow) };
@@ -208,7 +229,7 @@ impl Frame {
             } else if ffi::PyFloat_Check(object) != 0 {
                 self.push(type_index::FLOAT, AnyValue { f: ffi::PyFloat_AsDouble(object) });
             } else if ffi::PyLong_Check(object) != 0 {
-                return self.push_int(py, object);
+                return self.push_int(py, object, param);
             } else if let Some(array) = self.shared_array(py, object, param)? {
                 // The frame keeps the array: another thread may release the buffer while the call runs.
                 let pointer = array.as_ptr();
@@ -363,11 +384,25 @@ impl Frame {
     ///
     /// # Safety
     /// As [`Outcome::run`]'s, for all that the frame points to.
-    pub unsafe fn run(&mut self, call: Call, cancel: &AtomicI32, timed: bool, room: Option<&Common>) -> Outcome {
+    pub unsafe fn run(
+        &mut self,
+        call: Call,
+        cancel: &AtomicI32,
+        timed: bool,
+        room: Option<&Common>,
+        several: &mut Results,
+    ) -> Outcome {
         let _allocating = room.map(Allocating::from);
         let mut outcome = Outcome::new();
+        let values = self.values.as_ptr().cast();
         // SAFETY: the first `count` values are written.
-        unsafe { outcome.run(call, self.values.as_ptr().cast(), self.count, &mut self.error, cancel, timed) };
+        unsafe {
+            if several.is_empty() {
+                outcome.run(call, values, self.count, &mut self.error, cancel, timed);
+            } else {
+                outcome.run_several(call, values, self.count, &mut self.error, cancel, timed, several);
+            }
+        }
         outcome
     }
 }
@@ -401,45 +436,39 @@ impl Outcome {
         }
     }
 
+    /// The same for a function that returns several values.
+    ///
+    /// # Safety
+    /// As `run`'s.
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "those of `run`, and where the values go")]
+    unsafe fn run_several(
+        &mut self,
+        call: Call,
+        values: *const Any,
+        count: usize,
+        error: &mut ErrorRecord,
+        cancel: &AtomicI32,
+        timed: bool,
+        several: &mut Results,
+    ) {
+        let mut env = host::env(error, cancel.as_ptr());
+        env.n_results = several.values.len() as u32;
+        let start = if timed { clock::now() } else { 0 };
+        // SAFETY: the caller's promise; there is room for as many values as `env` says.
+        let status =
+            unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, several.values.as_mut_ptr()) };
+        self.status = status;
+        if timed {
+            self.time = Some((start, clock::now().wrapping_sub(start)));
+        }
+        several.claim(status == 0);
+    }
+
     /// The host's tensor that the call returned, if it returned one. To be asked on the thread of the call.
     pub fn claim(&self) -> Option<Box<HostTensor>> {
         let returned = self.status == 0 && self.result.type_index == type_index::TENSOR;
         // SAFETY: the type index says which field counts.
         host::has_unclaimed().then(|| host::claim(returned.then(|| unsafe { self.result.v.p }.cast_const().cast())))?
-    }
-}
-
-/// The Python value of a scalar, string or tensor result.
-#[inline]
-pub fn to_python(
-    py: Python<'_>,
-    result: &Any,
-    tensor: Option<Box<HostTensor>>,
-    unsigned: bool,
-    memory: &Memory,
-) -> Result<Py<PyAny>, Failure> {
-    let broken = |reason: String| Failure::Nif { kind: nif::abi::error_kind::ERROR, argument: -1, reason };
-    // SAFETY: the type index says which field counts; strings live as long as their library, which is for ever.
-    unsafe {
-        let v = result.v;
-        let object = match result.type_index {
-            type_index::NONE => return Ok(py.None()),
-            type_index::INT if unsigned => ffi::PyLong_FromUnsignedLongLong(v.i.cast_unsigned()),
-            type_index::INT => ffi::PyLong_FromLongLong(v.i),
-            type_index::BOOL => ffi::PyBool_FromLong(std::ffi::c_long::from(v.i != 0)),
-            type_index::FLOAT => ffi::PyFloat_FromDouble(v.f),
-            type_index::STR => ffi::PyUnicode_FromString(v.p.cast_const().cast()),
-            type_index::TENSOR => {
-                let Some(made) = tensor.map(|it| *it) else {
-                    return Err(broken("returned an array that isn't from nif_host.alloc_tensor".into()));
-                };
-                let Some((type_num, _)) = python::dtype::to_numpy(made.tensor.dtype) else {
-                    return Err(broken("returned an array of an unknown element type".into()));
-                };
-                return Ok(memory.adopt(py, made.block, type_num, &made.shape)?);
-            }
-            other => return Err(broken(format!("returned a value of type index {other}, which the Lab doesn't know"))),
-        };
-        Ok(python::owned(py, object)?)
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nif::abi::{ABI_VERSION, DEVICE_CPU, DType, Device, Env, Host, Tensor};
+use nif::abi::{ABI_VERSION, Any, DEVICE_CPU, DType, Device, Env, Host, Tensor, type_index};
 
 use crate::memory::block::Block;
 use crate::memory::common::Common;
@@ -74,6 +74,20 @@ pub fn claim(result: Option<*const Tensor>) -> Option<Box<HostTensor>> {
     let all = ALLOCATED.take();
     UNCLAIMED.fetch_sub(all.len(), Ordering::Relaxed);
     all.into_iter().find(|it| result.is_some_and(|p| std::ptr::eq(&raw const it.tensor, p)))
+}
+
+/// The same for a call that returns several: each at the place of its value.
+#[cold]
+pub fn claim_each(results: &[Any]) -> Vec<Option<Box<HostTensor>>> {
+    let mut all = ALLOCATED.take();
+    UNCLAIMED.fetch_sub(all.len(), Ordering::Relaxed);
+    let mut claimed = |it: &Any| {
+        // SAFETY: the type index says which field counts.
+        let pointer = (it.type_index == type_index::TENSOR).then(|| unsafe { it.v.p }.cast_const().cast::<Tensor>())?;
+        let index = all.iter().position(|it| std::ptr::eq(&raw const it.tensor, pointer))?;
+        Some(all.swap_remove(index))
+    };
+    results.iter().map(&mut claimed).collect()
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
@@ -148,7 +162,7 @@ fn text(message: *const c_char) -> String {
 pub fn env(record: &mut ErrorRecord, cancel: *const i32) -> Env {
     Env {
         struct_size: size_of::<Env>() as u32,
-        zero: 0,
+        n_results: 1,
         host: &raw const HOST,
         error: (&raw mut *record).cast::<c_void>(),
         cancel,

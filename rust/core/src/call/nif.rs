@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nif::abi::{Call, error_kind, flag};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::failure::{Failure, lane_error, refuse};
-use crate::call::frame::{Frame, Outcome, RELEASE_BYTES, to_python};
+use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::interrupt;
 use crate::call::limits::Timeout;
 use crate::call::origin::{Origin, reload};
 use crate::call::owner::Owner;
-use crate::call::signature::Signature;
+use crate::call::results::{Results, to_python};
+use crate::call::signature::{Several, Signature};
 use crate::call::target::{Place, Target, elsewhere};
 use crate::memory::common::Common;
 use crate::python;
@@ -37,7 +38,8 @@ pub struct Nif {
     pub place: String,
     pub doc: String,
     pub flags: u32,
-    pub unsigned: bool,
+    /// Of a tuple with names.
+    class: Option<Py<PyAny>>,
     pub outputs: usize,
     /// Bit n: the function writes to its nth argument.
     pub mutable: u32,
@@ -87,7 +89,7 @@ impl Nif {
         let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
         let slot = Slot::new(&origin.telemetry.get().segment, origin.number, lane, &signature.name, flags)?;
         Ok(Self {
-            unsigned: signature.result == "u64",
+            class: signature.several.as_ref().map_or(Ok(None), |it| Python::attach(|py| class_of(py, &signature.name, it)))?,
             outputs,
             mutable: signature.bits(|it| it.mutable),
             matrices: signature.bits(|it| it.spelled.matches(',').count() == 1 || it.spelled == "any"),
@@ -134,7 +136,8 @@ impl Nif {
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let timed = self.slot.is_next_timed();
         let room = self.room().map(AsRef::as_ref);
-        let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room) };
+        let mut several = Results::of(self.signature.several.as_ref());
+        let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room, &mut several) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
             let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
@@ -146,7 +149,7 @@ impl Nif {
             run(&interrupt::NEVER)
         };
         let (error, tensor) = (std::mem::take(&mut frame.error), outcome.claim());
-        self.finish(py, &outcome, error, tensor, outputs)
+        self.finish(py, &outcome, error, tensor, several, outputs)
     }
 
     pub fn is_long(&self) -> bool {
@@ -157,9 +160,9 @@ impl Nif {
         self.flags & flag::POLLS_CANCEL != 0
     }
 
-    /// Where the function allocates its result, if that is an array.
+    /// Where the function allocates its result, if that is in memory.
     fn room(&self) -> Option<&Arc<Common>> {
-        self.signature.returns_array().then(|| &self.origin.memory.get().common)
+        self.signature.returns_memory().then(|| &self.origin.memory.get().common)
     }
 
     /// The thread that the function is bound to.
@@ -181,19 +184,20 @@ impl Nif {
         let room = self.room().cloned();
         let cancel = Arc::new(AtomicI32::new(0));
         let theirs = Arc::clone(&cancel);
+        let mut several = Results::of(self.signature.several.as_ref());
         // It goes along too: an interrupted wait leaves the call running, and a reload must not close its library.
         let running = self.origin.running();
         let done = owner.run(py, move || {
             let _running = running;
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref()) };
+            let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref(), &mut several) };
             let tensor = outcome.claim();
-            (outcome, tensor, frame, held)
+            (outcome, tensor, several, frame, held)
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
-        let (outcome, tensor, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
+        let (outcome, tensor, several, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
         drop(held);
-        self.finish(py, &outcome, std::mem::take(&mut frame.error), tensor, outputs)
+        self.finish(py, &outcome, std::mem::take(&mut frame.error), tensor, several, outputs)
     }
 
     /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
@@ -222,6 +226,10 @@ impl Nif {
         unsafe {
             let slots = self.bind(py, given)?;
             for (param, object) in params.iter().zip(slots) {
+                if let (true, Some(default)) = (object.is_null(), &param.default) {
+                    frame.push_default(default);
+                    continue;
+                }
                 let left_out = object.is_null() || object == ffi::Py_None();
                 match &param.output {
                     Some((element, axes)) if left_out => {
@@ -261,8 +269,9 @@ impl Nif {
         if self.signature.is_open {
             return Err(unknown(format!("takes up to {} arguments, none by name", params.len())));
         }
-        if given.values.len() > params.len() {
-            return Err(count_error(params.len(), given.values.len()));
+        let places = self.signature.positional();
+        if given.positional > places || given.values.len() > params.len() {
+            return Err(count_error(places, given.values.len()));
         }
         let (positional, named) = given.values.split_at(given.positional);
         let mut slots = vec![std::ptr::null_mut(); params.len()];
@@ -279,9 +288,12 @@ impl Nif {
             }
             slots[index] = *value;
         }
-        let required = self.signature.required();
-        if slots[..required].iter().any(|slot| slot.is_null()) {
-            return Err(count_error(required, given.values.len()));
+        if let Some(missing) = self.signature.missing(|i| !slots[i].is_null()) {
+            return Err(if missing.is_keyword {
+                unknown(format!("needs a value for its keyword '{}'", missing.name))
+            } else {
+                count_error(self.signature.required(), given.values.len())
+            });
         }
         Ok(slots)
     }
@@ -294,13 +306,17 @@ impl Nif {
         outcome: &Outcome,
         error: ErrorRecord,
         tensor: Option<Box<HostTensor>>,
+        several: Results,
         outputs: Vec<Py<PyAny>>,
     ) -> Result<Py<PyAny>, Failure> {
         if outcome.status != 0 {
             return Err(self.failure(py, outcome.status, error));
         }
         self.slot.succeed(outcome.time);
-        let result = to_python(py, &outcome.result, tensor, self.unsigned, self.origin.memory.get())?;
+        let result = match &self.signature.several {
+            None => to_python(py, &outcome.result, tensor, self.signature.kind, self.origin.memory.get())?,
+            Some(it) => several.into_python(py, it, self.class.as_ref(), self.origin.memory.get())?,
+        };
         if self.outputs == 0 {
             return Ok(result);
         }
@@ -366,4 +382,20 @@ impl Nif {
             }
         }
     }
+}
+
+/// The class of a function's named tuples; none where the values have no names.
+fn class_of(py: Python<'_>, function: &str, several: &Several) -> Result<Option<Py<PyAny>>, String> {
+    if several.names.is_empty() {
+        return Ok(None);
+    }
+    let make = || {
+        let keywords = PyDict::new(py);
+        keywords.set_item("rename", true)?; // what isn't a name in Python becomes `_0`
+        keywords.set_item("module", "nif_lab")?;
+        let name = function.replace('!', "_b");
+        let class = py.import("collections")?.call_method("namedtuple", (name, &several.names), Some(&keywords))?;
+        Ok(Some(class.unbind()))
+    };
+    make().map_err(|error: PyErr| error.to_string())
 }

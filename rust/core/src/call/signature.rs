@@ -3,16 +3,27 @@
 //! The grammar is in docs/abi.md. The Lab needs it for what a callee can't do: keywords, outputs that were left out,
 //! read-only arrays, `inspect.signature`.
 
-/// The most parameters a NIF may have.
+use std::ffi::CString;
+
+/// The most parameters a NIF may have, and the most values of a result.
 pub const MAX_PARAMS: usize = 16;
 
 /// Where the length of an output's axis comes from when the caller leaves the output out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
-    /// The value of an `i64` parameter.
+    /// The value of an integer parameter.
     Scalar(usize),
     /// An axis of an array parameter: (parameter, axis).
     Axis(usize, usize),
+}
+
+/// What a parameter is when the caller leaves it out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Default {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(CString),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,15 +34,104 @@ pub struct Param {
     pub mutable: bool,
     /// Set where the Lab can allocate the array itself: the element type and the axes.
     pub output: Option<(String, Vec<Extent>)>,
+    pub default: Option<Default>,
+    /// It has no place among the positional arguments.
+    pub is_keyword: bool,
+}
+
+impl Param {
+    /// Do its integers go from 0 to 2^64 - 1? The ABI carries their bits, so that only the Lab sees a sign.
+    #[inline]
+    pub fn is_unsigned(&self) -> bool {
+        self.spelled == "u64"
+    }
+
+    fn is_required(&self) -> bool {
+        self.output.is_none() && self.default.is_none()
+    }
+}
+
+/// What Python gets of a value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    None,
+    Bool,
+    Int,
+    /// The 64 bits of an integer without a sign.
+    Unsigned,
+    Float,
+    Str,
+    Bytes,
+    Array,
+    /// Whatever comes.
+    Any,
+}
+
+impl Kind {
+    fn of(spelled: &str) -> Option<Self> {
+        Some(match spelled {
+            "None" => Self::None,
+            "bool" => Self::Bool,
+            "u64" => Self::Unsigned,
+            "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" => Self::Int,
+            "f32" | "f64" => Self::Float,
+            "str" => Self::Str,
+            "bytes" => Self::Bytes,
+            "any" => Self::Any,
+            _ => array(spelled).map(|_| Self::Array)?,
+        })
+    }
+}
+
+/// One value of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Item {
+    pub kind: Kind,
+    /// It may be None instead.
+    pub is_optional: bool,
+}
+
+impl Item {
+    fn parse(text: &str) -> Option<Self> {
+        let plain = text.strip_suffix('?').unwrap_or(text);
+        Some(Self { kind: Kind::of(plain)?, is_optional: plain.len() != text.len() })
+    }
+}
+
+/// A result of several values: `(mean: f64, n: i64)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Several {
+    pub items: Vec<Item>,
+    /// Their names, where they have some.
+    pub names: Vec<String>,
+    /// There may be none of them.
+    pub is_optional: bool,
+}
+
+impl Several {
+    /// None for what isn't a tuple.
+    fn parse(text: &str) -> Option<Self> {
+        let plain = text.strip_suffix('?').unwrap_or(text);
+        let parts = split(plain.strip_prefix('(')?.strip_suffix(')')?);
+        let named: Vec<_> = parts.iter().map(|it| it.split_once(": ").map_or(("", *it), |both| both)).collect();
+        let items = named.iter().map(|(_, type_)| Item::parse(type_)).collect::<Option<Vec<_>>>()?;
+        let names: Vec<_> = named.iter().map(|(name, _)| (*name).to_owned()).filter(|it| !it.is_empty()).collect();
+        let is_whole = (1..=MAX_PARAMS).contains(&items.len()) && (names.is_empty() || names.len() == items.len());
+        is_whole.then_some(Self { items, names, is_optional: plain.len() != text.len() })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signature {
     pub name: String,
     pub params: Vec<Param>,
-    pub result: String,
+    /// The result where it is one value.
+    pub kind: Kind,
+    /// The result where it is a tuple.
+    pub several: Option<Several>,
     /// It takes any number of arguments up to that of the parameters, which have no names: `f(...) -> any`.
     pub is_open: bool,
+    has_keywords: bool,
 }
 
 /// The axes of `f64[m,n]`: its element type and its dimension names.
@@ -39,6 +139,10 @@ fn array(spelled: &str) -> Option<(&str, Vec<&str>)> {
     let (element, rest) = spelled.split_once('[')?;
     let dims = rest.strip_suffix(']')?;
     Some((element, dims.split(',').map(str::trim).collect()))
+}
+
+fn is_integer(spelled: &str) -> bool {
+    matches!(Kind::of(spelled), Some(Kind::Int | Kind::Unsigned))
 }
 
 fn is_output(param: &Param) -> bool {
@@ -55,21 +159,56 @@ impl Signature {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| format!("signature '{text}': {what}");
         let (name, rest) = text.split_once('(').ok_or_else(|| wrong("no '('"))?;
-        let (inside, tail) = rest.rsplit_once(')').ok_or_else(|| wrong("no ')'"))?;
+        let close = outside(rest).find(|(_, c, depth)| *c == ')' && *depth == 0).ok_or_else(|| wrong("no ')'"))?.0;
+        let (inside, tail) = (&rest[..close], &rest[close + 1..]);
         let result = tail.strip_prefix(" -> ").ok_or_else(|| wrong("no ' -> result'"))?;
+        let several = Several::parse(result);
+        let kind = match (Item::parse(result), &several) {
+            (Some(one), _) => one.kind,
+            (None, Some(_)) => Kind::Any,
+            (None, None) => return Err(wrong("an unknown type of result")),
+        };
         if inside == "..." {
             // Nobody knows what it writes to.
-            let any = Param { name: String::new(), spelled: "any".into(), mutable: true, output: None };
-            return Ok(Self { name: name.into(), params: vec![any; MAX_PARAMS], result: result.into(), is_open: true });
+            let any = Param {
+                name: String::new(),
+                spelled: "any".into(),
+                mutable: true,
+                output: None,
+                default: None,
+                is_keyword: false,
+            };
+            let params = vec![any; MAX_PARAMS];
+            return Ok(Self { name: name.into(), params, kind, several, is_open: true, has_keywords: false });
         }
         let mut params = Vec::new();
-        for part in split_outside_brackets(inside) {
+        let mut has_keywords = false;
+        for part in split(inside) {
+            if part == "*" {
+                has_keywords = true;
+                continue;
+            }
             let (name, spelled) = part.split_once(": ").ok_or_else(|| wrong("a parameter without ': type'"))?;
+            let (spelled, default) = match spelled.split_once(" = ") {
+                Some((spelled, text)) => {
+                    let value = default(spelled, text).ok_or_else(|| wrong("a default value that can't be read"))?;
+                    (spelled, Some(value))
+                }
+                None => (spelled, None),
+            };
             let (mutable, spelled) = match spelled.strip_prefix("mut ") {
                 Some(rest) => (true, rest),
                 None => (false, spelled),
             };
-            params.push(Param { name: name.into(), spelled: spelled.into(), mutable, output: None });
+            let is_keyword = has_keywords;
+            params.push(Param {
+                name: name.into(),
+                spelled: spelled.into(),
+                mutable,
+                output: None,
+                default,
+                is_keyword,
+            });
         }
         for i in 0..params.len() {
             if is_output(&params[i]) {
@@ -77,29 +216,43 @@ impl Signature {
             }
         }
         let first = params.iter().position(is_output).unwrap_or(params.len());
-        if params[first..].iter().any(|p| !is_output(p)) {
+        if params[first..].iter().any(|p| !is_output(p) && !p.is_keyword) {
             return Err(wrong("outputs come last"));
         }
-        if params.len() > MAX_PARAMS {
-            return Err(wrong(&format!("more than {MAX_PARAMS} parameters")));
-        }
-        Ok(Self { name: name.into(), params, result: result.into(), is_open: false })
+        Ok(Self { name: name.into(), params, kind, several, is_open: false, has_keywords })
     }
 
-    /// Is that every argument, with no output left out?
+    /// Is that every argument by its place, with no output left out?
     #[inline]
     pub fn is_whole(&self, given: usize) -> bool {
-        given == self.params.len() || (self.is_open && given < self.params.len())
+        (given == self.params.len() && !self.has_keywords) || (self.is_open && given < self.params.len())
     }
 
-    /// How many arguments a caller must give.
+    /// How many arguments a caller must give by their places.
     pub fn required(&self) -> usize {
-        self.params.iter().take_while(|p| p.output.is_none()).count()
+        self.params.iter().filter(|p| p.is_required() && !p.is_keyword).count()
     }
 
-    /// Does it return an array, which it asks its host for?
-    pub fn returns_array(&self) -> bool {
-        self.result.contains('[') || self.result == "any"
+    /// How many arguments have a place.
+    pub fn positional(&self) -> usize {
+        self.params.iter().filter(|p| !p.is_keyword).count()
+    }
+
+    /// The first parameter that a caller must give and that isn't in `has`.
+    pub fn missing(&self, has: impl Fn(usize) -> bool) -> Option<&Param> {
+        self.params.iter().enumerate().find(|(i, p)| p.is_required() && !has(*i)).map(|(_, p)| p)
+    }
+
+    /// May its result be in memory that it asks its host for?
+    pub fn returns_memory(&self) -> bool {
+        let in_memory = |kind| matches!(kind, Kind::Str | Kind::Bytes | Kind::Array | Kind::Any);
+        self.several.as_ref().map_or(in_memory(self.kind), |it| it.items.iter().any(|it| in_memory(it.kind)))
+    }
+
+    /// Can a call be made without a look at what the signature says, once all arguments are there?
+    pub fn is_plain(&self) -> bool {
+        let plain = |it: &Param| it.output.is_none() && !it.is_unsigned() && !it.is_keyword;
+        self.params.iter().all(plain) && self.several.is_none() && !self.returns_memory()
     }
 
     /// As Python's `inspect` reads it from a built-in's documentation: `axpy(a, x, y)`.
@@ -107,27 +260,58 @@ impl Signature {
         if self.is_open {
             return format!("{}(*args)", self.name);
         }
-        let params: Vec<String> = self
-            .params
-            .iter()
-            .map(|p| if p.output.is_some() { format!("{}=None", p.name) } else { p.name.clone() })
-            .collect();
+        let mut params = Vec::new();
+        for p in &self.params {
+            if p.is_keyword && !params.iter().any(|it| it == "*") {
+                params.push("*".to_owned());
+            }
+            params.push(match &p.default {
+                None if p.output.is_some() => format!("{}=None", p.name),
+                None => p.name.clone(),
+                Some(Default::Bool(true)) => format!("{}=True", p.name),
+                Some(Default::Bool(false)) => format!("{}=False", p.name),
+                Some(Default::Int(it)) => format!("{}={it}", p.name),
+                Some(Default::Float(it)) if it.is_finite() => format!("{}={it:?}", p.name),
+                Some(Default::Float(it)) => format!("{}=float('{it}')", p.name).to_lowercase(),
+                Some(Default::Str(it)) => format!("{}={:?}", p.name, it.to_string_lossy()),
+            });
+        }
         format!("{}({})", self.name, params.join(", "))
     }
 }
 
-/// `x: f64[m,n], y: f64` has one comma that counts.
-fn split_outside_brackets(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (i, c) in text.char_indices() {
+/// The characters of a text outside of quotes, each with its place and how many brackets are open around it.
+fn outside(text: &str) -> impl Iterator<Item = (usize, char, usize)> {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0usize, false, false);
+    text.char_indices().filter_map(move |(i, c)| {
+        if is_quoted {
+            is_quoted = is_escaped || c != '"';
+            is_escaped = c == '\\' && !is_escaped;
+            return None;
+        }
         match c {
-            '[' => depth += 1,
-            ']' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(text[start..i].trim());
-                start = i + 1;
+            '"' => {
+                is_quoted = true;
+                return None;
+            }
+            '[' | '(' => depth += 1,
+            ']' | ')' if depth > 0 => {
+                depth -= 1;
+                return Some((i, c, depth + 1));
             }
             _ => {}
+        }
+        Some((i, c, depth))
+    })
+}
+
+/// `x: f64[m,n], y: f64` has one comma that counts.
+fn split(text: &str) -> Vec<&str> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for (i, c, depth) in outside(text) {
+        if c == ',' && depth == 0 {
+            parts.push(text[start..i].trim());
+            start = i + 1;
         }
     }
     parts.push(text[start..].trim());
@@ -135,10 +319,30 @@ fn split_outside_brackets(text: &str) -> Vec<&str> {
     parts
 }
 
+/// The value that `text` spells, for a parameter of that type.
+fn default(spelled: &str, text: &str) -> Option<Default> {
+    Some(match Kind::of(spelled)? {
+        Kind::Bool => Default::Bool(text.parse().ok()?),
+        Kind::Int => Default::Int(text.parse().ok()?),
+        Kind::Unsigned => Default::Int(text.parse::<u64>().ok()?.cast_signed()),
+        Kind::Float => Default::Float(text.parse().ok()?),
+        Kind::Str => {
+            let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+            let mut plain = String::new();
+            let mut characters = inside.chars();
+            while let Some(c) = characters.next() {
+                plain.push(if c == '\\' { characters.next()? } else { c });
+            }
+            Default::Str(CString::new(plain).ok()?)
+        }
+        _ => return None,
+    })
+}
+
 fn extents(params: &[Param], output: usize) -> Option<(String, Vec<Extent>)> {
     let (element, dims) = array(&params[output].spelled)?;
     let find = |dim: &str| {
-        let scalar = params.iter().position(|p| p.spelled == "i64" && p.name == dim).map(Extent::Scalar);
+        let scalar = params.iter().position(|p| is_integer(&p.spelled) && p.name == dim).map(Extent::Scalar);
         scalar.or_else(|| {
             params.iter().enumerate().filter(|(_, p)| !is_output(p)).find_map(|(i, p)| {
                 let (_, dims) = array(&p.spelled)?;
@@ -158,7 +362,7 @@ mod tests {
     #[test]
     fn reads_the_pieces() {
         let s = Signature::parse("axpy(a: f64, x: f64[n], y: mut f64[n]) -> None").unwrap();
-        assert_eq!((s.name.as_str(), s.result.as_str(), s.required()), ("axpy", "None", 3));
+        assert_eq!((s.name.as_str(), s.kind, s.required()), ("axpy", Kind::None, 3));
         assert!(s.params[2].mutable && s.params[2].output.is_none());
         assert_eq!(s.python(), "axpy(a, x, y)");
         assert!(Signature::parse("noop() -> None").unwrap().params.is_empty());
@@ -179,14 +383,53 @@ mod tests {
     #[test]
     fn takes_any_arguments_where_it_says_so() {
         let s = Signature::parse("f(...) -> any").unwrap();
-        assert!(s.is_open && s.returns_array() && s.params.len() == MAX_PARAMS);
+        assert!(s.is_open && s.returns_memory() && s.params.len() == MAX_PARAMS);
         assert_eq!(s.python(), "f(*args)");
     }
 
     #[test]
     fn refuses_what_is_no_signature() {
-        for text in ["", "f", "f(x) -> None", "f(x: f64)", "f(out: mut f64[n], x: f64[n]) -> None"] {
+        for text in [
+            "",
+            "f",
+            "f(x) -> None",
+            "f(x: f64)",
+            "f(out: mut f64[n], x: f64[n]) -> None",
+            "f() -> f65",
+            "f() -> (f64, g: i64)",
+            "f() -> ()",
+            "f(x: i64 = 1.5) -> None",
+            "f(x: f64[n] = 1) -> None",
+            "f(x: str = a) -> None",
+        ] {
             assert!(Signature::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn reads_results() {
+        let kind = |text: &str| Signature::parse(&format!("f() -> {text}")).unwrap();
+        for (text, expected) in [("i8", Kind::Int), ("u64", Kind::Unsigned), ("f32?", Kind::Float), ("str", Kind::Str)]
+        {
+            assert_eq!((kind(text).kind, kind(text).several), (expected, None), "{text}");
+        }
+        assert!(kind("f64[_,_]?").returns_memory() && kind("(i64, str)").returns_memory());
+        assert!(!kind("(i64, f64?)").returns_memory() && !kind("(i64, f64)").is_plain() && kind("u64").is_plain());
+        let several = kind("(mean: f64, counts: i64[m,n]?)?").several.unwrap();
+        assert_eq!(several.names, ["mean", "counts"]);
+        assert!(several.is_optional && several.items[1].is_optional && several.items[1].kind == Kind::Array);
+    }
+
+    #[test]
+    fn reads_defaults_and_keywords() {
+        let s =
+            Signature::parse(r#"f(x: f64[n], p: i32 = -2, s: str = "a, (\\\"b)", *, on: bool, by: f64 = 0.5) -> None"#);
+        let s = s.unwrap();
+        assert_eq!((s.params.len(), s.required(), s.positional()), (5, 1, 3));
+        assert_eq!(s.params[1].default, Some(Default::Int(-2)));
+        assert_eq!(s.params[2].default, Some(Default::Str(c"a, (\\\"b)".into())));
+        assert_eq!(s.missing(|i| i == 0).map(|it| it.name.as_str()), Some("on"));
+        assert!(!s.is_whole(5));
+        assert_eq!(s.python(), r#"f(x, p=-2, s="a, (\\\"b)", *, on, by=0.5)"#);
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use nif::abi::{Any, AnyValue, DEVICE_CPU, DType, Device, Tensor, error_kind, type_index};
-use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, reply, request};
+use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, Value, reply, request};
 use nif_worker::line::{Line, State};
 use pyo3::prelude::*;
 
@@ -13,6 +13,7 @@ use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::limits::{Deadline, Limits};
 use crate::call::nif::Nif;
+use crate::call::results::Results;
 use crate::lane::isolated::{end_of, forked_meanwhile};
 use crate::lane::parcel::Parcels;
 use crate::memory::block::Block;
@@ -39,6 +40,8 @@ pub struct Exchange<'a> {
     string: Option<CString>,
     pub error: ErrorRecord,
     pub tensor: Option<Box<HostTensor>>,
+    /// The values of a tuple.
+    pub several: Results,
     /// The worker isn't to be asked again.
     pub is_spoilt: bool,
     /// The worker was asked: before that it can't have begun.
@@ -58,6 +61,7 @@ impl<'a> Exchange<'a> {
             string: None,
             error: ErrorRecord::default(),
             tensor: None,
+            several: Results::of(nif.signature.several.as_ref()),
             is_spoilt: false,
             is_asked: false,
         }
@@ -80,7 +84,7 @@ impl<'a> Exchange<'a> {
                 return Err(LaneFailure::Garbage.into());
             };
             if head.what == reply::DONE {
-                return Ok(self.conclude(py, line, &head));
+                return self.conclude(py, line, &head);
             }
             // A function that asks for memory without end never makes its host wait.
             self.check(py, line)?;
@@ -166,6 +170,7 @@ impl<'a> Exchange<'a> {
             (&raw mut (*request).count).write(self.frame.count as u32);
             (&raw mut (*request).timed).write(u32::from(self.nif.slot.is_next_timed()));
             (&raw mut (*request).garble).write(self.limits.garble);
+            (&raw mut (*request).results).write(self.several.values.len() as u32);
         }
         Ok(())
     }
@@ -255,18 +260,19 @@ impl<'a> Exchange<'a> {
     }
 
     /// Make the outcome of the last reply.
-    fn conclude(&mut self, py: Python<'_>, line: &Line, head: &ReplyHead) -> Outcome {
+    fn conclude(&mut self, py: Python<'_>, line: &Line, head: &ReplyHead) -> Result<Outcome, Failure> {
         let mut outcome = Outcome::new();
         outcome.status = head.status;
         outcome.time = (head.ticks != 0 || head.start != 0).then_some((head.start, head.ticks));
         if head.status != 0 {
             let message = String::from_utf8_lossy(&self.text(line, head)).into_owned();
             // Only kinds of the ABI are a function's to claim.
-            let known = (0..=error_kind::CANCELLED).contains(&(head.kind & !error_kind::TAINTED));
+            let plain = head.kind & !error_kind::TAINTED;
+            let known = (0..=error_kind::CANCELLED).contains(&plain) || plain == error_kind::INDEX_ERROR;
             let kind = if known { head.kind } else { error_kind::ERROR };
             self.error = ErrorRecord { kind, argument: head.argument, message };
             self.is_spoilt = kind & error_kind::TAINTED != 0;
-            return outcome;
+            return Ok(outcome);
         }
         let (frame, parcels, place) = (self.frame, &self.parcels, &self.nif.place);
         let common = &self.nif.origin.memory.get().common;
@@ -276,6 +282,10 @@ impl<'a> Exchange<'a> {
             py.detach(unpack);
         } else {
             unpack();
+        }
+        if !self.several.is_empty() {
+            self.take_several(&line.room(head.length))?;
+            return Ok(outcome);
         }
         outcome.result = Any { type_index: head.type_index, zero: 0, v: AnyValue { i: head.value.cast_signed() } };
         match head.type_index {
@@ -290,7 +300,38 @@ impl<'a> Exchange<'a> {
             }
             _ => {}
         }
-        outcome
+        Ok(outcome)
+    }
+
+    /// Take the values of a tuple, as many as its signature has: nothing of them is an address.
+    #[cold]
+    fn take_several(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if bytes.len() != size_of::<Value>() * self.several.values.len() {
+            self.is_spoilt = true;
+            return Err(LaneFailure::Garbage.into());
+        }
+        let mut granted: Vec<_> = self.granted.drain(..).map(|it| Some(Box::new(it))).collect();
+        self.several.tensors.clear();
+        for (to, from) in self.several.values.iter_mut().zip(bytes.chunks_exact(size_of::<Value>())) {
+            // SAFETY: any bits are a value.
+            let from = unsafe { from.as_ptr().cast::<Value>().read_unaligned() };
+            let (mut tensor, mut v) = (None, AnyValue { i: from.value.cast_signed() });
+            match from.type_index {
+                type_index::NONE | type_index::INT | type_index::BOOL | type_index::FLOAT => {}
+                type_index::TENSOR => {
+                    let block = usize::try_from(from.value).ok().and_then(|it| granted.get_mut(it));
+                    tensor = block.and_then(Option::take);
+                    v = AnyValue { p: std::ptr::null_mut() };
+                }
+                _ => {
+                    self.is_spoilt = true;
+                    return Err(LaneFailure::Garbage.into());
+                }
+            }
+            *to = Any { type_index: from.type_index, zero: 0, v };
+            self.several.tensors.push(tensor);
+        }
+        Ok(())
     }
 
     /// A text of the reply: in its room, or in a block that the worker got for it.

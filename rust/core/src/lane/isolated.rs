@@ -116,7 +116,8 @@ impl Nif {
             drop(holding);
             let outcome = answered?;
             let (error, tensor) = (std::mem::take(&mut exchange.error), exchange.tensor.take());
-            return self.finish(py, &outcome, error, tensor, outputs);
+            let several = std::mem::take(&mut exchange.several);
+            return self.finish(py, &outcome, error, tensor, several, outputs);
         }
     }
 }

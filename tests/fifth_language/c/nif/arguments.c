@@ -203,15 +203,25 @@ static bool take_array(item it) {
   return true;
 }
 
+static bool take_integer(item it) {
+  const parameter *to = it.parameter;
+  if (it.arg->v.i >= to->low && it.arg->v.i <= to->high) {
+    return true;
+  }
+  nif_report(NIF_VALUE_ERROR, it.index, "expected %lld to %lld, got %lld", (long long)to->low, (long long)to->high,
+             (long long)it.arg->v.i);
+  return false;
+}
+
 /* Rows 2 to 7 of the table in docs/abi.md. */
 static bool take_one(item it) {
   int32_t type = it.arg->type_index;
   bool is_whole = type == NIF_INT || type == NIF_BOOL;
   switch (it.parameter->form) {
-    case I64:
+    case INT:
       it.taken->i64 = it.arg->v.i;
-      return is_whole || refuse_type(it, NIF_TYPE_ERROR);
-    case F64:
+      return is_whole ? take_integer(it) : refuse_type(it, NIF_TYPE_ERROR);
+    case FLOAT:
       it.taken->f64 = is_whole ? (double)it.arg->v.i : it.arg->v.f;
       return is_whole || type == NIF_FLOAT || refuse_type(it, NIF_TYPE_ERROR);
     case BOOL:

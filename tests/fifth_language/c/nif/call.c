@@ -25,14 +25,20 @@ int32_t nif_run(const nif_function *function, nif_body *body, void *env, const n
   running.env = env;
   running.failed = false;
   nif_argument taken[MOST_PARAMETERS];
-  nif_any answer = {.type_index = running.signature->result};
-  if (nif_take(running.signature, args, n_args, taken)) {
-    body(taken, &answer);
+  nif_any answers[MOST_RESULTS] = {0};
+  int32_t n = running.signature->n_results;
+  for (int32_t i = 0; i < n; i++) {
+    answers[i].type_index = running.signature->results[i];
+  }
+  if (n > 1 && (!running.env || running.env->n_results < (uint32_t)n)) {
+    nif_report(NIF_ERROR, -1, "needs a host that takes tuples");
+  } else if (nif_take(running.signature, args, n_args, taken)) {
+    body(taken, answers);
   }
   bool failed = running.failed;
   running = outer;
   if (!failed) {
-    *result = answer;
+    memcpy(result, answers, (size_t)n * sizeof answers[0]);
   }
   return failed ? -1 : 0;
 }
@@ -63,7 +69,11 @@ static void tell_tvm(int32_t kind, int32_t argument, const char *text) {
       asprintf(&message, "%s(): %s%.*s%s%s", running.function->name, before, name.size, name.text, after, text) < 0) {
     return;
   }
-  set_error(kind == NIF_TYPE_ERROR ? "TypeError" : kind == NIF_VALUE_ERROR ? "ValueError" : "RuntimeError", message);
+  set_error(kind == NIF_TYPE_ERROR    ? "TypeError"
+            : kind == NIF_VALUE_ERROR ? "ValueError"
+            : kind == NIF_INDEX_ERROR ? "IndexError"
+                                      : "RuntimeError",
+            message);
   free(message);
 }
 
@@ -111,3 +121,18 @@ nif_tensor *nif_allocate(nif_dtype dtype, int32_t ndim, const int64_t *shape) {
   }
   return tensor;
 }
+
+void *nif_give_array(nif_any *result, nif_dtype dtype, int32_t ndim, const int64_t *shape) {
+  nif_tensor *tensor = nif_allocate(dtype, ndim, shape);
+  *result = (nif_any){.type_index = NIF_TENSOR, .v.p = tensor};
+  return tensor ? (char *)tensor->data + tensor->byte_offset : NULL;
+}
+
+void nif_give_text(nif_any *result, const char *data, int64_t size) {
+  void *to = nif_give_array(result, (nif_dtype){NIF_DTYPE_UINT, 8, 1}, 1, &size);
+  if (to && size > 0) {
+    memcpy(to, data, (size_t)size);
+  }
+}
+
+void nif_give_none(nif_any *result) { *result = (nif_any){.type_index = NIF_NONE}; }

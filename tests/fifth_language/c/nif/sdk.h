@@ -4,7 +4,7 @@
 
 #include "../nif.h"
 
-enum { MOST_FUNCTIONS = 64, MOST_PARAMETERS = 8, MOST_AXES = 2 };
+enum { MOST_FUNCTIONS = 64, MOST_PARAMETERS = 8, MOST_RESULTS = 8, MOST_AXES = 2 };
 
 /* A piece of a signature; printed by "%.*s". */
 typedef struct {
@@ -12,9 +12,9 @@ typedef struct {
   int32_t size;
 } word;
 
-typedef enum { I64, F64, BOOL, STR, BYTES, VECTOR, MATRIX, ANY } form;
+typedef enum { INT, FLOAT, BOOL, STR, BYTES, VECTOR, MATRIX, ANY } form;
 
-/* What fixes the length of an axis: an axis of another array, or (axis -1) an i64 argument; nothing: parameter -1. */
+/* What fixes the length of an axis: an axis of another array, or (axis -1) an integer; nothing: parameter -1. */
 typedef struct {
   int32_t parameter, axis;
 } tie;
@@ -23,7 +23,8 @@ typedef struct {
   word name, type; /* "x", "f64[n]" */
   form form;
   bool is_mut;
-  bool is_length; /* an i64 that names a dimension */
+  bool is_length; /* an integer that names a dimension */
+  int64_t low, high; /* the smallest and the largest integer that it takes */
   nif_dtype dtype;
   int32_t ndim; /* of vectors and matrices */
   word axes[MOST_AXES];
@@ -32,7 +33,8 @@ typedef struct {
 
 typedef struct {
   int32_t n_parameters;
-  int32_t result; /* enum nif_type */
+  int32_t n_results;
+  int32_t results[MOST_RESULTS]; /* enum nif_type; NIF_TENSOR for bytes too */
   parameter parameters[MOST_PARAMETERS];
 } signature;
 

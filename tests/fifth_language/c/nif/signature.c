@@ -13,7 +13,26 @@ static const struct {
 };
 enum { N_ELEMENTS = sizeof elements / sizeof elements[0] };
 
-static const char *const scalars[] = {[I64] = "i64", [F64] = "f64", [BOOL] = "bool", [STR] = "str", [BYTES] = "bytes"};
+/* u64 takes the bits of every i64: the Lab, which knows the sign, refuses what is negative. */
+static const struct {
+  const char *name;
+  form form;
+  int64_t low, high;
+} scalars[] = {
+  {"i8", INT, INT8_MIN, INT8_MAX},
+  {"i16", INT, INT16_MIN, INT16_MAX},
+  {"i32", INT, INT32_MIN, INT32_MAX},
+  {"i64", INT, INT64_MIN, INT64_MAX},
+  {"u8", INT, 0, UINT8_MAX},
+  {"u16", INT, 0, UINT16_MAX},
+  {"u32", INT, 0, UINT32_MAX},
+  {"u64", INT, INT64_MIN, INT64_MAX},
+  {"f32", FLOAT, 0, 0},
+  {"f64", FLOAT, 0, 0},
+  {"bool", BOOL, 0, 0},
+  {"str", STR, 0, 0},
+  {"bytes", BYTES, 0, 0},
+};
 enum { N_SCALARS = sizeof scalars / sizeof scalars[0] };
 
 const char *nif_element_name(nif_dtype dtype) {
@@ -51,8 +70,10 @@ static bool read_form(word element, parameter *read) {
     return true;
   }
   for (int i = 0; read->ndim == 0 && i < N_SCALARS; i++) {
-    if (nif_is(element, scalars[i])) {
-      read->form = (form)i;
+    if (nif_is(element, scalars[i].name)) {
+      read->form = scalars[i].form;
+      read->low = scalars[i].low;
+      read->high = scalars[i].high;
       return true;
     }
   }
@@ -89,12 +110,12 @@ static bool read_parameter(const char **at, parameter *read) {
   return read_form(element, read);
 }
 
-/* An i64 parameter fixes the dimension of its name, wherever it stands; else the first axis of that name does. */
+/* An integer fixes the dimension of its name, wherever it stands; else the first axis of that name does. */
 static tie tie_of(signature *read, int32_t of, int32_t of_axis) {
   word name = read->parameters[of].axes[of_axis];
   for (int32_t i = 0; i < read->n_parameters; i++) {
     parameter *it = &read->parameters[i];
-    if (it->form == I64 && same(it->name, name)) {
+    if (it->form == INT && same(it->name, name)) {
       it->is_length = true;
       return (tie){i, -1};
     }
@@ -109,13 +130,46 @@ static tie tie_of(signature *read, int32_t of, int32_t of_axis) {
   return (tie){-1, -1};
 }
 
-static int32_t result_type(const char *name) {
-  if (!strcmp(name, "None")) return NIF_NONE;
-  if (!strcmp(name, "f64")) return NIF_FLOAT;
-  if (!strcmp(name, "bool")) return NIF_BOOL;
-  if (!strcmp(name, "str")) return NIF_STR;
-  if (!strcmp(name, "i64") || !strcmp(name, "u64")) return NIF_INT;
-  return strcmp(name, "any[...]") ? -1 : NIF_TENSOR;
+/* What the value of a result is, "f64[_]?" say; -1 for what isn't known. */
+static int32_t result_type(word it) {
+  it.size -= it.size > 0 && it.text[it.size - 1] == '?';
+  if (it.size > 0 && it.text[it.size - 1] == ']') {
+    return NIF_TENSOR;
+  }
+  if (nif_is(it, "None")) {
+    return NIF_NONE;
+  }
+  for (int i = 0; i < N_SCALARS; i++) {
+    if (nif_is(it, scalars[i].name)) {
+      static const int32_t types[] = {
+        [INT] = NIF_INT, [FLOAT] = NIF_FLOAT, [BOOL] = NIF_BOOL, [STR] = NIF_STR, [BYTES] = NIF_TENSOR};
+      return types[scalars[i].form];
+    }
+  }
+  return -1;
+}
+
+/* "f64", or "(mean: f64, counts: i64[_])". */
+static bool read_results(const char *at, signature *read) {
+  bool is_tuple = skip(&at, "(");
+  do {
+    const char *type = at;
+    read_word(&type, ":,)");
+    at = skip(&type, ": ") ? type : at; /* past the value's name */
+    word it = read_word(&at, "[,)");
+    if (*at == '[') {
+      at += strcspn(at, "]") + 1;
+      it.size = (int32_t)(at - it.text);
+      skip(&at, "?");
+    }
+    if (read->n_results == MOST_RESULTS || (read->results[read->n_results++] = result_type(it)) < 0) {
+      return false;
+    }
+  } while (is_tuple && skip(&at, ", "));
+  if (is_tuple && skip(&at, ")")) {
+    skip(&at, "?");
+  }
+  return *at == 0;
 }
 
 bool nif_read_signature(const char *text, signature *read) {
@@ -138,6 +192,5 @@ bool nif_read_signature(const char *text, signature *read) {
       read->parameters[i].ties[axis] = tie_of(read, i, axis);
     }
   }
-  read->result = skip(&at, " -> ") ? result_type(at) : -1;
-  return read->result >= 0;
+  return skip(&at, " -> ") && read_results(at, read);
 }
