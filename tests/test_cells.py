@@ -77,30 +77,6 @@ UNSUPPORTED = {
     "nim": ("proc odd*(x: char): int64 = 0", "can't be of type char", "openArray[T]"),
     "julia": ("odd(x::Char)::Int64 = 0", "odd: x has a type that can't be the parameter of a NIF: Char", "MutVec{T}"),
 }
-#: One name with several signatures: the cells, and what to write instead.
-GENERIC = {
-    "rust": [
-        ("pub fn twice<T>(x: &[T]) {}", "a NIF isn't generic: write one function for each type, as `fn mean_f64(")
-    ],
-    "zig": [
-        (
-            "pub fn twice(x: anytype) f64 {\n    return x;\n}",
-            "twice: a NIF can't be generic: write one function for each type, as `pub fn mean_f64(",
-        )
-    ],
-    "nim": [
-        ("proc twice*[T](x: T): T = x", "'twice' is generic: write one proc for each type, as in `proc twice_int("),
-        (
-            "proc twice*(x: int): int = x\nproc twice*(x: float): float = x",
-            "'twice' is there twice: a NIF has one signature, so give the second another name",
-        ),
-    ],
-    "julia": [
-        ("twice(x::T) where {T} = 2x", "a NIF isn't generic: write one function for each type, as `twice_f64("),
-        ("twice(x::Int) = 2x\ntwice(x::Float64) = 2x", "twice is defined twice; a NIF has one method: give the second"),
-        ("add(a, b) = a + b", "a should be a name with a type, `a::Float64` say"),
-    ],
-}
 NOTHING_PUBLIC = {
     "rust": "fn f() {}", "zig": "fn f() void {}", "nim": "proc f() {.used.} = discard", "julia": "_f() = 3",
 }  # fmt: skip
@@ -219,27 +195,6 @@ def test_unsupported_types_are_named_with_those_that_are(lab: nif_lab.Lab, langu
     assert what in str(caught.value)
     assert supported in str(caught.value)
     assert caught.value.messages[0].line == 1
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_generics_and_overloads_are_refused_with_what_to_write(lab: nif_lab.Lab, language: str) -> None:
-    for source, advice in GENERIC[language]:
-        with pytest.raises(CellError) as caught:
-            lab.cell(language, source)
-        assert advice in str(caught.value)
-
-
-@pytest.mark.parametrize("lane", ["isolated", "direct"])
-def test_a_name_with_a_bang_is_callable_as_pythons(lab: nif_lab.Lab, lane: str) -> None:
-    cell = lab.cell("julia", "halve!(x::MutVec{Float64}) = (x ./= 2; nothing)", lane=lane, replace=True)
-    home = getattr(lab, lane).julia
-    for call in (home.halve_b, getattr(home, "halve!"), cell.functions["halve!"]):
-        x = np.array([2.0, 4.0])
-        call(x)
-        assert x.tolist() == [1.0, 2.0]
-    assert "halve_b" in dir(home)
-    with pytest.raises(AttributeError, match="no function 'third_b'"):
-        _ = home.third_b
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
