@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -31,7 +30,7 @@ def small() -> Lab:
         (-math.inf, ValueError),
         (1e300, ValueError),
         (3.2e9, ValueError),
-        (time.time_ns(), ValueError),
+        (1_780_000_000_000_000_000, ValueError),
         (10**400, OverflowError),
         (None, TypeError),
     ],
