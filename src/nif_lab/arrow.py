@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-__all__ = ["NotReadable", "read_arrow"]
+__all__ = ["NotReadable", "Several", "read_arrow"]
 
 FORMATS: Final = {
     "c": "i1", "C": "u1", "s": "i2", "S": "u2", "i": "i4", "I": "u4", "l": "i8", "L": "u8",
@@ -40,17 +40,17 @@ class Several(NotReadable):
     """A table: more than one column."""
 
 
-class Schema(ctypes.Structure):
+class _Schema(ctypes.Structure):
     """``struct ArrowSchema``."""
 
 
-Schema._fields_ = [
+_Schema._fields_ = [
     ("format", c_char_p), ("name", c_char_p), ("metadata", c_void_p), ("flags", c_int64), ("n_children", c_int64),
     ("children", c_void_p), ("dictionary", c_void_p), ("release", c_void_p), ("private_data", c_void_p),
 ]  # fmt: skip
 
 
-class Array(ctypes.Structure):
+class _Array(ctypes.Structure):
     """``struct ArrowArray``."""
 
     _fields_: ClassVar = [
@@ -60,14 +60,14 @@ class Array(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Stream(ctypes.Structure):
+class _Stream(ctypes.Structure):
     """``struct ArrowArrayStream``."""
 
 
-Stream._fields_ = [
-    ("get_schema", CFUNCTYPE(c_int, POINTER(Stream), POINTER(Schema))),
-    ("get_next", CFUNCTYPE(c_int, POINTER(Stream), POINTER(Array))),
-    ("get_last_error", CFUNCTYPE(c_char_p, POINTER(Stream))),
+_Stream._fields_ = [
+    ("get_schema", CFUNCTYPE(c_int, POINTER(_Stream), POINTER(_Schema))),
+    ("get_next", CFUNCTYPE(c_int, POINTER(_Stream), POINTER(_Array))),
+    ("get_last_error", CFUNCTYPE(c_char_p, POINTER(_Stream))),
     ("release", c_void_p),
     ("private_data", c_void_p),
 ]
@@ -83,12 +83,12 @@ def _at(kind: Any, capsule: Any, name: bytes) -> Any:
 class _Owned:
     """An Arrow array that was taken out of a stream: released with the last NumPy view of it."""
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: _Array) -> None:
         self.array = array
 
     def __del__(self) -> None:
         if self.array.release:
-            CFUNCTYPE(None, POINTER(Array))(self.array.release)(ctypes.byref(self.array))
+            CFUNCTYPE(None, POINTER(_Array))(self.array.release)(ctypes.byref(self.array))
 
 
 class _View:
@@ -101,7 +101,7 @@ class _View:
         self.keeper = keeper
 
 
-def _view(schema: Schema, array: Array, keeper: Any) -> tuple[np.ndarray, bool]:
+def _view(schema: _Schema, array: _Array, keeper: Any) -> tuple[np.ndarray, bool]:
     """Return the elements, and whether they were unpacked into a copy."""
     form = (schema.format or b"").decode()
     if form == "+s":
@@ -125,7 +125,7 @@ def _view(schema: Schema, array: Array, keeper: Any) -> tuple[np.ndarray, bool]:
     return np.asarray(_View(data + offset * dtype.itemsize, dtype, length, keeper)), False
 
 
-def _all_set(array: Array) -> bool:
+def _all_set(array: _Array) -> bool:
     size = (array.offset + array.length + 7) // 8
     bits = np.frombuffer((ctypes.c_uint8 * size).from_address(array.buffers[0]), np.uint8)
     return bool(np.unpackbits(bits, bitorder="little")[array.offset : array.offset + array.length].all())
@@ -153,16 +153,16 @@ def read_arrow(value: Any) -> tuple[np.ndarray, bool]:
     """
     if hasattr(value, "__arrow_c_array__"):
         schema, capsule = value.__arrow_c_array__()
-        return _view(_at(Schema, schema, b"arrow_schema"), _at(Array, capsule, b"arrow_array"), (schema, capsule))
+        return _view(_at(_Schema, schema, b"arrow_schema"), _at(_Array, capsule, b"arrow_array"), (schema, capsule))
     capsule = value.__arrow_c_stream__()
-    stream = _at(Stream, capsule, b"arrow_array_stream")
-    schema = Schema()
+    stream = _at(_Stream, capsule, b"arrow_array_stream")
+    schema = _Schema()
     if stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)):
         raise NotReadable("whose stream has no schema (make it an array: numpy.asarray(x))")
     try:
         chunks: list[_Owned] = []
         while True:
-            chunk = Array()
+            chunk = _Array()
             if stream.get_next(ctypes.byref(stream), ctypes.byref(chunk)):
                 raise NotReadable("whose stream failed (make it an array: numpy.asarray(x))")
             if not chunk.release:
@@ -176,4 +176,4 @@ def read_arrow(value: Any) -> tuple[np.ndarray, bool]:
         return _view(schema, full[0].array, full[0])
     finally:
         if schema.release:
-            CFUNCTYPE(None, POINTER(Schema))(schema.release)(ctypes.byref(schema))
+            CFUNCTYPE(None, POINTER(_Schema))(schema.release)(ctypes.byref(schema))

@@ -23,7 +23,7 @@ from .errors import NifTypeError, NifValueError
 if TYPE_CHECKING:
     from ._core import Memory
 
-__all__ = ["Adapted", "adapt", "as_array", "options", "returned_as"]
+__all__ = ["Adapted", "Parameter", "Refusal", "Taken", "adapt", "as_array", "options", "returned_as"]
 
 #: NumPy's name of each element type of a signature.
 ELEMENTS: Final = {
