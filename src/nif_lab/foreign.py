@@ -349,7 +349,7 @@ def adapt(
         try:
             if parameter.is_array or parameter.element == "any":
                 return _array(value, parameter, strict, lambda size, reason: noted.append((size, reason)))
-            return _scalar(value, parameter)
+            return value if strict else _scalar(value, parameter)
         except Refusal as said:
             if strict and isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, np.ma.MaskedArray):
                 return value  # the function's own words
