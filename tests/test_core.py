@@ -410,7 +410,7 @@ def test_arrays_of_any_number_of_axes_cross_in_both_lanes(lab) -> None:
         workers = lab.isolated.rust.workers
         started = workers.started
         with pytest.raises(NifValueError):  # not in one piece: the callee's own refusal, and no worker is lost
-            lab.call("rust", "checksum", turned, lane="isolated")
+            lab.call("rust", "checksum", turned, lane="isolated", strict=True)
         assert workers.started == started
 
 

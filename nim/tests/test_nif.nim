@@ -157,14 +157,14 @@ suite "nif":
         ## `no_dims(x)`: a vector without its dimension.
         discard
     refused:
-      func badType(x: float32) {.nif.} =
-        ## `bad_type(x)`: scalars are f64.
+      func badType(x: ptr float64) {.nif.} =
+        ## `bad_type(x)`: an address is no scalar.
         discard
     refused:
       func badElements(x: openArray[string]) {.nif.} =
         ## `bad_elements(x[n])`: an array of strings.
         discard
     refused:
-      func badResult(): string {.nif.} =
-        ## `bad_result()`: a string that doesn't outlive the call.
-        ""
+      func badResult(): pointer {.nif.} =
+        ## `bad_result()`: an address that doesn't outlive the call.
+        nil

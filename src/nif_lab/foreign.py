@@ -125,8 +125,8 @@ def as_array(value: Any) -> Taken | None:
         raise Refusal("got a masked array (fill it: x.filled(value))")
     if isinstance(value, np.ndarray):
         return _checked(Taken(value, []), value)
-    if isinstance(value, (str, type, Mapping)) or value is None:
-        return None
+    if isinstance(value, (str, type, Mapping)) or value is None or type(value).__module__.startswith("nif_lab"):
+        return None  # the core takes buffers and mapped files itself, and knows who may read them
     for read in (_by_arrow, _by_dlpack, _by_buffer, _by_array, _by_items):
         taken = read(value)
         if taken is not None:
@@ -231,7 +231,7 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
         return value
     taken = None if isinstance(value, (bytes, bytearray, list, tuple)) else as_array(value)
     if taken is not None:
-        if taken.array.ndim:
+        if taken.array.ndim or taken.array.dtype.kind not in "biuf":
             return value
         value = taken.array.item()
     if element.startswith("f") and isinstance(value, int) and not isinstance(value, bool):

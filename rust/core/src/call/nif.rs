@@ -89,7 +89,10 @@ impl Nif {
         let flags = if flags & flag::PURE == 0 { flags } else { flags | flag::IDEMPOTENT };
         let slot = Slot::new(&origin.telemetry.get().segment, origin.number, lane, &signature.name, flags)?;
         Ok(Self {
-            class: signature.several.as_ref().map_or(Ok(None), |it| Python::attach(|py| class_of(py, &signature.name, it)))?,
+            class: signature
+                .several
+                .as_ref()
+                .map_or(Ok(None), |it| Python::attach(|py| class_of(py, &signature.name, it)))?,
             outputs,
             mutable: signature.bits(|it| it.mutable),
             matrices: signature.bits(|it| it.spelled.matches(',').count() == 1 || it.spelled == "any"),
