@@ -120,7 +120,7 @@ def test_the_last_calls_and_errors_are_in_the_static_view(lab: Lab) -> None:
         lab.zig.dot("<x>", np.ones(3))
     lab.nim.dot(np.ones(3), np.ones(3))
     errors, history = ErrorsPanel(lab.telemetry), HistoryPanel(lab.telemetry)
-    assert "zig.dot: TypeError: " in errors.text()
+    assert "zig.dot: NifTypeError: " in errors.text()
     assert "<code>dot</code>" in errors.html()
     assert "<x>" not in errors.html()
     assert '<td style="text-align:left">Nim</td>' in history.html()

@@ -244,7 +244,7 @@ def test_the_target_may_be_killed_in_the_middle(rng: np.random.Generator) -> Non
 
 
 def test_what_cannot_be_transferred_is_refused(lab: Lab) -> None:
-    with pytest.raises(NifTypeError, match="an array of object"):
+    with pytest.raises(NifTypeError, match="Python objects"):
         lab.transfer("rust", "zig", np.array([object()]))
     with pytest.raises(BackendNotLoaded, match="no backend 'cobol'"):
         lab.transfer("rust", "cobol", 1.0)

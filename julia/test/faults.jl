@@ -3,7 +3,7 @@
     @test failure(Faults.panic, "boom") == (:panic, -1, "boom")
     @test [call(Faults.out_of_bounds, i) for i in 0:7] == 0:7
     for i in (-1, 8, typemax(Int64))
-        @test failure(Faults.out_of_bounds, i)[1:2] == (:panic, -1)
+        @test failure(Faults.out_of_bounds, i)[1:2] == (:index, -1)
     end
     @test call(Faults.overflow, 41) == 42
     @test failure(Faults.overflow, typemax(Int64))[1:2] == (:panic, -1)

@@ -23,7 +23,7 @@ end
     @test occursin("the docstring names y, the function x", refused("f(y[n]): x"))
     @test occursin("x has 1 dimensions by its type, [m,n] by the docstring", refused("f(x[m,n]): x"))
     @test occursin("takes any shape: write x[...]", refused("f(x[n]): x"; types = Tuple{AnyArray}))
-    @test occursin("can't be the parameter of a NIF: Float32", refused("f(x): x"; types = Tuple{Float32}))
-    @test occursin("can't be the result of a NIF: Float32", refused("f(x[n]): x"; result = Float32))
+    @test occursin("can't be the parameter of a NIF: Char", refused("f(x): x"; types = Tuple{Char}))
+    @test occursin("can't be the result of a NIF: Char", refused("f(x[n]): x"; result = Char))
     @test occursin("outputs", refused("f(out[n], x[n]): x"; names = (:out, :x), types = Tuple{MutVec{Float64},Vec{Float64}}))
 end

@@ -70,14 +70,18 @@ end
 "What C calls: no exception leaves."
 function enter(f::F, env::Ptr{Env}, values::Ptr{AnyValue}, n::Int32, result::Ptr{AnyValue}) where {F}
     before = exchange_env(env)
+    status = guarded(f, values, n, result)
+    exchange_env(before)
+    return status
+end
+
+@noinline function guarded(f::F, values, n, result) where {F}
     try
         convert_and_call(f, values, n, result)
         return Int32(0)
     catch problem
         report(f, spec(f), problem)
         return Int32(-1)
-    finally
-        exchange_env(before)
     end
 end
 

@@ -65,9 +65,15 @@ fn no_ring_is_missed_between_threads() {
 
 #[test]
 fn no_ring_is_missed_between_processes() {
-    let map = SharedMap::new(c"nif_lab test", size_of::<Channel>()).unwrap();
+    // Not a `SharedMap`, which is a private copy in a child of fork.
+    // SAFETY: a new mapping, which stays until the process ends.
+    let map = unsafe {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        libc::mmap(std::ptr::null_mut(), size_of::<Channel>(), access, flags, -1, 0)
+    };
+    assert_ne!(map, libc::MAP_FAILED);
     // SAFETY: of that size, zeroed, and kept until the end of the test.
-    let channel: &Channel = unsafe { map.address().cast().as_ref() };
+    let channel: &Channel = unsafe { &*map.cast() };
     // SAFETY: the child only makes system calls on shared memory, and leaves at once.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
