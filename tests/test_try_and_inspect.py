@@ -47,6 +47,18 @@ def test_every_function_of_every_language_has_a_form(form: TryPanel, lab: Lab) -
                 assert form.call.phase == "done", form.problem.value
 
 
+def test_a_cell_of_this_process_is_called_in_it(form: TryPanel, lab: Lab) -> None:
+    lab.cell("julia", "double_it(x::Float64) = 2x", lane="direct", replace=True)
+    form.language.value = "julia"
+    form.refresh()
+    form.function.value = "double_it"
+    form.fields["x"].value = 21.0
+    form.call.click()
+    assert form.call.phase == "done", form.problem.value
+    assert "42.0" in form.result.value
+    assert "in this process" in form.result.value
+
+
 def test_a_call_is_shown_with_its_code(form: TryPanel, lab: Lab) -> None:
     form.function.value = "dot"
     form.fields["x"].value, form.fields["y"].value = "[1, 2, 3]", "ones(3)"

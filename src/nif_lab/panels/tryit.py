@@ -110,7 +110,7 @@ class TryPanel(Panel):
         self.form.children = tuple(self.fields.values())
         self.listen()
 
-    def _run(self) -> tuple[str, Any, float]:
+    def _run(self) -> tuple[str, str, Any, float]:
         name, function = self.language.value, self.function.value
         parameters = [it for it in _parameters(self._nif().signature) if not it.is_output]
         typed = [self.fields[it.name].value for it in parameters]
@@ -120,22 +120,26 @@ class TryPanel(Panel):
         start = time.perf_counter_ns()
         # The language that was chosen answers, or none does; each further try would have a deadline of its own.
         options: dict[str, Any] = {"timeout": _DEADLINE, "retries": 0, "failover": False}
+        lane = getattr(self._lab.isolated, name).find_function(function).lane_name
+        if lane == "direct":
+            del options["timeout"]  # a cell that asked for this process: nothing can end its call
         answer = self._lab.call(name, function, *arguments, lane="isolated", **options)
         ns = float(time.perf_counter_ns() - start)
         written = [value for it, value in zip(parameters, arguments, strict=True) if it.is_mutable]
         said = [
             _code(text, _dtype(it.kind)) if it.axes else repr(text) for it, text in zip(parameters, typed, strict=True)
         ]
-        return f"lab.{name}.{function}({', '.join(said)})", written[0] if answer is None and written else answer, ns
+        code = f"lab.{name}.{function}({', '.join(said)})"
+        return code, lane, written[0] if answer is None and written else answer, ns
 
     def _nif(self) -> Nif:
         return self._lab.backends[self.language.value].functions[self.function.value]
 
-    def _show(self, done: tuple[str, Any, float]) -> None:
-        code, answer, ns = done
+    def _show(self, done: tuple[str, str, Any, float]) -> None:
+        code, lane, answer, ns = done
         self.complain(None)
         self.result.value = (
-            status(f"{sign(True)} {format_ns(ns)} in a worker")
+            status(f"{sign(True)} {format_ns(ns)} {'in this process' if lane == 'direct' else 'in a worker'}")
             + f'<pre style="white-space:pre-wrap;margin:4px 0;user-select:all">{escape(code)}</pre>'
             + _shown(answer)
         )
