@@ -215,10 +215,14 @@ class Segment:
         header: np.void = self._header[0].copy()
         return header
 
+    def _now(self, name: str) -> int:
+        """Return one number of the header; the whole of it is ten times as dear to read."""
+        return int(self._header[name][0])
+
     @property
     def ns_per_tick(self) -> float:
         """Nanoseconds in a tick."""
-        ns = float(self.header["ns_per_tick"])
+        ns = float(self._header["ns_per_tick"][0])
         if not (math.isfinite(ns) and 0 < ns <= LONGEST_TICK):
             raise SegmentError(f"the segment says of itself what can't be: a tick of {ns} ns")
         return ns
@@ -228,33 +232,49 @@ class Segment:
         return [name.decode(errors="replace") for name in self._backends()["name"]]
 
     def _backends(self) -> np.ndarray:
-        count = min(int(self.header["n_backends"]), self.max_backends)
+        count = min(self._now("n_backends"), self.max_backends)
         return self._view(BACKEND, self._at[0], count).copy()
+
+    def entries(self) -> np.ndarray:
+        """Return what the functions are, dtype `ENTRY`, by number."""
+        count = min(self._now("n_functions"), self.max_functions)
+        entries: np.ndarray = self._view(ENTRY, self._at[1], count).copy()
+        return entries
 
     def functions(self) -> np.ndarray:
         """Return the counters of all functions, summed over all shards; dtype `FUNCTION`, times in ticks."""
-        header = self.header
-        most, count = self.max_functions, min(int(header["n_functions"]), self.max_functions)
-        entries = self._view(ENTRY, self._at[1], count).copy()
-        shards = max(min(int(header["n_shards"]), self.max_shards), 1)
-        counts = self._view(COUNTS, self._at[2], shards * most).reshape(shards, most)[:, :count]
-        rows = np.empty(count, FUNCTION)
+        return self._summed(self.entries(), slice(None))
+
+    def called(self, entries: np.ndarray) -> np.ndarray:
+        """Return the counters of those functions that were called, as `functions` does.
+
+        Parameters
+        ----------
+        entries
+            What `entries` returned. Few functions of many are called, and a counter is 3 KB.
+        """
+        numbers = np.flatnonzero(self._counts(len(entries))["calls"].any(axis=0))
+        return self._summed(entries, numbers)
+
+    def _counts(self, count: int) -> np.ndarray:
+        """Return the counters as they lie in the segment: a row for each shard that is used."""
+        most, shards = self.max_functions, max(min(self._now("n_shards"), self.max_shards), 1)
+        return self._view(COUNTS, self._at[2], shards * most).reshape(shards, most)[:, :count]
+
+    def _summed(self, entries: np.ndarray, numbers: np.ndarray | slice) -> np.ndarray:
+        counts, entries = self._counts(len(entries))[:, numbers], entries[numbers]
+        rows = np.empty(len(entries), FUNCTION)
         for name in ("name", "backend", "lane", "flags", "since"):
             rows[name] = entries[name]
-        if shards == 1:  # as under the GIL: nothing to add up, and this is read ten times a second
-            for name in ("calls", "errors", "recovered", "timed", "total", "histogram", "max", "min"):
-                rows[name] = counts[0][name]
-            rows["min"][rows["timed"] == 0] = NEVER
-            return rows
         for name in ("calls", "errors", "recovered", "timed", "total", "histogram"):
-            rows[name] = counts[name].sum(axis=0, dtype=np.uint64)
+            rows[name] = counts[0][name] if len(counts) == 1 else counts[name].sum(axis=0, dtype=np.uint64)
         rows["max"] = counts["max"].max(axis=0)
         rows["min"] = np.where(counts["timed"] > 0, counts["min"], NEVER).min(axis=0)
         return rows
 
     def _of_functions(self, records: np.ndarray, time: str) -> np.ndarray:
         """Leave out records of functions that are gone, whose numbers are others' now."""
-        count = min(int(self.header["n_functions"]), self.max_functions)
+        count = min(self._now("n_functions"), self.max_functions)
         since = self._view(ENTRY, self._at[1], count)["since"]
         known = records[records["function"] < len(since)]
         kept: np.ndarray = known[known[time] >= since[known["function"]]]
@@ -279,29 +299,26 @@ class Segment:
 
     def times(self) -> np.ndarray:
         """Return the last 10,000 timed calls of all backends, dtype `CALL`, oldest first."""
-        header = self.header
-        records = self._ring(CALL, self._at[4], TIMES_KEPT, int(header["heads"][0]))
+        records = self._ring(CALL, self._at[4], TIMES_KEPT, int(self._header["heads"][0, 0]))
         return self._of_functions(records, "start")
 
     def samples(self, since: int = 0) -> np.ndarray:
         """Return the last 10,000 samples of memory, or those from number ``since`` on; dtype `SAMPLE`, oldest first."""
-        header = self.header
-        return self._ring(SAMPLE, self._at[5], SAMPLES_KEPT, int(header["heads"][1]), since)
+        return self._ring(SAMPLE, self._at[5], SAMPLES_KEPT, int(self._header["heads"][0, 1]), since)
 
     def errors(self) -> np.ndarray:
         """Return the last 1,000 errors, dtype `ERROR`, oldest first."""
-        header = self.header
-        records = self._ring(ERROR, self._at[6], ERRORS_KEPT, int(header["heads"][2]))
+        records = self._ring(ERROR, self._at[6], ERRORS_KEPT, int(self._header["heads"][0, 2]))
         return self._of_functions(records, "time")
 
     def describe_errors(self, records: np.ndarray) -> list[dict[str, Any]]:
         """Return records of errors in words: ``time``, ``backend``, ``function`` and what an `Event`'s data holds."""
-        functions, names = self.functions(), self.backends()
+        entries, names = self.entries(), self.backends()
         return [
             {
                 "time": float(when),
-                "backend": names[functions["backend"][it["function"]]],
-                "function": functions["name"][it["function"]].decode(errors="replace"),
+                "backend": names[entries["backend"][it["function"]]],
+                "function": entries["name"][it["function"]].decode(errors="replace"),
                 "kind": kind_name(int(it["kind"])),
                 "argument": int(it["argument"]),
                 "message": it["text"].decode(errors="replace"),
@@ -317,7 +334,10 @@ class Segment:
 
     def _ring(self, dtype: np.dtype[np.void], at: int, capacity: int, head: int, first: int = 0) -> np.ndarray:
         """Return the whole records of a ring, oldest first; one that is being written is left out."""
-        numbers = np.arange(max(head - capacity, int(first), 0), head, dtype=np.int64)
+        oldest = max(head - capacity, int(first), 0)
+        if oldest >= head:
+            return np.empty(0, dtype)
+        numbers = np.arange(oldest, head, dtype=np.int64)
         places = numbers % capacity
         ring = self._view(dtype, at, capacity)
         records = ring[places]  # indexing by an array copies
@@ -332,9 +352,8 @@ class Segment:
 
     def to_epoch(self, ticks: np.ndarray) -> np.ndarray:
         """Convert an instant from ticks to seconds since the epoch."""
-        header = self.header
-        since = ticks.astype(np.int64) - int(header["base_ticks"])
-        return (float(header["base_ns"]) + self.to_ns(since)) / 1e9
+        since = ticks.astype(np.int64) - self._now("base_ticks")
+        return (float(self._now("base_ns")) + self.to_ns(since)) / 1e9
 
 
 def word_of(words: Sequence[str], number: int) -> str:

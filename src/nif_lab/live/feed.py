@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..arguments import LANES
-from ..segment import LEVELS, Segment, percentile, word_of
+from ..segment import BUCKETS, LEVELS, Segment, percentile, word_of
 
 __all__ = ["Feed", "pack"]
 
@@ -49,7 +49,7 @@ class Feed:
         self._calls = np.zeros(segment.max_backends, np.int64)  # records seen, of each
         self._samples = 0
         self._last: np.void | None = None  # sample of memory
-        self._names: list[str] = []
+        self._names = b""
         self._errors: tuple[int, list[dict[str, Any]]] = (0, [])
         self._counts: deque[tuple[float, np.ndarray]] = deque()
 
@@ -70,7 +70,8 @@ class Feed:
         ns = segment.ns_per_tick
         # Calls first: a function that is entered in between is known when its number turns up.
         calls, samples = segment.calls(self._calls), segment.samples(self._samples)
-        functions, header = segment.functions(), segment.header
+        entries, header = segment.entries(), segment.header
+        functions = segment.called(entries)
         counts = np.bincount(functions["backend"], functions["calls"], len(self._calls))
         per_second, moving = self._rates(counts)
         # The heads stand for memory and errors; whoever has called lately is shown to have stopped.
@@ -79,7 +80,7 @@ class Feed:
             return None
         self._seen, self._number = seen, self._number + 1
         backends = segment.backends()
-        history, memory = self._history(calls, functions), self._memory(samples)
+        history, memory = self._history(calls, entries), self._memory(samples)
         head: dict[str, Any] = {
             "kind": "update",
             "number": self._number,
@@ -103,9 +104,9 @@ class Feed:
                 "memory": {"rows": len(memory[0]), "columns": MEMORY},
             },
         }
-        names = [it.decode(errors="replace") for it in functions["name"]]
-        if names != self._names:
-            head["names"] = self._names = names
+        if (names := entries["name"].tobytes()) != self._names:
+            self._names = names
+            head["names"] = [it.decode(errors="replace") for it in entries["name"]]
         return head, [*history, *memory]
 
     def _rates(self, counts: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -119,9 +120,9 @@ class Feed:
         rates: np.ndarray = np.maximum(counts - before, 0) / max(now - since, 1e-9)
         return rates, bool(rates.any())
 
-    def _history(self, calls: np.ndarray, functions: np.ndarray) -> list[np.ndarray]:
+    def _history(self, calls: np.ndarray, entries: np.ndarray) -> list[np.ndarray]:
         """Return the columns of the new calls, and remember that they were seen."""
-        backend = functions["backend"][calls["function"]]
+        backend = entries["backend"][calls["function"]]
         np.maximum.at(self._calls, backend, calls["commit"].astype(np.int64))
         calls, backend = calls[-CALLS_SENT:], backend[-CALLS_SENT:]
         segment = self.segment
@@ -164,7 +165,7 @@ class Feed:
 def _of_backend(name: str, rows: np.ndarray, ns: float, per_second: float) -> dict[str, Any]:
     """Sum up a backend's functions."""
     calls, errors, timed = (int(rows[it].sum()) for it in ("calls", "errors", "timed"))
-    histogram = rows["histogram"].sum(axis=0)
+    histogram = rows["histogram"].sum(axis=0) if timed else np.zeros(BUCKETS, np.uint64)
     return {
         "name": name,
         "calls": calls,
