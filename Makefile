@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+MINUTES ?= 60
 JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz soak fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ lint: build ## the style checks alone
 
 fuzz: build ## damaged frames against every codec, FUZZ_SECONDS (60) for each language
 	$(BIN)/python tests/fuzz_wire.py
+
+soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
+	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md
 
 fmt: build ## format all languages
 	$(BIN)/ruff format src tests julia
