@@ -83,15 +83,15 @@ end
             ccall(entry, Int32, (Ptr{Cvoid}, Ptr{Nif.AnyValue}, Int32, Ptr{Nif.AnyValue}), C_NULL, values, length(values), result)
         end
         GC.@preserve kept begin
-            many(Nif.entry(f), values, result, 1)
-            return @allocated many(Nif.entry(f), values, result, 1000)
+            entry = Nif.entry(f)
+            many(entry, values, result, 1)
+            return @allocated many(entry, values, result, 1000)
         end
     end
-    # 32 bytes a call on 1.5, which the results of several kinds brought; nothing that grows with the arguments.
     allocated(Kernels.noop)
-    @test allocated(Kernels.noop) <= 1000 * 32 + 1000
-    @test allocated(Kernels.add, 1.0, 2.0) <= 1000 * 32 + 1000
-    @test allocated(Kernels.dot, X, Y) <= 1000 * 32 + 1000
-    @test allocated(Kernels.axpy, 0.0, X, Y) <= 1000 * 32 + 1000
+    @test allocated(Kernels.noop) < 1000
+    @test allocated(Kernels.add, 1.0, 2.0) < 1000
+    @test allocated(Kernels.dot, X, Y) < 1000
+    @test allocated(Kernels.axpy, 0.0, X, Y) < 1000
     @test allocated(Kernels.transpose, GRID, zeros(4, 3)) < 20 * 1000 * 1000  # its tile, and nothing for the arguments
 end

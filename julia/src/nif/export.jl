@@ -104,12 +104,15 @@ end
 answer(::Spec{N,T,D,Nothing}, value) where {N,T,D} = nothing
 answer(::Spec{N,T,D,R}, value) where {N,T,D,R} = convert(R, value)::R
 
+"The C function of a NIF; it has a method for each. `entry` is what to ask."
+function c_function end
+
 """
     entry(f) -> Ptr{Cvoid}
 
-The C function of a NIF; it has a method for each.
+The C function of a NIF, compiled.
 """
-function entry end
+entry(@nospecialize(f)) = (compile(f); c_function(f))
 
 """
     @nif [flags...] function name(x::Type, ...)::Result ... end
@@ -179,7 +182,7 @@ function define(room::Module, f, names, types, result, flags, defaults, keywords
     call = gensym(name)  # a function of its own: C can't call a closure on every machine
     Core.eval(room, quote
         $call(env, values, n, result) = $enter($f, env, values, n, result)
-        $Nif.entry(::$(typeof(f))) = @cfunction($call, Int32, ($(Ptr{Env}), $(Ptr{AnyValue}), Int32, $(Ptr{AnyValue})))
+        $Nif.c_function(::$(typeof(f))) = @cfunction($call, Int32, ($(Ptr{Env}), $(Ptr{AnyValue}), Int32, $(Ptr{AnyValue})))
         $Nif.spec(::$(typeof(f))) = $it
     end)
     return
@@ -188,7 +191,7 @@ end
 "All functions that a module exports."
 function exported(room::Module)
     found = Any[]
-    for method in methods(entry)
+    for method in methods(c_function)
         method.module === room && push!(found, method.sig.parameters[2].instance)
     end
     # `methods` lists them in another order in each process.
@@ -215,6 +218,8 @@ function compile(@nospecialize(f))
     end
     precompile(f, Tuple(types))
     precompile(arguments, (typeof(spec(f)), Ptr{AnyValue}, Int32))
+    # From the inside out: 1.5 boxes the arguments of a call to what isn't compiled yet, whenever that is called.
+    precompile(convert_and_call, (typeof(f), Ptr{AnyValue}, Int32, Ptr{AnyValue}))
     precompile(enter, (typeof(f), Ptr{Env}, Ptr{AnyValue}, Int32, Ptr{AnyValue}))
 end
 
@@ -236,7 +241,6 @@ function table(host::Ptr{Host}, modules)
     end
     rows = NifFunction[]
     for f in functions
-        compile(f)
         push!(rows, row(f))
     end
     library = Ref(Library(
