@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz soak fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz soak pictures fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: build ## the style checks alone
 
 fuzz: build ## damaged frames against every codec, FUZZ_SECONDS (60) for each language
 	$(BIN)/python tests/fuzz_wire.py
+
+pictures: build ## the README's pictures, from a real notebook in a real browser
+	$(BIN)/python tests/browser/pictures.py
 
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md

@@ -1,0 +1,102 @@
+"""``make pictures``: the README's pictures, from a real notebook in a real browser, in light and dark."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+from servers import BROWSER_FLAGS, ROOT, Server, jupyterlab, open_notebook
+
+IMAGES = ROOT / "docs/images"
+MEAN = """%%zig
+/// `mean(x[n])`: the arithmetic mean.
+pub fn mean(x: []const f64) f64 {
+    var total: f64 = 0;
+    for (x) |value| total += value;
+    return total / @as(f64, @floatFromInt(x.len));
+}"""
+#: A notebook's cells, each with what its output says when it is done.
+CELLS = {
+    "%load_ext nif_lab\nimport numpy as np, nif_lab\nlab = nif_lab.Lab()\nx = np.arange(1000.0)\nprint('hi')": "hi",
+    MEAN.replace("+= value", "+= valu"): "use of undeclared identifier 'valu'",
+    MEAN: "",
+    "lab.zig.mean(x)": r"499\.5",
+    "%%nim\nproc crash*() =\n  cast[ptr int](8)[] = 1": "",
+    "lab.nim.crash()": "SIGSEGV",
+    "lab.zig.mean(x)  # the notebook goes on": r"499\.5",
+}
+DASHBOARD = {
+    "import numpy as np, nif_lab\nlab = nif_lab.Lab()\nx = np.arange(1000.0)\nprint('ready')": "ready",
+    """import random, time
+names = list(lab.backends)
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    n = random.randrange(1, 1000)
+    lab.call(random.choice(names), "dot", x[:n], x[:n])
+try:
+    lab.zig.dot(x, x[:5])
+except nif_lab.NifError as error:
+    print(error)""": "expected",
+    "lab.dashboard()": "",
+}
+
+
+def run_cells(page: Page, url: str, cells: dict[str, str]) -> None:
+    """Open a notebook and run its cells, one after the other."""
+    open_notebook(page, url)
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    for number, shown in enumerate(cells.values()):
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell-and-select-next'); }")
+        cell = page.locator(".jp-CodeCell").nth(number)
+        expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"), timeout=120_000)
+        if shown:
+            expect(cell.locator(".jp-OutputArea")).to_contain_text(re.compile(shown, re.S))
+
+
+def picture(page: Page, name: str) -> None:
+    IMAGES.mkdir(exist_ok=True)
+    page.screenshot(path=str(IMAGES / f"{name}.png"))
+    print(IMAGES / f"{name}.png")
+
+
+def make(server: Server, page: Page, theme: str) -> None:
+    """Make both pictures in one theme."""
+    page.emulate_media(color_scheme=theme)
+    jupyter_theme = f"JupyterLab {theme.capitalize()}"
+    page.set_viewport_size({"width": 1000, "height": 1150})
+    run_cells(page, server.lab(server.write(f"cells_{theme}.ipynb", *CELLS)), CELLS)
+    page.evaluate("it => window.jupyterapp.commands.execute('apputils:change-theme', {theme: it})", jupyter_theme)
+    page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
+    page.wait_for_timeout(1500)
+    picture(page, f"cells_{theme}")
+    page.set_viewport_size({"width": 1200, "height": 1500})
+    run_cells(page, server.lab(server.write(f"dashboard_{theme}.ipynb", *DASHBOARD)), DASHBOARD)
+    page.wait_for_function("() => document.querySelector('.nif-live[data-view=performance]')?.dataset.frames > 0")
+    page.evaluate("() => document.querySelector('.nif-live').scrollIntoView()")
+    page.wait_for_timeout(4000)  # until the renderer's picture has caught up
+    picture(page, f"dashboard_{theme}")
+
+
+def main() -> int:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("no chromium: apt-get install chromium", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        flags = "--ServerApp.jpserver_extensions={'nif_lab': True}"
+        with jupyterlab(Path(folder), flags) as server:
+            browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+            page = browser.new_page(device_scale_factor=1)
+            page.set_default_timeout(120_000)
+            for theme in ("light", "dark"):
+                make(server, page, theme)
+            browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
