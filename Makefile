@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz soak pictures fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak pictures fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ fuzz: build ## damaged frames against every codec, FUZZ_SECONDS (60) for each la
 
 pictures: build ## the README's pictures, from a real notebook in a real browser
 	$(BIN)/python tests/browser/pictures.py
+
+model: ## all orders of two processes' steps around the lane's doorbell, and a death between any two (loom)
+	cd rust && RUSTFLAGS="--cfg loom" cargo test --release -p nif-worker --lib --target-dir target/loom model
 
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md

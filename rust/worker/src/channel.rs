@@ -4,12 +4,12 @@
 //! head once and checks it.
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use nif::abi::DType;
-use rustix::thread::futex;
-use rustix::time::Timespec;
+
+pub use crate::bell::Doorbell;
 
 /// Bytes for what has no fixed size: shapes, strings, messages.
 pub const ROOM: usize = 64 << 10;
@@ -118,51 +118,6 @@ pub struct ReplyHead {
 pub struct Reply {
     pub head: ReplyHead,
     pub room: [u64; ROOM / 8],
-}
-
-/// A number that goes up, and somebody who may be asleep until it does.
-#[repr(C, align(64))]
-pub struct Doorbell {
-    number: AtomicU32,
-    sleepers: AtomicU32,
-}
-
-impl Doorbell {
-    /// Publish a number; everything that was written before is visible to whoever sees it.
-    #[inline]
-    pub fn ring(&self, number: u32) {
-        // Either the sleeper is seen, or it sees the number. The load is part of that order: a relaxed one may come before the
-        // swap's store on AArch64, and the wake-up would be lost.
-        self.number.swap(number, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) != 0 {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    fn wake(&self) {
-        self.sleepers.store(0, Ordering::Relaxed);
-        // It can't fail in a way that anybody could do something about.
-        let _ = futex::wake(&self.number, futex::Flags::empty(), 1);
-    }
-
-    /// Wake whoever waits, because nobody will ring any more.
-    pub fn silence(&self) {
-        self.number.fetch_xor(1 << 31, Ordering::SeqCst);
-        self.wake();
-    }
-
-    #[inline]
-    pub fn look(&self) -> u32 {
-        self.number.load(Ordering::Acquire)
-    }
-
-    /// Sleep until the number isn't `seen` any more, or for so long, or for no reason.
-    pub fn sleep(&self, seen: u32, limit: Option<Duration>) {
-        self.sleepers.store(1, Ordering::SeqCst);
-        let limit = limit.map(|it| Timespec { tv_sec: it.as_secs().cast_signed(), tv_nsec: it.subsec_nanos().into() });
-        let _ = futex::wait(&self.number, futex::Flags::empty(), seen, limit.as_ref());
-    }
 }
 
 /// How long to look before going to sleep.

@@ -1,6 +1,6 @@
 //! The isolated lane: what a worker process and its host share, and both sides of a call.
 //!
-//! From the bottom: `message` and
+//! From the bottom: `message`, `bell` and
 //! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `line`, `roster`,
 //! `actor` and `crew` are its host; `speaker` passes on what workers print. Nothing here knows Python.
 
@@ -18,6 +18,7 @@
 )]
 
 mod actor;
+mod bell;
 pub mod channel;
 pub mod crash;
 pub mod crew;
