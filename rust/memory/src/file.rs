@@ -333,7 +333,13 @@ impl MappedFile {
         if status == 0 {
             return Ok(());
         }
-        Err(FileError { path: self.path.clone(), reason: io::Error::last_os_error().into() })
+        Err(self.failed(io::Error::last_os_error()))
+    }
+
+    /// What the system refused, with this file's name.
+    #[must_use]
+    pub fn failed(&self, error: io::Error) -> FileError {
+        FileError { path: self.path.clone(), reason: error.into() }
     }
 }
 

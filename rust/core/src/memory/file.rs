@@ -18,8 +18,9 @@ use crate::python::errors::{buffer_error, file_error};
 struct Noted(Mapping);
 
 impl Noted {
-    fn new(mapping: Mapping) -> std::io::Result<Self> {
-        files::enter(mapping.address().as_ptr() as usize, mapping.size(), mapping.file())?;
+    fn new(mapping: Mapping) -> Result<Self, FileError> {
+        let entered = files::enter(mapping.address().as_ptr() as usize, mapping.size(), mapping.file());
+        entered.map_err(|error| mapping.failed(error))?;
         Ok(Self(mapping))
     }
 }
@@ -114,7 +115,7 @@ impl MappedFile {
         });
         let mapping = mapped.map_err(|error| raise(py, &error))?;
         let (nbytes, address) = (mapping.size(), mapping.address());
-        let mapping = Arc::new(Noted::new(mapping)?);
+        let mapping = Arc::new(Noted::new(mapping).map_err(|error| raise(py, &error))?);
         let keeper = Py::new(py, FileKeeper { _mapping: Arc::clone(&mapping) })?.into_any();
         let mut layout = Layout::float64();
         // SAFETY: both are alive.
