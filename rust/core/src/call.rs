@@ -12,6 +12,7 @@ pub mod nif;
 pub mod origin;
 pub mod owner;
 pub mod results;
+pub mod running;
 pub mod signature;
 pub mod straight;
 pub mod target;

@@ -20,7 +20,7 @@ mod telemetry;
 use nif_loader::clock;
 use pyo3::prelude::*;
 
-#[pymodule(gil_used = true)]
+#[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clock::start();
     python::start(module.py())?;

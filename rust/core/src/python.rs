@@ -3,6 +3,7 @@
 pub mod door;
 pub mod dtype;
 pub mod errors;
+pub mod turn;
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -40,11 +41,21 @@ static FLOAT64: AtomicPtr<PyArray_Descr> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Refuse an interpreter that this core isn't made for, and look up what calls need of NumPy; called at import.
 pub fn start(py: Python<'_>) -> PyResult<()> {
-    let has_gil = py.import("sys")?.getattr("_is_gil_enabled").map_or(Ok(true), |ask| ask.call0()?.extract())?;
-    if !has_gil {
+    // SAFETY: this thread is attached, so it has an interpreter; the main one's number is 0.
+    if unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } != 0 {
         return Err(PyImportError::new_err(
-            "nif_lab's core needs the GIL, which is switched off\nTo fix: start Python without PYTHON_GIL=0 and -X gil=0",
+            "nif_lab can't be used in a subinterpreter\nTo fix: import it in the main interpreter; work beside others by threads or \
+             by multiprocessing",
         ));
+    }
+    // What is compiled in follows from it: how objects are laid out, and what needs a lock.
+    let flags: String = py.import("sys")?.getattr("abiflags")?.extract()?;
+    if flags.contains('t') != cfg!(Py_GIL_DISABLED) {
+        let (this, that) =
+            if cfg!(Py_GIL_DISABLED) { ("free-threaded", "with a GIL") } else { ("with a GIL", "free-threaded") };
+        return Err(PyImportError::new_err(format!(
+            "this nif_lab was built for a Python {this}, and this one is {that}\nTo fix: install nif_lab with this Python"
+        )));
     }
     if let Err(error) = py.import("numpy") {
         let raised = PyImportError::new_err("nif_lab needs NumPy, which can't be imported\nTo fix: pip install numpy");

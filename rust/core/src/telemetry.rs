@@ -10,7 +10,7 @@ pub mod recorder;
 mod ring;
 pub mod sampler;
 pub mod segment;
-mod shard;
+pub mod shard;
 mod slot;
 
 use std::ffi::c_int;

@@ -86,6 +86,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
     arguments: &Arguments<N>,
     objects: Objects<'_>,
 ) -> *mut ffi::PyObject {
+    let _running = nif.origin.calls.begin_plain();
     let mut error = ErrorRecord::default();
     let mut outcome = Outcome::new();
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.

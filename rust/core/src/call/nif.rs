@@ -130,6 +130,8 @@ impl Nif {
         if let Some(owner) = self.owner().filter(|owner| !owner.is_current()) {
             return self.invoke_on(py, owner, given);
         }
+        // Until Python has the result: a string of the library may be part of it.
+        let _running = self.origin.calls.begin();
         let mut frame = Frame::new();
         let mut outputs = Vec::new();
         // SAFETY: the caller of a built-in keeps its arguments alive; `outputs` holds what was added.
@@ -142,11 +144,9 @@ impl Nif {
         let mut several = Results::of(self.signature.several.as_ref());
         let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room, &mut several) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
-            let _running = self.origin.running();
             let guard = interrupt::Guard::watch();
             py.detach(|| run(guard.flag()))
         } else if self.flags & flag::LONG != 0 || large {
-            let _running = self.origin.running();
             py.detach(|| run(&interrupt::NEVER))
         } else {
             run(&interrupt::NEVER)
@@ -175,6 +175,7 @@ impl Nif {
 
     /// The same on another thread: all that the call uses goes along.
     fn invoke_on(&self, py: Python<'_>, owner: &Owner, given: &Given<'_>) -> Result<Py<PyAny>, Failure> {
+        let _running = self.origin.calls.begin();
         let mut frame = Box::new(Frame::new());
         let mut outputs = Vec::new();
         // SAFETY: as in `invoke`; `held` keeps the arguments alive if this wait is interrupted and the call goes on alone.
@@ -189,7 +190,7 @@ impl Nif {
         let theirs = Arc::clone(&cancel);
         let mut several = Results::of(self.signature.several.as_ref());
         // It goes along too: an interrupted wait leaves the call running, and a reload must not close its library.
-        let running = self.origin.running();
+        let running = self.origin.hand_over();
         let done = owner.run(py, move || {
             let _running = running;
             // SAFETY: as in `invoke`, with `held` in place of the caller.

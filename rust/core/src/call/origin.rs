@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
 
-use nif::abi::Library as Table;
+use nif::abi::{Library as Table, error_kind};
 use nif_loader::library::{Opened, Refusal, functions, open_file, refuse, text};
-use nif_memory::Config;
+use nif_memory::{Config, PerProcess};
 use nif_worker::crew::{Crew, Opening};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -17,6 +19,7 @@ use pyo3::prelude::*;
 use crate::call::failure::Failure;
 use crate::call::host::HOST;
 use crate::call::owner::Owner;
+use crate::call::running::{Calls, Moment};
 use crate::call::target::Target;
 use crate::memory::Memory;
 use crate::python::errors::abi_error;
@@ -38,30 +41,44 @@ pub struct Origin {
     /// The backend's number in the segment.
     pub number: u16,
     tainted: AtomicBool,
-    /// Calls that run without the GIL. The others are over whenever somebody holds it.
-    running: AtomicUsize,
+    /// While one runs, no copy is closed.
+    pub calls: Calls,
     /// What a reload changes, by signature. Not the functions themselves: they hold the origin.
     targets: Mutex<Vec<(String, Arc<Target>)>>,
-    /// The copy that the last reload opened; none before the first.
-    copy: Mutex<Option<Opened>>,
+    /// The thread that reloads.
+    reloader: PerProcess<Mutex<Option<ThreadId>>>,
+    copies: Mutex<Copies>,
+}
+
+/// What reloads have opened.
+#[derive(Default)]
+struct Copies {
+    /// By the last one; none before the first.
+    current: Option<Opened>,
+    /// By those before, with what ran when each was left.
+    former: Vec<(Opened, Moment)>,
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        if let Some(copy) = self.copy.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        let copies = std::mem::take(self.copies.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for copy in copies.former.into_iter().map(|it| it.0).chain(copies.current) {
             // SAFETY: every function holds its origin, so none is left that could run.
             unsafe { copy.close() };
         }
     }
 }
 
-/// While it lives, a call runs without the GIL, or on another thread: its library isn't closed.
-pub struct Running(Arc<Origin>);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Drop for Running {
+/// While it lives, a call runs that was handed to another thread. It goes on when its caller stops waiting.
+pub struct HandedOver(Arc<Origin>);
+
+impl Drop for HandedOver {
     fn drop(&mut self) {
-        // What the call read of the library comes before whoever sees that it is over, and closes it.
-        self.0.running.fetch_sub(1, Ordering::Release);
+        self.0.calls.come_back();
     }
 }
 
@@ -95,15 +112,16 @@ impl Origin {
             opening: None,
             number,
             tainted: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
+            calls: Calls::default(),
             targets: Mutex::default(),
-            copy: Mutex::default(),
+            reloader: PerProcess::new(Mutex::default),
+            copies: Mutex::default(),
         })
     }
 
     /// Let a reload change the function of that signature.
     pub fn hold(&self, signature: String, target: Arc<Target>) {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).push((signature, target));
+        lock(&self.targets).push((signature, target));
     }
 
     /// Note that a failure skipped clean-up. The next call opens the library afresh.
@@ -111,15 +129,15 @@ impl Origin {
         self.tainted.store(true, Ordering::Relaxed);
     }
 
-    /// To be held while a call runs without the GIL, or on another thread.
-    pub fn running(self: &Arc<Self>) -> Running {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Running(Arc::clone(self))
+    /// To be held while a call runs on another thread.
+    pub fn hand_over(self: &Arc<Self>) -> HandedOver {
+        self.calls.hand_over();
+        HandedOver(Arc::clone(self))
     }
 
     #[inline]
     pub fn needs_reload(&self) -> bool {
-        self.tainted.load(Ordering::Relaxed)
+        self.tainted.load(Ordering::Acquire)
     }
 }
 
@@ -155,12 +173,46 @@ pub fn load(
     Ok(if status == 0 { Ok(()) } else { Err(refuse(format!("{shown}: its load hook failed with status {status}"))) })
 }
 
+/// While it lives, this thread alone reloads.
+struct Turn<'a>(&'a Mutex<Option<ThreadId>>);
+
+impl<'a> Turn<'a> {
+    /// Wait for another thread's reload; Ctrl-C ends the wait.
+    fn take(py: Python<'_>, origin: &'a Origin) -> Result<Self, Failure> {
+        let (reloader, me) = (origin.reloader.get(), std::thread::current().id());
+        loop {
+            match &mut *lock(reloader) {
+                Some(it) if *it == me => break, // a signal handler, or its load hook
+                Some(_) => {}
+                none => {
+                    *none = Some(me);
+                    return Ok(Self(reloader));
+                }
+            }
+            py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+            py.check_signals()?;
+        }
+        let reason = "its library is being opened afresh by this thread: call it when that is done";
+        Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: reason.into() })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
+}
+
 /// Open a tainted library afresh and swap every function that is held.
 ///
-/// The loader knows a file by its name and inode, so each copy is a memfd. The one before is closed if it allows that and
-/// no call of it runs; else it stays, which costs what it has in memory.
+/// The loader knows a file by its name and inode, so each copy is a memfd. One that was swapped is closed, if it allows that, as
+/// soon as a reload finds that no call runs.
 #[cold]
 pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
+    let _turn = Turn::take(py, origin)?;
+    if !origin.needs_reload() {
+        return Ok(()); // another thread has done it
+    }
     let Some(path) = &origin.path else {
         origin.tainted.store(false, Ordering::Relaxed); // a runtime cleans up after its own exceptions
         return Ok(());
@@ -174,11 +226,12 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
         });
     let raise = |(reason, cure): Refusal| Failure::Python(abi_error(py, &reason, &cure));
     let fresh = copied.map_err(raise)?;
-    let targets = || origin.targets.lock().unwrap_or_else(PoisonError::into_inner);
     // The file may have been built again since: a function that is gone must not be left to the copy that is closed.
     let find = |(held, _): &(String, Arc<Target>)| functions(fresh.table).iter().find(|it| text(it.signature) == *held);
-    let found: Result<Vec<_>, String> =
-        targets().iter().map(|target| find(target).map(|it| it.call).ok_or_else(|| target.0.clone())).collect();
+    let found: Result<Vec<_>, String> = lock(&origin.targets)
+        .iter()
+        .map(|target| find(target).map(|it| it.call).ok_or_else(|| target.0.clone()))
+        .collect();
     let calls = match found {
         Ok(calls) => calls,
         Err(missing) => {
@@ -188,16 +241,21 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
         }
     };
     load(py, fresh.table, path, origin.owner.as_ref())?.map_err(raise)?;
-    for ((_, target), call) in targets().iter().zip(calls) {
+    for ((_, target), call) in lock(&origin.targets).iter().zip(calls) {
         target.set(call);
     }
-    let former = origin.copy.lock().unwrap_or_else(PoisonError::into_inner).replace(fresh);
-    origin.tainted.store(false, Ordering::Relaxed);
-    match former {
-        // SAFETY: the GIL is held, so calls that hold it are over, and none runs without it; all pointers were swapped.
-        Some(former) if origin.running.load(Ordering::Acquire) == 0 => unsafe { former.close() },
-        Some(mut former) => std::mem::forget(former.file.take()),
-        None => {}
+    let mut copies = lock(&origin.copies);
+    let former = copies.current.replace(fresh);
+    copies.former.extend(former.map(|it| (it, origin.calls.now())));
+    // Without the GIL, other threads call the fresh copy from here on.
+    origin.tainted.store(false, Ordering::Release);
+    let (over, in_use) = copies.former.drain(..).partition(|(_, then)| origin.calls.are_over(then));
+    copies.former = in_use;
+    drop(copies);
+    let over: Vec<(Opened, Moment)> = over;
+    for (former, _) in over {
+        // SAFETY: no pointer leads there since the swap, and no call runs that began before it.
+        unsafe { former.close() };
     }
     Ok(())
 }

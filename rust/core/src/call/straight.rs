@@ -36,12 +36,20 @@ type Taken = (Any, usize);
 pub struct Arguments<const N: usize> {
     values: [MaybeUninit<Any>; N],
     tensors: [MaybeUninit<Tensor>; N],
+    lengths: [MaybeUninit<[i64; FEW]>; N],
 }
+
+/// Axes of which a call has copies, where it needs them.
+const FEW: usize = 4;
 
 impl<const N: usize> Arguments<N> {
     #[inline(always)]
     pub fn new() -> Self {
-        Self { values: [const { MaybeUninit::uninit() }; N], tensors: [const { MaybeUninit::uninit() }; N] }
+        Self {
+            values: [const { MaybeUninit::uninit() }; N],
+            tensors: [const { MaybeUninit::uninit() }; N],
+            lengths: [const { MaybeUninit::uninit() }; N],
+        }
     }
 
     /// Take all arguments, at most `N`; bit n of `mutable` says whether the function writes to the nth. False when one
@@ -120,10 +128,10 @@ impl<const N: usize> Arguments<N> {
                 return None;
             }
             let dtype = dtype::from_numpy(descr.type_num)?;
-            let shape = fields.dimensions.cast::<i64>();
+            let shape = self.lengths(index, fields.dimensions.cast(), fields.nd as usize)?;
             let item = usize::from(dtype.bits / 8);
             let bytes = (0..fields.nd as usize).fold(item, |n, axis| n.wrapping_mul(*shape.add(axis) as usize));
-            self.tensor(index, array, dtype, bytes)
+            self.tensor(index, array, dtype, shape, bytes)
         }
     }
 
@@ -146,9 +154,23 @@ impl<const N: usize> Arguments<N> {
             if !is_plain {
                 return None;
             }
-            let bytes = (*fields.dimensions.cast::<i64>() as usize).wrapping_mul(8);
-            self.tensor(index, array, FLOAT64, bytes)
+            let shape = self.lengths(index, fields.dimensions.cast(), 1)?;
+            let bytes = (*shape as usize).wrapping_mul(8);
+            self.tensor(index, array, FLOAT64, shape, bytes)
         }
+    }
+
+    /// An array's lengths, as the callee gets them. NumPy frees its own when somebody sets the shape: under the GIL nobody can
+    /// while the call runs; without it the callee gets copies.
+    #[inline(always)]
+    unsafe fn lengths(&mut self, index: usize, numbers: *mut i64, axes: usize) -> Option<*mut i64> {
+        if cfg!(not(Py_GIL_DISABLED)) {
+            return Some(numbers);
+        }
+        let copies: *mut i64 = self.lengths.get_mut(index).filter(|_| axes <= FEW)?.as_mut_ptr().cast();
+        // SAFETY: the array has that many axes, and there is room for them.
+        unsafe { copies.copy_from_nonoverlapping(numbers, axes) };
+        Some(copies)
     }
 
     /// # Safety
@@ -159,6 +181,7 @@ impl<const N: usize> Arguments<N> {
         index: usize,
         array: *const PyArrayObject,
         dtype: DType,
+        shape: *mut i64,
         bytes: usize,
     ) -> Option<Taken> {
         // SAFETY: the caller's promise.
@@ -168,7 +191,7 @@ impl<const N: usize> Arguments<N> {
             device: Device { r#type: DEVICE_CPU, id: 0 },
             ndim: fields.nd,
             dtype,
-            shape: fields.dimensions.cast::<i64>(),
+            shape,
             strides: std::ptr::null_mut(),
             byte_offset: 0,
         });

@@ -76,7 +76,7 @@ pub fn check_layout(py: Python<'_>) -> PyResult<()> {
 }
 
 unsafe extern "C" fn malloc(store: *const Store, size: usize) -> *mut c_void {
-    // SAFETY: the capsule keeps the store, and NumPy holds the GIL.
+    // SAFETY: the capsule keeps the store, and NumPy's thread is attached.
     door::guard(std::ptr::null_mut(), || unsafe { made((*store).take(size, false)) })
 }
 
@@ -131,7 +131,7 @@ pub struct ArrayMaker {
     store: *const Store,
 }
 
-// SAFETY: the store is used under the GIL alone, but for its counters, which are atomic.
+// SAFETY: the store is used by attached threads alone, by turns.
 unsafe impl Send for ArrayMaker {}
 // SAFETY: as above.
 unsafe impl Sync for ArrayMaker {}
@@ -150,6 +150,7 @@ impl ArrayMaker {
         Ok(Self { capsule: unsafe { python::owned(py, capsule)? }, store })
     }
 
+    /// The token says that this thread is attached.
     pub fn store(&self, _py: Python<'_>) -> &Store {
         // SAFETY: the capsule owns it, and `self` holds the capsule.
         unsafe { &*self.store }

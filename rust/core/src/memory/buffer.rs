@@ -49,6 +49,10 @@ impl Drop for SharedBuffer {
     }
 }
 
+fn released(py: Python<'_>) -> PyErr {
+    buffer_error(py, "BufferReleased", "this buffer was released by all its owners")
+}
+
 impl SharedBuffer {
     pub fn new(
         py: Python<'_>,
@@ -88,7 +92,7 @@ impl SharedBuffer {
             copied.getattr(py, "flags")?.setattr(py, "writeable", false)?;
             return Ok(copied);
         }
-        array.ok_or_else(|| buffer_error(py, "BufferReleased", "this buffer was released by all its owners"))
+        array.ok_or_else(|| released(py))
     }
 
     /// Is it the parent's, and this process a child by fork? Then it can be read.
@@ -224,8 +228,7 @@ impl SharedBuffer {
     fn retain(&self, py: Python<'_>, language: &str) -> PyResult<()> {
         self.check_process(py)?;
         self.array(py)?;
-        *lock(&self.shared.owners).entry(language.into()).or_insert(0) += 1;
-        Ok(())
+        if self.shared.retain(language) { Ok(()) } else { Err(released(py)) }
     }
 
     /// End a language's ownership; the last one frees the memory, as soon as no view of it is left.
@@ -233,25 +236,17 @@ impl SharedBuffer {
     fn release(&self, py: Python<'_>, language: &str) -> PyResult<()> {
         self.check_process(py)?;
         self.array(py)?;
-        let counted = lock(&self.shared.owners).get_mut(language).map(|count| {
-            let owned = *count > 0;
-            *count = count.saturating_sub(1);
-            owned
-        });
-        let owners = self.names();
-        match counted {
-            Some(true) => {}
-            Some(false) => {
-                let reason = format!("{language} has released this buffer before; its owners are {owners}");
+        match self.shared.release(language) {
+            (_, true) => self.close(),
+            (Some(1..), false) => {}
+            (Some(0), _) => {
+                let reason = format!("{language} has released this buffer before; its owners are {}", self.names());
                 return Err(buffer_error(py, "OwnershipError", &reason));
             }
-            None => {
-                let reason = format!("{language} doesn't own this buffer; its owners are {owners}");
+            (None, _) => {
+                let reason = format!("{language} doesn't own this buffer; its owners are {}", self.names());
                 return Err(buffer_error(py, "OwnershipError", &reason));
             }
-        }
-        if owners.is_empty() {
-            self.close();
         }
         Ok(())
     }

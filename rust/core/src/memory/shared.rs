@@ -38,6 +38,23 @@ impl Shared {
         lock(&self.owners).values().sum()
     }
 
+    /// Let a language own it once more; false if nobody owned it any more.
+    pub fn retain(&self, language: &str) -> bool {
+        let mut owners = lock(&self.owners);
+        let is_owned = owners.values().any(|count| *count > 0);
+        if is_owned {
+            *owners.entry(language.into()).or_insert(0) += 1;
+        }
+        is_owned
+    }
+
+    /// Take one from a language's count: the count before, if it ever owned this, and whether that was the last of all.
+    pub fn release(&self, language: &str) -> (Option<usize>, bool) {
+        let mut owners = lock(&self.owners);
+        let before = owners.get_mut(language).map(|count| std::mem::replace(count, count.saturating_sub(1)));
+        (before, before == Some(1) && owners.values().all(|count| *count == 0))
+    }
+
     /// Is there nobody left who could use or release it?
     pub fn is_orphan(&self) -> bool {
         !self.is_held.load(Ordering::Acquire) || self.count() == 0
