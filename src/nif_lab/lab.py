@@ -128,11 +128,11 @@ class Lab:
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
 
     def _keep(self, backend: LoadedBackend) -> None:
-        self._opened[backend.name, backend.lane] = backend
         if backend.lane == "isolated":
             self.recovery.attach(backend)
             if not backend.loaded:
                 backend._attach = self.recovery.attach
+        self._opened[backend.name, backend.lane] = backend  # last: another thread may call it from here on
 
     def _in_lane(self, name: str, lane: arguments.Lane) -> LoadedBackend:
         """Return a backend of this Lab in a lane; it is opened there if it wasn't."""

@@ -109,17 +109,19 @@ class LoadedBackend:
 
     def load(self) -> Self:
         """Open the library, or wait for the worker that does."""
+        library: Library | None = None
         if self.lane == "direct":
-            self.library = self._try(lambda: self.backend.open(*self.recorded_in))
+            library = self._try(lambda: self.backend.open(*self.recorded_in))
         elif (workers := self.workers) is not None:
-            self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
-        if self.library is not None and (odd := [it for it in self.library.functions if self._means(it)]):
+            library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
+        if library is not None and (odd := [it for it in library.functions if self._means(it)]):
             self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
-            self.library = None
-        if self.library is not None:
-            self.functions = MappingProxyType(self.library.functions)
+            library = None
+        if library is not None:
+            self.functions = MappingProxyType(library.functions)
             for name, nif in self.functions.items():
                 setattr(self, name, nif.function)
+        self.library = library  # last: from here on other threads find it loaded
         return self
 
     def _means(self, name: str) -> bool:

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -217,10 +218,27 @@ def _import_juliacall(found: Installation) -> None:
         atexit.register(leave, state)
 
 
+#: The first juliacall that knows how a free-threaded Python lays objects out.
+FREE_THREADED: Final = (0, 9, 32)
+
+
+def _check_juliacall() -> None:
+    """Refuse a juliacall that would read a free-threaded Python's objects as those of one with a GIL."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return
+    version = importlib.metadata.version("juliacall")
+    if tuple(int(it) for it in re.findall(r"\d+", version)[:3]) < FREE_THREADED:
+        raise BackendError(
+            f"juliacall {version} doesn't work in a free-threaded Python",
+            f"pip install 'juliacall>={'.'.join(map(str, FREE_THREADED))}', or use lane='isolated'",
+        )
+
+
 def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
     """Share the runtime of ``from juliacall import Main``; start it unless the user has."""
     from .. import _core
 
+    _check_juliacall()
     is_main = threading.current_thread() is threading.main_thread()
     owner = None
     if found is not None:
@@ -250,9 +268,20 @@ def _is_running() -> bool:
     return bool(getattr(sys.modules.get("juliacall"), "CONFIG", {}).get("inited"))
 
 
-@cache
+#: For who starts Julia: threads that want it at once wait for the same one.
+_STARTING: Final = threading.RLock()
+# A child of fork doesn't have the thread that may hold it.
+os.register_at_fork(after_in_child=_STARTING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
 def _runtime(package: Path) -> _Runtime:
-    """Start Julia, once in a process."""
+    """Return this process's Julia; the first who asks starts it."""
+    with _STARTING:
+        return _start(package)
+
+
+@cache
+def _start(package: Path) -> _Runtime:
     from .. import _core
 
     found = None if _is_running() else ready(package)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -120,6 +121,7 @@ class Cells:
     def __init__(self, find: Callable[[str, Lane], LoadedBackend], shown: Callable[[str], LoadedBackend]) -> None:
         self._find = find
         self._shown = shown
+        self._turn = threading.RLock()
 
     def run(self, request: Request) -> Cell:
         """Compile a cell, or find it compiled, and make its functions those of the backend."""
@@ -141,11 +143,12 @@ class Cells:
         name = request.name or next(iter(functions))
         key = request.key or next(iter(functions))
         homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
-        for home in homes:
-            home.cells.check(functions, key, request.replace)
         handles = {it: Handle(backend.name, name, nif) for it, nif in functions.items()}
-        for home in homes:
-            handles = home.cells.add(opened, key, handles)
+        with self._turn:  # no other thread's cell takes a name between the check and the entry
+            for home in homes:
+                home.cells.check(functions, key, request.replace)
+            for home in homes:
+                handles = home.cells.add(opened, key, handles)
         said = _at(made.warnings, margin)
         report = Report("", _without_mark(request.code), said, request.first)
         seconds = time.perf_counter() - start

@@ -30,8 +30,9 @@ class Shelf:
     def __init__(self, loaded: LoadedBackend) -> None:
         self.added: Callable[[Library], None] = lambda _: None
         self._loaded = weakref.ref(loaded)
-        self._cells: dict[str, dict[str, Handle]] = {}
-        self._libraries: dict[str, Library] = {}
+        # Never changed, but replaced as a whole: other threads may be reading.
+        self._cells: Mapping[str, Mapping[str, Handle]] = {}
+        self._libraries: Mapping[str, Library] = {}
 
     @property
     def libraries(self) -> tuple[Library, ...]:
@@ -70,13 +71,14 @@ class Shelf:
         leaves the backend; who holds it still calls the old one.
         """
         loaded = self._home()
-        former = self._cells.pop(key, {})
-        for cell in self._cells.values():
+        former = dict(self._cells.get(key, {}))
+        cells = {it: dict(cell) for it, cell in self._cells.items() if it != key}
+        for cell in cells.values():
             for name in handles.keys() & cell.keys():
                 former[name] = cell.pop(name)
         kept = {name: former[name].becomes(it) if name in former else it for name, it in handles.items()}
-        self._cells[key] = kept
-        self._libraries[key] = library
+        self._cells = {**cells, key: kept}
+        self._libraries = {**self._libraries, key: library}
         built_in: Mapping[str, Nif] = loaded.library.functions if loaded.library else {}
         added = {name: it.nif for cell in self._cells.values() for name, it in cell.items()}
         loaded.functions = MappingProxyType({**built_in, **added})

@@ -63,6 +63,7 @@ class _Cells:
         self.busy, self.ended = False, 0.0
         self._watching = False
         self._later: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
     def watch(self) -> None:
         """Begin to watch; whoever calls this for the first time is a cell."""
@@ -76,18 +77,20 @@ class _Cells:
         self.busy = True
 
     def _end(self, *_: object) -> None:
-        self.busy, self.ended = False, time.monotonic()
-        later, self._later = self._later, []
+        with self._lock:
+            self.busy, self.ended = False, time.monotonic()
+            later, self._later = self._later, []
         for work in later:
             work()
 
     def after(self, work: Callable[[], None]) -> None:
         """Run work when the cell that runs has ended, or at once where none runs."""
         self.watch()
-        if self.busy:
-            self._later.append(work)
-        else:
-            work()
+        with self._lock:
+            if self.busy:
+                self._later.append(work)
+                return
+        work()
 
 
 _cells: Final = _Cells()
