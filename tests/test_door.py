@@ -143,7 +143,7 @@ def test_figures_of_memory_are_told_while_the_collector_frees_buffers(small: Lab
     ("before", "cure"),
     [
         ("import sys; sys.modules['numpy'] = None", "pip install numpy"),
-        ("import sys; sys._is_gil_enabled = lambda: False", "PYTHON_GIL=0"),
+        ("import sys; sys.abiflags = '' if 't' in sys.abiflags else 't'", "install nif_lab with this Python"),
     ],
 )
 def test_an_interpreter_that_cannot_be_used_is_an_import_error(before: str, cure: str) -> None:
