@@ -123,3 +123,20 @@ def test_a_full_disk_is_an_error_at_once(memory: MemoryManager, path: Path) -> N
     with pytest.raises(MappingError):
         memory.map_file(path, 1 << 60)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_mapping_without_a_descriptor_left_says_so(memory: MemoryManager, path: Path, more: int) -> None:
+    """The file needs one, and workers are sent another; whichever is refused, it is the same error."""
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, old[1]))
+    try:
+        with pytest.raises(MappingError, match="ulimit -n"):
+            memory.map_file(path, 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+    assert not path.exists()
+    with memory.map_file(path, 4096) as mapped:
+        assert mapped.nbytes == 4096

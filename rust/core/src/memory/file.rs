@@ -115,7 +115,12 @@ impl MappedFile {
         });
         let mapping = mapped.map_err(|error| raise(py, &error))?;
         let (nbytes, address) = (mapping.size(), mapping.address());
-        let mapping = Arc::new(Noted::new(mapping).map_err(|error| raise(py, &error))?);
+        let noted = Noted::new(mapping).inspect_err(|_| {
+            if let Some(path) = path.as_ref().filter(|_| create) {
+                let _ = std::fs::remove_file(path); // as `create` does itself when it fails
+            }
+        });
+        let mapping = Arc::new(noted.map_err(|error| raise(py, &error))?);
         let keeper = Py::new(py, FileKeeper { _mapping: Arc::clone(&mapping) })?.into_any();
         let mut layout = Layout::float64();
         // SAFETY: both are alive.
