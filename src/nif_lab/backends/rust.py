@@ -55,6 +55,7 @@ TOLD: Final = "cell.d"
 SOURCES: Final = "sources"
 #: The mark of a NIF, in a cell that is a module of another one.
 NIF: Final = re.compile(r"^#\[nif\b[^\]]*\]", re.M)
+NO_LINKER: Final = re.compile(r"linker `[^`]+` not found")
 #: What rustc says at the end about what it said before.
 COUNTED: Final = re.compile(r"aborting due to|\d+ warnings? emitted")
 
@@ -197,7 +198,10 @@ pub fn mean(x: &[f64]) -> f64 {
             said = run(command)
         except BuildError as error:
             messages = _read(error.detail, lines, job)
-            raise error.in_cell(messages) from None
+            refused = error.in_cell(messages)
+            if any(NO_LINKER.match(it.text) for it in messages):
+                refused.cure = "install a C compiler, which rustc links by: your system's package gcc, or clang"
+            raise refused from None
         return _read(said, lines, job)
 
     def _sdk(self, shared: Path, say: Callable[[str], None]) -> Path:
