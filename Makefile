@@ -65,9 +65,10 @@ fmt: build ## format all languages
 	cargo fmt --all --manifest-path rust/Cargo.toml
 	$(BIN)/python -m ziglang fmt zig
 
-# The first cell of a language would wait for its SDK and its compiler's cache; what fails is said when a cell needs it.
+# The first cell of a language would wait for its SDK and its compiler's cache, and notebook 06 for its crate; what fails is
+# said when a cell needs it.
 $(VENV)/.cells: $(VENV)/.built
-	$(BIN)/python -c 'from nif_lab.cells.cell import prewarm; prewarm(("rust", "zig", "nim"))'
+	$(BIN)/python -c 'from nif_lab.cells.cell import prewarm; prewarm(("rust", "zig", "nim")); prewarm(["rust"], ["rayon@1"])'
 	@touch $@
 
 julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)

@@ -19,7 +19,14 @@ from nbclient import NotebookClient
 import nif_lab
 import nif_lab.bench.cells
 from nif_lab import backends, bench
-from nif_lab.errors import ArgumentValueError, CellError, NifPanic, NifTypeError, ToolchainMissing, WorkerCrashed
+from nif_lab.errors import (
+    ArgumentValueError,
+    CellError,
+    NifPanic,
+    NifTypeError,
+    ToolchainMissing,
+    WorkerCrashed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,25 +219,6 @@ def test_a_name_twice_in_a_cell(lab: nif_lab.Lab, language: str) -> None:
     assert line in [it.line for it in caught.value.messages]
 
 
-def test_a_name_that_is_taken(lab: nif_lab.Lab) -> None:
-    lab.cell("nim", ANSWER["nim"].format("taken", 1), name="first")
-    with pytest.raises(CellError, match=r"nim has a function 'taken' already, from first.*\n.*--replace"):
-        lab.cell("nim", ANSWER["nim"].format("taken", 2), name="second")
-    with pytest.raises(CellError, match="a function 'noop' already, a built-in one"):
-        lab.cell("nim", ANSWER["nim"].format("noop", 2))
-    with pytest.raises(CellError, match=r"'kernels' means something else in lab.nim"):
-        lab.cell("nim", ANSWER["nim"].format("kernels", 2))
-    assert lab.nim.taken() == 1
-    held = lab.nim.taken
-    lab.cell("nim", ANSWER["nim"].format("taken", 2), name="second", replace=True)
-    assert held() == 2
-    built_in = lab.nim.noop
-    lab.cell("nim", ANSWER["nim"].format("noop", 2), name="third", replace=True)
-    assert lab.nim.noop() == 2
-    lab.cell("nim", ANSWER["nim"].format("other", 2), name="third")
-    assert lab.nim.noop == built_in
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_crash_costs_the_call_alone(lab: nif_lab.Lab, language: str) -> None:
     lab.cell(language, ANSWER[language].format("before", 7), name=f"before {language}")
@@ -360,13 +348,15 @@ def test_a_magics_error_counts_its_own_line(shell: InteractiveShell, capsys: pyt
 def test_a_notebooks_cell_is_known_by_its_id(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     text = "%%nim\n" + ANSWER["nim"]
     assert run(shell, text.format("mine", 1), "a").success
-    assert run(shell, text.format("mine", 2), "a").success
+    assert re.fullmatch(r"lab\.nim\.mine\(\) -> i64, \d+\.\d\d s\n", capsys.readouterr().out)
+    assert run(shell, text.replace("%%nim", "%%nim --quiet").format("mine", 2), "a").success
+    assert capsys.readouterr().out == ""
     assert shell.user_ns["lab"].nim.mine() == 2
-    refused = run(shell, text.format("mine", 3), "b")
-    assert isinstance(refused.error_in_exec, CellError)
-    assert "--replace" in str(refused.error_in_exec)
-    assert run(shell, text.replace("%%nim", "%%nim --replace").format("mine", 3), "b").success
-    assert shell.user_ns["lab"].nim.mine() == 3
+    assert run(shell, text.format("mine", 3), "b").success
+    assert "mine was a function of In [" in capsys.readouterr().out
+    assert run(shell, text.replace("%%nim", "%%nim --replace").format("mine", 4), "a").success
+    assert "mine was" not in capsys.readouterr().out
+    assert shell.user_ns["lab"].nim.mine() == 4
 
 
 def test_a_missing_compiler_is_said_in_three_lines(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -106,3 +107,16 @@ def test_a_notebooks_bar_leaves_no_widget(monkeypatch: pytest.MonkeyPatch, clock
         made = max(made, len(set(widget._instances) - before))
     assert made, "there was a bar"
     assert set(widget._instances) == before
+
+
+def test_the_time_goes_on_while_a_step_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    with Progress(0.02) as show:
+        show("compiles")
+        give_up = time.monotonic() + 20
+        while "compiles [00:00]" not in terminal.getvalue() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert "compiles [00:00]" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r"), "the line is wiped"
+    assert not [it for it in threading.enumerate() if it.name == "nif_lab progress"]

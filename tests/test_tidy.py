@@ -27,6 +27,8 @@ LAYERS = {
     "ledger": 1,
     "programs": 0,
     "progress": 0,
+    "crates": 1,
+    "_pyinstaller": 0,
     "julia_home": 1,
     "memory": 1,
     "telemetry": 1,

@@ -7,27 +7,35 @@ using InteractiveUtils: code_llvm, code_native
 using ..Nif
 
 """
-    open_cell(host, code) -> String
+    open_cell(host, code, projects = []) -> String
 
-Evaluate a cell in a fresh module and return the address of its table; or `error:`, the line and what is wrong.
+Evaluate a cell in a fresh module and return the address of its table; or `error:`, the line and what is wrong. The
+packages of the projects can be used by it, and by all that comes later.
 
 Which functions are exported: those that an `export` names, else all whose names don't begin with an underscore.
 """
-function open_cell(host::Integer, code::String)
+function open_cell(host::Integer, code::String, projects::Vector{String} = String[])
     return answered() do line
-        room, _ = evaluated(code, line)
-        string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
+        room, names = evaluated(code, line, projects)
+        address = string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
+        for name in names
+            SHARED[name] = Base.invokelatest(getfield, room, name)
+        end
+        address
     end
 end
 
+"The public functions of all cells, the latest of each name: another cell has them as `cells.name`."
+const SHARED = Dict{Symbol,Any}()
+
 """
-    show_cell(form, code) -> String
+    show_cell(form, code, projects = []) -> String
 
 What the compiler makes of a cell's functions, `"asm"` or `"llvm"`; or `error:`, the line and what is wrong.
 """
-function show_cell(form::String, code::String)
+function show_cell(form::String, code::String, projects::Vector{String} = String[])
     return answered() do line
-        room, names = evaluated(code, line)
+        room, names = evaluated(code, line, projects)
         shown = IOBuffer()
         for name in names
             f = Base.invokelatest(getfield, room, name)
@@ -52,9 +60,22 @@ function answered(work)
 end
 
 "A fresh module with what the cell defines, and the names of its public functions."
-function evaluated(code, line)
+function evaluated(code, line, projects)
+    for project in setdiff(projects, LOAD_PATH)
+        push!(LOAD_PATH, project)
+    end
     room = Module(:Cell)
     Core.eval(room, :(using $(fullname(Nif)...)))
+    # As in each module that is written with `module`.
+    Core.eval(room, :(eval(it) = $(Core.eval)($room, it)))
+    Core.eval(room, :(include(file::AbstractString) = $(Base.include)($room, abspath(file))))
+    if occursin(r"\bcells\b", code)
+        others = Module(:cells)
+        for (name, f) in SHARED
+            Core.eval(others, :(const $name = $f))
+        end
+        Core.eval(room, :(const cells = $others))
+    end
     statements = parsed(code, line)
     named = Symbol[it for (_, s) in statements if Meta.isexpr(s, :export) for it in s.args]
     seen = Set{Symbol}()

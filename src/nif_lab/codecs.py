@@ -101,7 +101,7 @@ class Wire:
             return room[lead:]
         plain = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         try:
-            encode = codec.find_function("encode").function
+            encode = codec.find_builtin("encode").function
             whole = encode(nodes, plain, spoken.code, version, alignment, checksum)
         except NifValueError as refused:
             raise _wire_error(refused) from None
@@ -149,7 +149,7 @@ class Wire:
             return wire.decode(octets, dialect, version, live)
         handles = np.array(rows, np.int64).reshape(-1, len(LIVE))
         try:
-            nodes = codec.find_function("decode").function(octets, spoken.code, version or 0, handles)
+            nodes = codec.find_builtin("decode").function(octets, spoken.code, version or 0, handles)
         except NifValueError as refused:
             raise _wire_error(refused) from None
         return wire.build(nodes, octets)
@@ -192,7 +192,7 @@ class Wire:
         if not isinstance(network, wire.NeuralNetwork):
             network = self.decode(network, dialect, by=by)
         expect("network", network, wire.NeuralNetwork, "a neural network or its frame")
-        kernel = self._backend(by).find_function("forward").function
+        kernel = self._backend(by).find_builtin("forward").function
         value = np.asarray(x, np.float64)
         for layer in network.layers:
             # `require` copies what lies at an odd address, as payloads inside version 1's records may.

@@ -134,7 +134,7 @@ class Faults:
             policy = RecoveryPolicy(timeout=1.0)
         expect("policy", policy, RecoveryPolicy, "a RecoveryPolicy")
         loaded = self._backend(backend, lane)
-        loaded.find_function("fault")  # raises with the reason where it isn't loaded
+        loaded.find_builtin("fault")  # raises with the reason where it isn't loaded
         x, victim, expected = self._arrays(seed)
         before = x.tobytes(), victim.tobytes()
         burns = 0 if kind == "garbage_reply" else count
@@ -171,14 +171,14 @@ class Faults:
     def _call(
         self, loaded: LoadedBackend, args: tuple[Any, ...], policy: RecoveryPolicy | None, garble: tuple[int, ...]
     ) -> tuple[Any, NifError | None, tuple[Step, ...]]:
-        nif = loaded.functions["fault"]
+        nif = loaded.find_builtin("fault")
         try:
             if policy is None:
                 return nif.function(*args), None, ()
             steps: list[Step] = []
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FailoverWarning)
-                value = self._recovery.call(loaded, "fault", args, {}, policy, garble, steps)
+                value = self._recovery.call(loaded, nif, args, {}, policy, garble, steps)
             return value, None, tuple(steps[1:])
         except (CircuitOpen, WorkerUnavailable):
             raise  # no call was made: there is nothing to tell of

@@ -106,11 +106,13 @@ class Lab:
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
         self._opening: dict[tuple[str, str], threading.RLock] = {}
         self.recovery = Recovery(partial(_others, weakref.ref(self)), RecoveryPolicy() if policy is None else policy)
-        made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
-        self.backends: Mapping[str, LoadedBackend] = MappingProxyType(made)
+        #: Whether languages are loaded when they are asked for: in a Lab that a notebook's magics make.
+        self._grows = False
+        self._made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
+        self.backends: Mapping[str, LoadedBackend] = MappingProxyType(self._made)
         self.libraries: dict[str, LoadedBackend] = {}
         self.direct, self.isolated = (Lane(it, self.backends, partial(_in_lane, weakref.ref(self))) for it in LANES)
-        for backend in made.values():
+        for backend in self._made.values():
             self._keep(backend.load())
         self.wire = Wire(self.backends, self.memory)
         self.ledger = Ledger(self.memory.core)
@@ -124,6 +126,8 @@ class Lab:
     def __getattr__(self, name: str) -> LoadedBackend:
         # Only what isn't there comes here: backends are plain attributes.
         if name in languages.names():
+            if self._grows:
+                return self._named(name)
             raise BackendNotLoaded(f"this Lab was made without {name}", f"Lab(backends=[..., {name!r}])")
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
 
@@ -196,7 +200,7 @@ class Lab:
             reason = "a call in this process can't be ended: use lane='isolated' for a timeout"
             raise ArgumentValueError("timeout", reason)
         policy = with_options(self.recovery.policy(backend, function), timeout, retries, failover)
-        return self.recovery.call(loaded, function, args, kwargs, policy)
+        return self.recovery.call(loaded, nif, args, kwargs, policy)
 
     @property
     def strict(self) -> bool:
@@ -245,6 +249,13 @@ class Lab:
         setattr(self, file.name, loaded)
         return loaded
 
+    @classmethod
+    def for_cells(cls, language: str) -> Lab:
+        """Return a Lab with one language, that loads each other one when it is asked for."""
+        lab = cls([language])
+        lab._grows = True
+        return lab
+
     def new(self, language: str, name: str, folder: str | Path = ".") -> Path:
         """Write a project whose library `load` takes into the folder ``name``: see `nif_lab.projects.new`."""
         return projects.new(language, name, folder)
@@ -259,6 +270,7 @@ class Lab:
         replace: bool = False,
         release: bool = True,
         flags: str | Iterable[str] = (),
+        dep: str | Iterable[str] = (),
     ) -> Cell:
         """Compile native code and add its public functions to the backend, as ``%%zig`` does.
 
@@ -273,11 +285,14 @@ class Lab:
         lane
             ``"isolated"``, where a crash costs nothing, or ``"direct"``.
         replace
-            Whether it may take functions' names from other cells, and hide built-in ones.
+            Whether to take functions' names from other cells and built-in functions without a note of it.
         release
             Whether it is optimised.
         flags
             More flags for the compiler: in a list, or in one string as a shell would take them.
+        dep
+            What the cell needs beside its text, one or a list: a crate for Rust (``"rayon@1"``), a module for Zig
+            (``"util=src/util.zig"``), a folder of modules for Nim, a project for Julia.
 
         Raises
         ------
@@ -286,7 +301,7 @@ class Lab:
         ToolchainMissing
             With the reason and the cure.
         """
-        options = Options.of(release, flags)
+        options = Options.of(release, flags, dep)
         what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
         return self.cells.run(what)
 
@@ -367,6 +382,11 @@ class Lab:
         expect("backend", name, str, "a backend's name")
         if name in self.libraries:
             return self.libraries[name]
+        if self._grows and name in languages.names() and name not in self.backends:
+            backend = languages.find(name)
+            self._made[name] = LoadedBackend(backend, self.telemetry, self.memory, backend.lane)
+            self._keep(self._made[name].load())
+            setattr(self, name, self._made[name])
         if name not in self.backends:
             raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join([*self.backends, *self.libraries])}")
         return self.backends[name]

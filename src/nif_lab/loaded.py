@@ -24,9 +24,30 @@ if TYPE_CHECKING:
     from .memory import MemoryManager
     from .telemetry import Telemetry
 
-__all__ = ["LoadedBackend"]
+__all__ = ["Builtin", "LoadedBackend"]
 
 _T = TypeVar("_T")
+
+
+class Builtin:
+    """The functions of a backend's own library, whatever cells have given their names to: ``lab.rust.builtin.add``."""
+
+    __slots__ = ("_loaded",)
+
+    def __init__(self, loaded: LoadedBackend) -> None:
+        self._loaded = loaded
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._loaded.find_builtin(name).function
+
+    def __dir__(self) -> list[str]:
+        own = self._loaded.library.functions if self._loaded.library else {}
+        return [*super().__dir__(), *(name for name, nif in own.items() if not nif.flags & Flag.FAULT)]
+
+    def __repr__(self) -> str:
+        return f"<built-in functions of {self._loaded.name}: {', '.join(it for it in dir(self) if it[0] != '_')}>"
 
 
 class LoadedBackend:
@@ -50,6 +71,8 @@ class LoadedBackend:
         Every function, those that fail on purpose and those of cells included.
     cells : Shelf
         The functions of notebook cells.
+    builtin : Builtin
+        The functions of its own library; a cell may have given the name of one to a function of its own.
     backend : Backend
         The language, or the file that was loaded.
     recorded_in : tuple
@@ -133,6 +156,10 @@ class LoadedBackend:
         return self.library is not None
 
     @property
+    def builtin(self) -> Builtin:
+        return Builtin(self)
+
+    @property
     def path(self) -> str | None:
         """The library's file; None for a runtime's table or when not loaded."""
         return self.library.path if self.library else None
@@ -166,11 +193,24 @@ class LoadedBackend:
         NoSuchFunction
             With the nearest name, or those that there are. No other attribute is found here.
         """
-        if not self.loaded and not self.load_again():
+        self._require_loaded()
+        return self._find(expect("function", name, str, "a function's name"), self.functions)
+
+    def find_builtin(self, name: str) -> Nif:
+        """Return a function of its own library, as `find_function` does."""
+        library = self._require_loaded()
+        return self._find(name, library.functions)
+
+    def _require_loaded(self) -> Library:
+        if self.library is None and not self.load_again():
             raise BackendNotLoaded(f"{self.title} isn't loaded: {self.reason}", self.cure)
-        if expect("function", name, str, "a function's name") in self.functions:
-            return self.functions[name]
-        near = difflib.get_close_matches(name, self.functions, 1)
+        assert self.library is not None, "load_again said so"
+        return self.library
+
+    def _find(self, name: str, among: Mapping[str, Nif]) -> Nif:
+        if name in among:
+            return among[name]
+        near = difflib.get_close_matches(name, among, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(self.kernels)}"
         raise NoSuchFunction(f"{self.name} has no function '{name}'{hint}")
 

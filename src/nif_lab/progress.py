@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ __all__ = ["Progress", "tracked"]
 
 #: Seconds before it shows anything.
 QUIET: Final = 1.0
+#: Seconds between two looks at the time that a step takes.
+TICK: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -28,7 +30,12 @@ def tracked(items: Collection[_T], what: str) -> Iterator[_T]:
 
 
 class Progress:
-    """Steps that aren't known before: the last one is named, beside the time.
+    """Steps that aren't known before: the last one is named, beside the time, which goes on while a step does.
+
+    Parameters
+    ----------
+    quiet
+        Seconds before it shows anything.
 
     Examples
     --------
@@ -37,21 +44,40 @@ class Progress:
     ...         show(step.name)
     """
 
+    def __init__(self, quiet: float = QUIET) -> None:
+        self._quiet = quiet
+        self._text = ""
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+
     def __enter__(self) -> Progress:
-        self._bars = _late_bar(bar_format="{desc} [{elapsed}]")
+        self._bars = _late_bar(self._quiet, bar_format="{desc} [{elapsed}]")
         self._bar = self._bars.__enter__()
+        self._ticker = threading.Thread(target=self._tick, name="nif_lab progress", daemon=True)
+        self._ticker.start()
         return self
 
     def __call__(self, text: str) -> None:
         """Show what is being done now."""
-        self._bar(0, text)
+        with self._lock:
+            self._text = text
+            self._bar(0, text)
+
+    def _tick(self) -> None:
+        pause = self._quiet
+        while not self._ended.wait(pause):
+            pause = TICK
+            with self._lock, suppress(Exception):  # what can't be shown isn't
+                self._bar(0, self._text)
 
     def __exit__(self, *error: Any) -> None:
+        self._ended.set()
+        self._ticker.join()
         self._bars.__exit__(*error)
 
 
 @contextmanager
-def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
+def _late_bar(quiet: float = QUIET, **options: Any) -> Iterator[Callable[..., None]]:
     """Give a function that shows how many are done; the bar is made when it is late enough to be shown.
 
     A notebook's bar is made of widgets: one that is never seen shouldn't leave any, in the kernel or in the saved file.
@@ -62,7 +88,7 @@ def _late_bar(**options: Any) -> Iterator[Callable[..., None]]:
     is_main = threading.current_thread() is threading.main_thread()
 
     def show(done: int, text: str = "") -> None:
-        if not made and is_main and time.monotonic() - start > QUIET:
+        if not made and is_main and time.monotonic() - start >= quiet:
             # disable=None: not where standard error is a file or a pipe.
             made.append(_bars()(**options, leave=False, disable=None))
             made[0].start_t = time.time() - (time.monotonic() - start)

@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .arguments import expect, seconds, whole
@@ -213,22 +214,27 @@ class Recovery:
         # The functions hold what is set here: with strong references the Lab would hold itself.
         this, that = weakref.ref(self), weakref.ref(loaded)
 
-        def recover(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError) -> Any:
-            __tracebackhide__ = True  # the failed call is the user's; how it was tried again is in the error
+        def recover(
+            name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError, *, is_builtin: bool = False
+        ) -> Any:
             recovery, mine = this(), that()
-            if recovery is None or mine is None or name not in mine.functions:
+            if recovery is None or mine is None:
+                raise error
+            functions = mine.library.functions if is_builtin and mine.library else mine.functions
+            if name not in functions:
                 raise error
             policy = recovery.policy(mine.name, name)
-            return _Call(recovery, mine, mine.functions[name], args, kwargs, policy).recover(error, 0.0)
+            return _Call(recovery, mine, functions[name], args, kwargs, policy).recover(error, 0.0)
 
-        def look_after(library: Library) -> None:
-            library.set_recovery(recover)
+        def look_after(library: Library, is_builtin: bool = False) -> None:
+            # A cell may have a function of the same name as the backend's own library.
+            library.set_recovery(partial(recover, is_builtin=is_builtin))
             recovery, mine = this(), that()
             if recovery is not None and mine is not None:
                 library.circuit_open = recovery.circuit(mine.name) == "open"
                 recovery._set_timeouts(mine)
 
-        look_after(loaded.library)
+        look_after(loaded.library, is_builtin=True)
         loaded.cells.added = look_after
 
     def _set_timeouts(self, loaded: LoadedBackend) -> None:
@@ -238,7 +244,7 @@ class Recovery:
     def call(
         self,
         loaded: LoadedBackend,
-        name: str,
+        nif: Nif,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         policy: RecoveryPolicy,
@@ -249,7 +255,6 @@ class Recovery:
 
         ``garble`` has seeds of nonsense for the first tries to answer by; ``steps`` gets every step that was taken.
         """
-        nif = loaded.functions[name]
         call = _Call(self, loaded, nif, args, dict(kwargs), policy, list(garble))
         call.depth = 4  # Lab.call lies between
         if steps is not None:
@@ -307,7 +312,6 @@ class _Call:
 
     def recover(self, error: NifError, seconds: float) -> Any:
         """Take the steps that the policy allows; raise the first failure, with all of them, if none helps."""
-        __tracebackhide__ = True
         first, last = error, error
         self._note("try", self.loaded, self.nif, seconds, error)
         if self._may_repeat(error):
@@ -331,7 +335,7 @@ class _Call:
                         warnings.warn(text, FailoverWarning, stacklevel=self.depth)
                         return answer
         first.tried = tuple(self.steps[1:])
-        first.cell = self.loaded.cells.cell_of(self.nif.name)
+        first.cell = "" if self._is_builtin(self.loaded, self.nif) else self.loaded.cells.cell_of(self.nif.name)
         raise first
 
     def _may_repeat(self, error: NifError) -> bool:
@@ -345,10 +349,18 @@ class _Call:
         return bool(self.nif.flags & Flag.IDEMPOTENT) or isinstance(error, (CircuitOpen, WorkerUnavailable))
 
     def _alternatives(self) -> Iterator[tuple[LoadedBackend, Nif]]:
+        is_builtin = self._is_builtin(self.loaded, self.nif)
         for other in self.recovery._others(self.loaded.name):
             nif = other.functions.get(self.nif.name)
+            # A cell's `sum` may be another sum than the built-in one.
+            if nif is None or self._is_builtin(other, nif) != is_builtin:
+                nif = other.library.functions.get(self.nif.name) if is_builtin and other.library else None
             if nif is not None and nif.signature == self.nif.signature:
                 yield other, nif
+
+    @staticmethod
+    def _is_builtin(loaded: LoadedBackend, nif: Nif) -> bool:
+        return loaded.library is not None and loaded.library.functions.get(nif.name) is nif
 
     def _take(self, what: str, loaded: LoadedBackend, nif: Nif) -> tuple[bool, Any]:
         """Take a step: whether it helped, and the answer or the error."""

@@ -270,7 +270,7 @@ class _Way:
         write_ns = 0.0
         if not _is_shared(array):
             self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
-            array = self._source.write(array)
+            array = self._source.builtin.write(array)
             write_ns = float(time.perf_counter_ns() - start)
         told = self._tell(array)
         # A worker sees all memory at addresses of its own; there the ledger knows.
@@ -325,7 +325,7 @@ class _Way:
         self._copies(array.nbytes, "transfer", "into a mapped file", "mode='shared'")
         if not _is_shared(array):
             self._copies(array.nbytes, f"{self._source.name}.write", NOT_IN_POOL, CURE)
-            array = self._source.write(array)
+            array = self._source.builtin.write(array)
         file = self._memory.map_file(size=max(array.nbytes, 1), dtype=array.dtype, shape=array.shape)
         in_file = np.asarray(file)
         _copy(array.reshape(-1), in_file.reshape(-1))
@@ -345,12 +345,12 @@ class _Way:
         was told, whose time would otherwise be that of the caches which the proof has swept.
         """
         start = time.perf_counter_ns()
-        seen_at = self._target.address(array)
+        seen_at = self._target.builtin.address(array)
         heard = time.perf_counter_ns()
-        source_checksum = self._source.checksum(array if proof is None else proof)
+        source_checksum = self._source.builtin.checksum(array if proof is None else proof)
         proved = time.perf_counter_ns()
         value = receive() if receive else array
-        target_checksum = self._target.checksum(array)
+        target_checksum = self._target.builtin.checksum(array)
         done = time.perf_counter_ns()
         hand_over = float(heard - start)
         return _Told(value, seen_at, hand_over, hand_over + float(done - proved), (source_checksum, target_checksum))

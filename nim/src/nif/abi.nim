@@ -1,6 +1,7 @@
 ## The structs of `nif_lab.h`, and their layout as numbers, as text and as a hash.
 
-import std/[complex, macros, strutils]
+import std/macros
+import ./text
 
 {.push raises: [], gcsafe.}
 
@@ -136,6 +137,13 @@ func `$`*(dtype: NifDtype): string =
       return name
   $dtype.code & "/" & $dtype.bits & "/" & $dtype.lanes
 
+func isComplex(T: typedesc): bool =
+  ## Whether it is of `std/complex`. Importing that would double the time in which a cell compiles.
+  when T is object and compiles(T().re) and compiles(T().im):
+    T().re is SomeFloat and T().im is SomeFloat and sizeof(T) == 2 * sizeof(T().re)
+  else:
+    false
+
 func dtypeOf*(T: typedesc): NifDtype =
   ## The element type of an array of `T`.
   const code =
@@ -145,7 +153,7 @@ func dtypeOf*(T: typedesc): NifDtype =
     elif T is SomeSignedInt: 0
     elif T is SomeUnsignedInt: 1
     elif T is SomeFloat or T is Float16: 2
-    elif T is Complex32 or T is Complex64: 5
+    elif isComplex(T): 5
     else: {.error: "nif: an array can't have elements of type " & $T.}
   NifDtype(code: code, bits: uint8(8 * sizeof(T)), lanes: 1)
 

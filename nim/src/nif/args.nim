@@ -3,8 +3,8 @@
 ## The data is constant and the checks are inline, so that of each only what its function needs is left; whatever
 ## words an error is out of line.
 
-import std/[macros, sequtils, strutils]
-import ./abi, ./errors, ./results, ./views
+import std/[macros, sequtils]
+import ./abi, ./errors, ./results, ./text, ./views
 
 {.push raises: [], gcsafe.}
 

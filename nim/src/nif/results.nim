@@ -1,7 +1,7 @@
 ## From what a function returns to the ABI's values.
 
-import std/[options, strutils, typetraits]
-import ./abi, ./errors, ./views
+import std/[options, typetraits]
+import ./abi, ./errors, ./text, ./views
 
 export options
 
@@ -105,6 +105,6 @@ proc write*[T](target: ptr NifAny; value: T) {.inline, raises: [NifError].} =
 
 func defaultText*[T](value: T): string =
   ## A parameter's default value in a signature.
-  when T is string or T is cstring: "\"" & ($value).multiReplace(("\\", "\\\\"), ("\"", "\\\"")) & "\""
+  when T is string or T is cstring: quoted($value)
   elif T is bool or T is SomeNumber: $value
   else: {.error: "nif: only numbers, truth values and strings can have a default value".}

@@ -1,7 +1,7 @@
 ## The pragma `{.nif.}`: turns a plain proc into a NIF.
 
-import std/[macros, strutils]
-import ./abi, ./args, ./errors, ./results
+import std/macros
+import ./abi, ./args, ./errors, ./results, ./text
 
 {.push raises: [], gcsafe.}
 

@@ -151,7 +151,10 @@ fn example_dims(type_: &Type) -> &'static str {
 fn companion(flags: &[Ident], function: &ItemFn, params: &[Parameter], line: &CallLine) -> TokenStream {
     let function_name = &function.sig.ident;
     let (name, doc, result_names) = (&line.name, &line.doc, &line.results);
-    let symbol = format!("__tvm_ffi_{name}");
+    // A linker takes no other letters in the list of what a library exports.
+    let plain: String =
+        name.chars().map(|it| if it.is_ascii() { it.to_string() } else { format!("_u{:x}", u32::from(it)) }).collect();
+    let symbol = format!("__tvm_ffi_{plain}");
     let result = match &function.sig.output {
         ReturnType::Default => quote! { () },
         ReturnType::Type(_, type_) => {

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .. import arguments
 from ..errors import ArgumentValueError, BackendError, Message, ToolchainMissing
@@ -30,7 +31,9 @@ __all__ = [
     "Compiler",
     "Job",
     "Options",
+    "Other",
     "ask",
+    "existing",
     "find_program",
     "publish",
     "run",
@@ -39,6 +42,12 @@ __all__ = [
 ]
 
 PACKAGE = Path(__file__).resolve().parent.parent
+#: What a cell declares, in any language; a word too many costs time alone.
+DECLARED: Final = re.compile(
+    r"\b(?:fn|struct|enum|union|trait|type|const|static|var|let|proc|func|template|macro|iterator)\s+`?(\w+)|^\s*(\w+)\*",
+    re.MULTILINE,
+)
+WORD: Final = re.compile(r"\w+")
 #: The program that runs a backend's functions in the isolated lane.
 WORKER = "nif_worker"
 
@@ -61,21 +70,51 @@ class Options:
         Optimised, with the language's run-time checks; without it the cell is compiled sooner and runs slower.
     flags
         More flags for the compiler.
+    deps
+        What a cell needs beside its text, as its language names that: crates, modules, folders.
     """
 
     release: bool = True
     flags: tuple[str, ...] = ()
+    deps: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, release: bool, flags: str | Iterable[str]) -> Options:
+    def of(cls, release: bool, flags: str | Iterable[str], deps: str | Iterable[str] = ()) -> Options:
         """Return options as people write them: flags in a list, or in one string as for a shell."""
         arguments.expect("release", release, bool, "True or False")
+        needed = arguments.names("dep", [deps] if isinstance(deps, str) else deps)
         if not isinstance(flags, str):
-            return cls(release, arguments.names("flags", flags))
+            return cls(release, arguments.names("flags", flags), needed)
         try:
-            return cls(release, tuple(shlex.split(flags)))
+            return cls(release, tuple(shlex.split(flags)), needed)
         except ValueError as error:
             raise ArgumentValueError("flags", f"{str(error).lower()} in {flags!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another cell of the same language, whose functions a cell may call.
+
+    Attributes
+    ----------
+    code, deps
+        Its text, and what it needs beside that.
+    functions
+        The names of its functions that are its own still: another cell may have taken one.
+    """
+
+    code: str
+    functions: tuple[str, ...]
+    deps: tuple[str, ...] = ()
+
+    def is_named_in(self, code: str) -> bool:
+        """Whether a text has a word that this cell declares."""
+        declared = {*self.functions, *(it for pair in DECLARED.findall(self.code) for it in pair)} - {""}
+        return not declared.isdisjoint(WORD.findall(code))
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +131,18 @@ class Job:
         A folder that jobs of one language share and keep; nobody else can write to it.
     options
         How.
+    others
+        The other cells, in the order in which they were compiled; none unless the cell names them.
+    say
+        Is told what is being done, where that takes a while.
     """
 
     code: str
     work: Path
     shared: Path
     options: Options
+    others: tuple[Other, ...] = ()
+    say: Callable[[str], None] = _silent
 
     @property
     def library(self) -> Path:
@@ -114,6 +159,20 @@ def source_root() -> Path | None:
 def zig_environment() -> dict[str, str]:
     """Return what zig is told, and nim, whose package runs a zig by a script that it keeps: where their caches are."""
     return {"ZIG_GLOBAL_CACHE_DIR": str(private("zig")), "XDG_CACHE_HOME": str(private("programs"))}
+
+
+def existing(dep: str, *, folder: bool) -> str:
+    """Return the full path of a file or folder that a cell needs.
+
+    Raises
+    ------
+    ArgumentValueError
+        When it isn't there.
+    """
+    path = Path(dep).expanduser().absolute()
+    if not (path.is_dir() if folder else path.is_file()):
+        raise ArgumentValueError("dep", f"there is no {'folder' if folder else 'file'} {path}")
+    return str(path)
 
 
 def publish(made: Path, target: Path, mode: int = 0o755) -> None:
@@ -163,6 +222,10 @@ class Backend(ABC):
         A small cell: it shows the idiom, and compiling it fills the compiler's caches.
     forms
         What a cell can be shown as.
+    dep
+        The magics' option for what a cell needs beside its text, how that is written, and what it is.
+    cells
+        How a cell names the other cells of its language.
     """
 
     name: str
@@ -177,6 +240,8 @@ class Backend(ABC):
     comment: ClassVar[str] = "//"
     example: ClassVar[str] = ""
     forms: ClassVar[tuple[arguments.Form, ...]] = ()
+    dep: ClassVar[tuple[str, str, str]] = ("", "", "")
+    cells: ClassVar[re.Pattern[str]] = re.compile("(?!)")
 
     @property
     def sources(self) -> Path:
@@ -258,6 +323,20 @@ class Backend(ABC):
         compiler = self.compiler()
         return [self.name, *compiler.command, compiler.version, digest(*self.sdk_folders()), str(options)]
 
+    def taken_here(self, code: str) -> tuple[str, ...]:
+        """Return what a cell takes from the working directory, which is the notebook's folder."""
+        return ()
+
+    def needed(self, dep: str) -> str:
+        """Return what a cell needs beside its text as it is wherever the working directory is.
+
+        Raises
+        ------
+        ArgumentValueError
+            When it isn't there, or isn't what this language takes.
+        """
+        return dep
+
     def compile_cell(self, job: Job) -> list[Message]:
         """Compile a cell's plain functions into ``job.library``; return the compiler's warnings.
 
@@ -282,12 +361,17 @@ class Backend(ABC):
         """Return what the compiler makes of a cell, as text in one of the `forms`."""
         raise NotImplementedError
 
-    def cell_source(self, code: str, library: Path) -> list[str]:
+    def cell_source(self, code: str, library: Path, deps: tuple[str, ...] = ()) -> list[str]:
         """Return what a worker opens for a cell that was compiled."""
         return ["file", str(library)]
 
     def open_cell(
-        self, code: str, library: Path, telemetry: Telemetry | None = None, memory: Memory | None = None
+        self,
+        code: str,
+        library: Path,
+        telemetry: Telemetry | None = None,
+        memory: Memory | None = None,
+        deps: tuple[str, ...] = (),
     ) -> Library:
         """Open a cell that was compiled in this process."""
         from .. import _core

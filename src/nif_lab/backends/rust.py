@@ -15,11 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .. import crates
 from ..errors import BuildError, Message, ToolchainMissing
 from ..folders import home, private
 from .base import WORKER, Backend, Compiler, Job, Options, ask, digest, find_program, publish, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..arguments import Form
 
 __all__ = ["Rust"]
@@ -47,10 +50,14 @@ PLAIN: Final = re.compile(r"pub (?:const |async |unsafe |extern )*fn\b")
 MARKED: Final = re.compile(r"#\[nif\b[^\]]*\]\s*$")
 
 
-#: Where rustc tells which files it read.
+#: Where rustc tells which files it read, and where those of crates in folders of the user's are listed.
 TOLD: Final = "cell.d"
+SOURCES: Final = "sources"
+#: The mark of a NIF, in a cell that is a module of another one.
+NIF: Final = re.compile(r"^#\[nif\b[^\]]*\]", re.M)
+NO_LINKER: Final = re.compile(r"linker `[^`]+` not found")
 #: What rustc says at the end about what it said before.
-COUNTED: Final = ("aborting due to", "1 warning emitted")
+COUNTED: Final = re.compile(r"aborting due to|\d+ warnings? emitted")
 
 
 def _oldest(sources: Path) -> tuple[int, int] | None:
@@ -96,6 +103,8 @@ class Rust(Backend):
     sdk_files = ("Cargo.toml", "Cargo.lock")
     public = "pub fn"
     forms = ("asm", "llvm")
+    dep = ("--dep", "CRATE", "a crate that the cell uses, as rayon@1 or serde@1[derive]")
+    cells = re.compile(r"\bcells::")
     example = """\
 /// `mean(x[n])`: the arithmetic mean.
 pub fn mean(x: &[f64]) -> f64 {
@@ -143,7 +152,8 @@ pub fn mean(x: &[f64]) -> f64 {
         # For each file that rustc read, the list has a line without dependencies.
         lines = (job.work / TOLD).read_text().splitlines()
         files = {Path(line[:-1].replace("\\ ", " ")) for line in lines if line.endswith(":")}
-        return tuple(sorted(it for it in files if not it.is_relative_to(job.work)))
+        sources = (job.work / SOURCES).read_text().splitlines()
+        return tuple(sorted({it for it in files if not it.is_relative_to(job.work)} | {*map(Path, sources)}))
 
     def show_cell(self, job: Job, form: Form) -> str:
         shown = job.work / f"cell.{form}"
@@ -158,24 +168,43 @@ pub fn mean(x: &[f64]) -> f64 {
         cargo = Path(self.compiler().command[0])
         return str(cargo.with_name("rustc"))
 
+    def taken_here(self, code: str) -> tuple[str, ...]:
+        return (os.getcwd(),) if crates.PATH.search(code) else ()
+
+    def needed(self, dep: str) -> str:
+        crates.crate(dep)
+        return dep
+
     def _rustc(self, job: Job, *output: str) -> list[Message]:
-        sdk = self._sdk(job.shared)
+        sdk = self._sdk(job.shared, job.say)
         source = job.work / "cell.rs"
-        code, lines = _mark(job.code)
-        source.write_text(code + EPILOGUE)
+        plain, asked = crates.read(job.code, job.options.deps)
+        code, lines = _mark(plain)
+        others, theirs = _others(job)
+        source.write_text(code + EPILOGUE + others)
+        asked = asked.over(theirs)
+        built = crates.Built()
+        if asked:
+            compiler = self.compiler()
+            built = crates.build(compiler.command, compiler.version, asked, job.code, job.shared, job.say)
+        (job.work / SOURCES).write_text("\n".join(built.sources))
+        job.say("rustc compiles")
         command = [
             self._rustc_program(), *CELL_FLAGS, *(RELEASE if job.options.release else ()),
-            f"--extern=nif={sdk / 'libnif.rlib'}", f"-Ldependency={sdk / 'deps'}",
+            f"--extern=nif={sdk / 'libnif.rlib'}", f"-Ldependency={sdk / 'deps'}", *built.flags,
             *job.options.flags, *output, str(source),
         ]  # fmt: skip
         try:
             said = run(command)
         except BuildError as error:
-            messages = _read(error.detail, lines, len(job.code.split("\n")))
-            raise error.in_cell(messages) from None
-        return _read(said, lines, len(job.code.split("\n")))
+            messages = _read(error.detail, lines, job)
+            refused = error.in_cell(messages)
+            if any(NO_LINKER.match(it.text) for it in messages):
+                refused.cure = "install a C compiler, which rustc links by: your system's package gcc, or clang"
+            raise refused from None
+        return _read(said, lines, job)
 
-    def _sdk(self, shared: Path) -> Path:
+    def _sdk(self, shared: Path, say: Callable[[str], None]) -> Path:
         """Build the SDK, unless it was; return the folder of its libraries."""
         folders = self.sdk_folders()
         manifest, lock_file = (self.sources / it for it in self.sdk_files)
@@ -185,6 +214,7 @@ pub fn mean(x: &[f64]) -> f64 {
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "ready").exists():
+                say("cargo builds the SDK, the first time")
                 # A copy: the package's own folder may be closed to writing, and its workspace has more members.
                 for it in folders:
                     shutil.copytree(it, folder / it.name, dirs_exist_ok=True)
@@ -204,6 +234,23 @@ pub fn mean(x: &[f64]) -> f64 {
         return folder / "release"
 
 
+def _others(job: Job) -> tuple[str, crates.Crates]:
+    """Return what makes the other cells the module `cells` of this one, and the crates that they need."""
+    modules, names, needed = [], [], crates.Crates()
+    for number, other in enumerate(job.others):
+        plain, asked = crates.read(other.code, other.deps)
+        needed = asked.over(needed)
+        file = job.work / f"other_{number}.rs"
+        # They are no functions of this library.
+        file.write_text(NIF.sub("", plain) + "\n#[allow(unused_imports)]\nuse {crate::cells, nif::*};\n")
+        modules.append(f"#[allow(warnings)]\n#[path = {json.dumps(str(file))}]\nmod __cell_{number};\n")
+        names.append(f"pub use crate::__cell_{number}::*;")
+        # What is named goes before what others have of that name.
+        names += [f"pub use crate::__cell_{number}::{it};" for it in other.functions]
+    inside = " ".join(names)
+    return "".join(modules) + (f"#[allow(warnings)]\nmod cells {{ {inside} }}\n" if modules else ""), needed
+
+
 def _mark(code: str) -> tuple[str, set[int]]:
     """Mark the public functions; return the code, and the numbers of the lines that became longer."""
     lines, longer, is_marked = [], set(), False
@@ -217,19 +264,22 @@ def _mark(code: str) -> tuple[str, set[int]]:
     return "\n".join(lines), longer
 
 
-def _read(said: str, longer: set[int], count: int) -> list[Message]:
+def _read(said: str, longer: set[int], job: Job) -> list[Message]:
     """Read rustc's messages, which are one JSON object a line."""
+    count, source = job.code.count("\n") + 1, str(job.work / "cell.rs")
     messages: dict[tuple[str, int], Message] = {}  # what is wrong with a type is said once for each use of it
     for line in said.splitlines():
         if not line.startswith("{"):
             continue
         it = json.loads(line)
-        if it["level"] not in ("error", "warning") or it["message"].startswith(COUNTED):
+        if it["level"] not in ("error", "warning") or COUNTED.match(it["message"]):
             continue
-        spans = [span for span in it["spans"] if span["line_start"] <= count]
+        spans = [span for span in it["spans"] if span["line_start"] <= count and span["file_name"] == source]
         span = next((span for span in spans if span["is_primary"]), spans[0] if spans else None)
+        others = [f"{other['file_name']}:{other['line_start']}: " for other in it["spans"] if other["is_primary"]]
+        elsewhere = others[0] if others and span is None else ""
         notes = [f"{child['level']}: {child['message']}" for child in it["children"] if child["message"]]
-        text = "\n".join([it["message"], *([span["label"]] if span and span["label"] else []), *notes])
+        text = "\n".join([elsewhere + it["message"], *([span["label"]] if span and span["label"] else []), *notes])
         number, column, width = 0, 0, 1
         if span is not None:
             number, column = span["line_start"], span["column_start"]

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BuildError, Message, ToolchainMissing
+from ..errors import ArgumentValueError, BuildError, Message, ToolchainMissing
 from ..folders import private
-from .base import Backend, Compiler, Job, ask, find_program, publish, run, zig_environment
+from .base import Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
 
 if TYPE_CHECKING:
     from ..arguments import Form
@@ -45,8 +45,12 @@ comptime {
 #: What a cell needn't write itself; in Zig the order of declarations doesn't matter.
 IMPORTS: Final = ("nif", "std")
 VERSION: Final = re.compile(r"^\d+\.\d+\.\d+\S*$", re.M)
-#: Where a cell takes C's declarations from, Zig alone knows.
-FOREIGN: Final = re.compile(r"@c(Import|Include)\b")
+#: Where a cell takes C's declarations from, or a file whose name it computes, Zig alone knows.
+FOREIGN: Final = re.compile(r'@c(Import|Include)\b|@embedFile\((?!")')
+#: A file that is imported or embedded.
+FILE: Final = re.compile(r'@(?:import|embedFile)\("([^"]+)"\)')
+#: What a cell declares for others.
+DECLARED: Final = re.compile(r'^pub (?:inline |noinline )?(?:fn|const|var) (\w+|@"[^"]+")', re.M)
 SAID: Final = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (?P<level>error|note): (?P<text>.*)$")
 
 
@@ -68,6 +72,8 @@ class Zig(Backend):
     sdk = ("src",)
     public = "pub fn"
     forms = ("asm", "llvm")
+    dep = ("--module", "NAME=FILE", "a module that the cell imports by that name: util=src/util.zig")
+    cells = re.compile(r'@import\("cells"\)')
     example = """\
 /// `mean(x[n])`: the arithmetic mean.
 pub fn mean(x: []const f64) f64 {
@@ -129,9 +135,33 @@ pub fn mean(x: []const f64) f64 {
         self._compile(job, f"-femit-bin={job.library}")
         return []
 
+    def taken_here(self, code: str) -> tuple[str, ...]:
+        return tuple(f"{name}={file}" for name, file in _beside(code).items())
+
+    def needed(self, dep: str) -> str:
+        name, is_given, file = dep.partition("=")
+        if not is_given or not re.fullmatch(r"\w+", name):
+            raise ArgumentValueError("dep", f"expected a module as in util=src/util.zig, got {dep!r}")
+        return f"{name}={existing(file, folder=False)}"
+
     def files_read(self, job: Job) -> tuple[Path, ...] | None:
-        # Zig code can't import a file from outside its own folder, unless a flag names it.
-        return None if FOREIGN.search(job.code) else ()
+        # Zig code can't import a file from outside the folders of its modules.
+        read: dict[Path, str] = {}
+        waiting = [Path(it) for it in self._modules(job).values()]
+        while waiting:
+            file = waiting.pop().resolve()
+            if file not in read and not file.is_relative_to(job.work):
+                read[file] = file.read_text(errors="replace") if file.suffix == ".zig" else ""
+                waiting += [file.parent / it for it in FILE.findall(read[file]) if (file.parent / it).is_file()]
+        texts = [job.code, *(it.code for it in job.others), *read.values()]
+        return None if any(map(FOREIGN.search, texts)) else tuple(sorted(read))
+
+    def _modules(self, job: Job) -> dict[str, str]:
+        """Return the modules that the cell and those of its kind import, and the file of each."""
+        texts = (job.code, *(it.code for it in job.others))
+        deps = [*job.options.deps, *(dep for it in job.others for dep in it.deps)]
+        beside = {name: file for it in texts for name, file in _beside(it).items()}
+        return beside | dict(it.split("=", 1) for it in deps)
 
     def show_cell(self, job: Job, form: Form) -> str:
         shown = job.work / f"cell.{form}"
@@ -140,19 +170,53 @@ pub fn mean(x: []const f64) f64 {
 
     def _compile(self, job: Job, *output: str) -> None:
         (sdk,) = self.sdk_folders()
-        missing = [it for it in IMPORTS if not re.search(rf"^(pub )?const {it}\b", job.code, re.M)]
-        imports = "".join(f'\nconst {it} = @import("{it}");' for it in missing)
-        (job.work / "cell.zig").write_text(job.code + "\n" + imports + "\n")
+        job.say("zig compiles")
+        (job.work / "cell.zig").write_text(_complete(job.code))
         (job.work / "root.zig").write_text(ROOT)
+        own = self._modules(job)
+        if job.others:
+            own["cells"] = _others(job)
+        # A file belongs to one module, which may have several names.
+        modules_of = {file: name for name, file in reversed(own.items())}
+        deps = ["--dep", "nif"]
+        for name, file in own.items():
+            deps += ["--dep", f"{name}={modules_of[file]}"]
         given = job.options.flags
         # A module of one's own comes after the cell, which needs it: -f "--dep mine -Mmine=/path/to/mine.zig".
         first = next((place for place, it in enumerate(given) if it.startswith("-M")), len(given))
         flags = (*CELL_FLAGS, *(() if job.options.release else DEBUG), *given[:first])
-        modules = (f"-Mroot={job.work / 'root.zig'}", f"-Mnif={sdk / 'nif.zig'}", *given[first:])
+        # What a module imports stands before it; those of one's own may import each other.
+        named = [word for file, name in modules_of.items() for word in (*deps, f"-M{name}={file}")]
+        modules = (f"-Mroot={job.work / 'root.zig'}", f"-Mnif={sdk / 'nif.zig'}", *named, *given[first:])
         try:
-            self._build_lib(sdk, *flags, *output, "--dep", "nif", *modules)
+            self._build_lib(sdk, *flags, *output, *deps, *modules)
         except BuildError as error:
             raise error.in_cell(_read(error.detail, job.code)) from None
+
+
+def _beside(code: str) -> dict[str, str]:
+    """Return the files of the working directory that a cell imports by their names, and where they lie."""
+    named = {it: Path(it).absolute() for it in FILE.findall(code) if it.endswith(".zig")}
+    return {name: str(file) for name, file in named.items() if file.is_file()}
+
+
+def _complete(code: str) -> str:
+    """Return a cell with the imports that it needn't write itself."""
+    missing = [it for it in IMPORTS if not re.search(rf"^(pub )?const {it}\b", code, re.M)]
+    imports = "".join(f'\nconst {it} = @import("{it}");' for it in missing)
+    return f"{code}\n{imports}\n"
+
+
+def _others(job: Job) -> str:
+    """Write the other cells, and the module `cells` that has what they declare; the last of a name is meant."""
+    owners: dict[str, int] = {}
+    for number, other in enumerate(job.others):
+        (job.work / f"other_{number}.zig").write_text(_complete(other.code))
+        owners |= dict.fromkeys(DECLARED.findall(other.code), number)
+    lines = [f'pub const {name} = @import("other_{number}.zig").{name};\n' for name, number in owners.items()]
+    module = job.work / "cells.zig"
+    module.write_text("".join(lines))
+    return str(module)
 
 
 def _read(said: str, code: str) -> list[Message]:

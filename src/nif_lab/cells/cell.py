@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from .. import _core
 from .. import backends as languages
 from ..arguments import FORMS, LANES, expect, one_of
-from ..backends.base import Job, Options
+from ..backends.base import Job, Options, Other
 from ..errors import BackendError, BackendNotLoaded, CellError, Message
 from ..progress import Progress
 from .cache import Cache, Kept
@@ -23,15 +23,17 @@ from .handle import Handle
 from .report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .._core import Library
     from ..arguments import Form, Lane
     from ..backends.base import Backend
     from ..lab import LoadedBackend
 
-__all__ = ["Cell", "Cells", "Request", "compiled", "prewarm", "show"]
+__all__ = ["QUIET", "Cell", "Cells", "Request", "compiled", "prewarm", "show"]
 
+#: Seconds before a cell says that it is being compiled.
+QUIET: Final = 0.4
 #: Every library has it.
 LAYOUT: Final = "layout"
 DEFAULTS: Final = Options()
@@ -59,6 +61,8 @@ class Cell:
         What the compiler didn't like.
     report : Report
         The same as text and HTML.
+    notes : tuple of str
+        Which names it took from other cells or built-in functions.
     """
 
     language: str
@@ -69,11 +73,19 @@ class Cell:
     cached: bool
     warnings: tuple[Message, ...]
     report: Report
+    notes: tuple[str, ...] = ()
+
+    def listed(self, lab: str = "lab") -> str:
+        """Return what there is now, a line for each function: ``lab.zig.mean(x: f64[n]) -> f64, 0.21 s``."""
+        lines = [f"{lab}.{self.language}.{it.nif.signature}" for it in self.functions.values()]
+        lines[-1] += f", {self.seconds:.2f} s"
+        return "\n".join([*lines, *self.notes])
 
     def __str__(self) -> str:
         listed = "\n".join(f"  {it.nif.signature}" for it in self.functions.values())
         how = "found in the cache" if self.cached else "compiled"
         head = f"{self.language} cell {self.name}: {how} in {self.seconds * 1e3:.0f} ms, {self.lane} lane\n{listed}"
+        head = "\n".join([head, *self.notes])
         return f"{head}\n{self.report}" if self.warnings else head
 
     __repr__ = __str__
@@ -92,7 +104,7 @@ class Request:
     key
         Which cell it is: one with the same key takes its place. Its first function's name unless given.
     replace
-        Whether it may take functions from other cells, and hide built-in ones.
+        Whether to take functions' names from other cells, and hide built-in ones, without a word.
     first
         The number in the notebook's cell of the first line of ``code``.
     """
@@ -122,46 +134,74 @@ class Cells:
         self._find = find
         self._shown = shown
         self._turn = threading.RLock()
+        #: What other cells may call, by language and key; the latest is the last.
+        self._known: dict[str, dict[str, Other]] = {}
 
     def run(self, request: Request) -> Cell:
         """Compile a cell, or find it compiled, and make its functions those of the backend."""
         start = time.perf_counter()
         backend = languages.find(request.language)
         _check_request(request)
+        options = replace(request.options, deps=tuple(map(backend.needed, request.options.deps)))
         text, margin = _plain(request.code)
-        try:
+        others = self.others(request)
+        with _reporting(request, margin), Progress(QUIET) as show:
             _check_text(text)
-            with Progress() as show:
-                show(f"{backend.title} cell")
-                made, cached = compiled(backend, text, request.options)
-            opened = self._open(backend, replace(request, code=text), made.library)
+            made, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
+            show(f"{backend.title} cell: a {request.lane} library opens")
+            opened = self._open(backend, replace(request, code=text, options=options), made.library)
             functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
             if not functions:
                 raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
-        except CellError as error:
-            raise _reported(error, request, margin) from None
         name = request.name or next(iter(functions))
         key = request.key or next(iter(functions))
         homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
+        taken: dict[str, str] = {}
         handles = {it: Handle(backend.name, name, nif) for it, nif in functions.items()}
-        with self._turn:  # no other thread's cell takes a name between the check and the entry
+        with self._turn:  # no other thread's cell takes a name between the look and the entry
             for home in homes:
-                home.cells.check(functions, key, request.replace)
+                taken |= home.cells.taken(functions, key)
             for home in homes:
                 handles = home.cells.add(opened, key, handles)
+            known = self._known.setdefault(backend.name, {})
+            known.pop(key, None)
+            known[key] = Other(text, tuple(functions), options.deps)
+        notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
         said = _at(made.warnings, margin)
         report = Report("", _without_mark(request.code), said, request.first)
         seconds = time.perf_counter() - start
-        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report)
+        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report, notes)
+
+    def others(self, request: Request) -> tuple[Other, ...]:
+        """Return the cells that a cell names, and those that they name, in the order in which they were compiled."""
+        backend = languages.find(request.language)
+        known = {it: other for it, other in self._known.get(backend.name, {}).items() if it != request.key}
+        if not request.key:  # then it is that of its first function
+            mine = Other(request.code, ())
+            known = {it: other for it, other in known.items() if not mine.is_named_in(it)}
+        if not backend.cells.search(request.code):
+            return ()
+        owners = {name: it for it, other in known.items() for name in other.functions}
+        own = {
+            it: replace(other, functions=tuple(name for name in other.functions if owners[name] == it))
+            for it, other in known.items()
+        }
+        named, waiting = set[str](), [request.code]
+        while waiting:
+            code = waiting.pop()
+            found = {it for it, other in own.items() if it not in named and other.is_named_in(code)}
+            named |= found
+            waiting += [own[it].code for it in found if backend.cells.search(own[it].code)]
+        return tuple(other for it, other in own.items() if it in named)
 
     def _open(self, backend: Backend, request: Request, library: Path) -> Library:
         home = self._find(request.language, request.lane)
         try:
             if request.lane == "direct":
-                return backend.open_cell(request.code, library, *home.recorded_in)
+                return backend.open_cell(request.code, library, *home.recorded_in, deps=request.options.deps)
             if home.workers is None:
                 raise BackendNotLoaded(f"{backend.title} has no workers: {home.reason}", home.cure)
-            source = backend.cell_source(request.code, library)
+            source = backend.cell_source(request.code, library, request.options.deps)
             return _core.open_beside(home.workers, source, backend.name, *home.recorded_in)
         except BackendError as error:
             messages = backend.cell_messages(str(error))
@@ -173,29 +213,35 @@ class Cells:
             raise
 
 
-def show(request: Request, form: Form) -> str:
+def show(request: Request, form: Form, others: tuple[Other, ...] = ()) -> str:
     """Return what the compiler makes of a cell: ``"asm"``, ``"c"`` or ``"llvm"``, as its language can."""
     backend = languages.find(request.language)
     if one_of("form", form, FORMS) not in backend.forms:
         can = f"use one of {', '.join(backend.forms)}"
         raise BackendError(f"{backend.title} can't show a cell as {form}", can)
     _check_request(request)
+    options = replace(request.options, deps=tuple(map(backend.needed, request.options.deps)))
     text, margin = _plain(request.code)
     cache = Cache()
-    try:
+    with _reporting(request, margin):
         _check_text(text)
         with cache.work() as work:
-            return backend.show_cell(Job(text, work, cache.shared(backend.name), request.options), form)
-    except CellError as error:
-        raise _reported(error, request, margin) from None
+            return backend.show_cell(Job(text, work, cache.shared(backend.name), options, others), form)
 
 
-def compiled(backend: Backend, code: str, options: Options) -> tuple[Kept, bool]:
+def compiled(
+    backend: Backend,
+    code: str,
+    options: Options,
+    others: tuple[Other, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Kept, bool]:
     """Return a compiled cell, and whether it was in the cache. One that somebody changed is compiled again."""
     if not backend.compiled:
         return Kept(Path(), ()), False
     cache = Cache()
-    key = cache.key([*backend.cell_key(options), code])
+    here = [*backend.taken_here(code), *(str((it, backend.taken_here(it.code))) for it in others)]
+    key = cache.key([*backend.cell_key(options), *here, code])
     try:
         kept = cache.find(key)
     except ValueError as error:
@@ -204,7 +250,7 @@ def compiled(backend: Backend, code: str, options: Options) -> tuple[Kept, bool]
     if kept is not None:
         return kept, True
     with cache.work() as work:
-        job = Job(code, work, cache.shared(backend.name), options)
+        job = Job(code, work, cache.shared(backend.name), options, others, say)
         started = time.time_ns()
         said = backend.compile_cell(job)
         # Of a file that a flag names, the compiler or the linker may not tell what else is read because of it.
@@ -216,14 +262,15 @@ def _names_a_file(flag: str) -> bool:
     return "/" in flag or bool(re.search(r"\.(zig|nim|rs|rlib|c|h|cpp|hpp|o|a|so)\b", flag))
 
 
-def prewarm(names: Iterable[str]) -> None:
+def prewarm(names: Iterable[str], deps: Iterable[str] = ()) -> None:
     """Compile each language's example: it fills the compilers' own caches. What fails is said when it matters."""
+    options = Options(deps=tuple(deps))
     for name in names:
         with contextlib.suppress(BackendError, OSError):
             backend = languages.find(name)
             backend.warm()
             if backend.compiled:
-                compiled(backend, backend.example, DEFAULTS)
+                compiled(backend, backend.example, options)
 
 
 def _check_request(request: Request) -> None:
@@ -260,6 +307,22 @@ def _check_text(code: str) -> None:
             raise CellError("", (Message(f"this character can't be written in UTF-8 source: {odd[0]!r}", number, 0),))
     if not code.strip():
         raise CellError("it is empty")
+
+
+def _note(language: str, name: str, cell: str) -> str:
+    """Say from whom a name was taken."""
+    if cell:
+        return f"{name} was a function of {cell}"
+    return f"{name} was a built-in function, which is lab.{language}.builtin.{name} now"
+
+
+@contextlib.contextmanager
+def _reporting(request: Request, margin: int) -> Iterator[None]:
+    """Raise what is wrong with a cell under the lines of the cell."""
+    try:
+        yield
+    except CellError as error:
+        raise _reported(error, request, margin) from None
 
 
 def _reported(error: CellError, request: Request, margin: int) -> CellError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ class Handle:
         self.cell = cell
         self.nif = nif
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        return self.nif.function(*args, **kwargs)
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    else:
+        # Looked up at each call and called by Python itself: a traceback has no frame of this file.
+        __call__ = property(operator.attrgetter("nif.function"))
 
     def becomes(self, other: Handle) -> Handle:
         """Call from now on what another handle calls."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import backends as languages
@@ -12,7 +13,7 @@ from ..arguments import FORMS, LANES
 from ..backends.base import Options
 from ..errors import ArgumentValueError, CellError, NifLabError
 from ..lab import Lab
-from .cell import Request, prewarm, show
+from .cell import QUIET, Request, prewarm, show
 from .report import Report
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def _parser(magic: str) -> _Parser:
         parser.add_argument("language", choices=languages.names(), help="the language of the cell")
     parser.add_argument("--lane", choices=LANES, default="isolated", help="where its functions run (default: isolated)")
     parser.add_argument("--name", default="", help="what errors call the cell")
-    parser.add_argument(
-        "--replace", action="store_true", help="take functions' names from other cells or built-in ones"
-    )
-    parser.add_argument("--time", action="store_true", help="say how long it took, and what there is now")
+    for it in map(languages.find, languages.names() if magic == "nif" else [magic]):
+        option, value, what = it.dep
+        what = f"{it.title}: {what}" if magic == "nif" else what
+        parser.add_argument(option, action="append", default=[], dest="deps", metavar=value, help=what)
+    parser.add_argument("--replace", action="store_true", help="take names of other functions without a word")
+    parser.add_argument("--quiet", action="store_true", help="don't say what there is now")
+    parser.add_argument("--time", action="store_true", help="return the cell, with all that is known of it")
     parser.add_argument("--show", choices=FORMS, help="show what the compiler makes of the cell instead")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--release", action="store_true", help="optimised (default)")
@@ -98,10 +102,17 @@ def _display(report: object) -> None:
     display(report)  # type: ignore[no-untyped-call]  # IPython has no types here
 
 
+def _clear() -> None:
+    from IPython.display import clear_output
+
+    clear_output()  # type: ignore[no-untyped-call]
+
+
 class Magics:
     """The magics of one IPython session.
 
-    The functions are added to the Lab that the session calls ``lab``; without one, one is made under that name.
+    The functions are added to the Lab that the session calls ``lab``, else to any other of its Labs. Without one, one
+    is made under that name; it loads a language when a cell is written in it.
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -138,12 +149,18 @@ class Magics:
         """Return the number of the cell that runs; `execution_count` may be the next one's already."""
         return len(self._shell.user_ns["In"]) - 1
 
-    def _lab(self) -> Lab:
-        lab = self._shell.user_ns.get("lab")
-        if isinstance(lab, Lab):
-            return lab
-        found = next((it for it in self._shell.user_ns.values() if isinstance(it, Lab)), None)
-        return self._shell.user_ns.setdefault("lab", found or Lab()) if lab is None else found or Lab()
+    def _lab(self, language: str) -> tuple[str, Lab]:
+        """Return the session's Lab and its name there."""
+        space = self._shell.user_ns
+        for name in ("lab", *space):
+            if isinstance(lab := space.get(name), Lab) and not name.startswith("_"):
+                return name, lab
+        if space.get("lab") is not None:
+            what = type(space["lab"]).__name__
+            reason = f"a cell needs a Lab, and this is of type {what}: make one by another name, mine = nif_lab.Lab()"
+            raise ArgumentValueError("lab", reason)
+        space["lab"] = Lab.for_cells(language)
+        return "lab", space["lab"]
 
     def _run(self, magic: str, line: str, cell: str) -> Any:
         try:
@@ -161,13 +178,24 @@ class Magics:
             key=given.name or self._cell_id,
             lane=given.lane,
             replace=given.replace,
-            options=Options.of(not given.debug, given.flags),
+            options=Options.of(not given.debug, given.flags, given.deps),
             first=2,
         )
         if given.show:
-            print(show(request, given.show))
+            lab = self._shell.user_ns.get("lab")
+            print(show(request, given.show, lab.cells.others(request) if isinstance(lab, Lab) else ()))
             return None
-        made = self._lab().cells.run(request)
+        name, lab = self._lab(request.language)
+        start = time.monotonic()
+        try:
+            made = lab.cells.run(request)
+        finally:
+            if time.monotonic() - start > QUIET and getattr(self._shell, "kernel", None) is not None:
+                _clear()  # a page, and a saved notebook, would keep the place of the bar
         if made.warnings:
             _display(made.report)
-        return made if given.time else None
+        if given.time:
+            return made
+        if not given.quiet:
+            print(made.listed(name))
+        return None

@@ -43,26 +43,25 @@ class Shelf:
         """Return the name of the cell that a function is from; empty for a built-in one."""
         return next((cell[function].cell for cell in self._cells.values() if function in cell), "")
 
-    def check(self, names: Iterable[str], key: str, replace: bool) -> None:
-        """Refuse functions of the cell ``key`` whose names are taken by others.
+    def taken(self, names: Iterable[str], key: str) -> dict[str, str]:
+        """Return the names that the cell ``key`` takes, and from whom: a cell, or ``""`` for a built-in one.
 
         Raises
         ------
         CellError
-            With the name, whose it is, and the cure.
+            With a name that is no function's in this backend, and the cure.
         """
         loaded = self._home()
         mine = self._cells.get(key, {})
+        others = {}
         for name in names:
             if hasattr(type(loaded), name) or (name in vars(loaded) and name not in loaded.functions):
                 raise CellError(
                     f"'{name}' means something else in lab.{loaded.name}", cure="give the function another name"
                 )
-            if name in loaded.functions and name not in mine and not replace:
-                cell = self.cell_of(name)
-                owner = f"from {cell}" if cell else "a built-in one"
-                cure = "rename it, or take its place with --replace (replace=True)"
-                raise CellError(f"{loaded.name} has a function '{name}' already, {owner}", cure=cure)
+            if name in loaded.functions and name not in mine:
+                others[name] = self.cell_of(name)
+        return others
 
     def add(self, library: Library, key: str, handles: Mapping[str, Handle]) -> dict[str, Handle]:
         """Make the functions of the cell ``key`` those of the backend; return the handles that their users hold.

@@ -58,12 +58,22 @@ pub const Signature = struct {
     }
 };
 
+/// Where a public function is declared.
+fn declarationOf(comptime source: []const u8, comptime name: []const u8) ?usize {
+    for (.{ "\npub fn ", "\npub inline fn ", "\npub noinline fn " }) |head| {
+        for (.{ name ++ "(", "@\"" ++ name ++ "\"(" }) |spelled| {
+            if (mem.find(u8, source, head ++ spelled)) |place| return place;
+        }
+    }
+    return null;
+}
+
 /// The signature of `functions.name`, documented in `source`.
 pub fn of(comptime functions: type, comptime source: []const u8, comptime name: [:0]const u8) Signature {
     @setEvalBranchQuota(1_000_000);
     const info = @typeInfo(@TypeOf(@field(functions, name))).@"fn";
-    const declaration = mem.find(u8, source, "\npub fn " ++ name ++ "(") orelse
-        @compileError("pub fn " ++ name ++ " isn't in the source that was given for its room");
+    const declaration = declarationOf(source, name) orelse
+        @compileError(name ++ ": declare it at the margin, as `pub fn " ++ name ++ "(`");
     const takes_allocator = info.param_types.len > 0 and info.param_types[0] == mem.Allocator;
     const types = info.param_types[@intFromBool(takes_allocator)..];
     const written_doc = documentation(source, declaration);

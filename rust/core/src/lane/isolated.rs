@@ -51,9 +51,11 @@ impl Nif {
         let kind = failure.kind();
         let exception = self.exception(py, failure);
         let (arguments, keywords) = given.to_python(py)?;
-        recovery
-            .call1(py, (self.key(), arguments, keywords, exception.into_value(py)))
-            .map_err(|error| Failure::Given { kind, error })
+        recovery.call1(py, (self.key(), arguments, keywords, exception.into_value(py))).map_err(|error| {
+            // What the recovery's own lines were doesn't matter to who made the call.
+            error.set_traceback(py, None);
+            Failure::Given { kind, error }
+        })
     }
 
     /// Why a worker that is ready can't call the function.
