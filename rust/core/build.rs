@@ -19,6 +19,7 @@ fn main() {
         "rust/nif",
         "rust/nif-macros",
         "rust/kernels",
+        "rust/copy",
         "rust/memory",
         "rust/loader",
         "rust/worker",

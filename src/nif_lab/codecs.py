@@ -18,7 +18,7 @@ from .arguments import expect, one_of
 from .errors import ArgumentTypeError, BackendNotLoaded, NifValueError, NoSuchFunction
 from .flags import Flag
 from .wire import rules
-from .wire.schema import ACTIVATIONS, LIVE, MARKERS, body_offset
+from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Wire"]
 
+DIALECT_NAMES: Final = tuple(DIALECTS)
+ALIGNMENT: Final = 8
 #: Below so many bytes of data Python's own codec is quicker than a call is worth.
 SMALL: Final = 4096
 #: A refusal in a native codec's words: the code, and the place.
@@ -54,7 +56,7 @@ class Wire:
         version: int = 2,
         *,
         by: str | LoadedBackend = "auto",
-        alignment: int = 8,
+        alignment: int = ALIGNMENT,
         checksum: bool = True,
         endianness: str = "little",
     ) -> np.ndarray:
@@ -83,6 +85,10 @@ class Wire:
         WireError
             The value can't be written so.
         """
+        if by == "auto" and version == 2 and type(value) is np.ndarray:
+            plain = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"  # the rest is refused below
+            if plain and (frame := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
+                return frame
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))
         if endianness != "little":

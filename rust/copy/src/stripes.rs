@@ -16,7 +16,7 @@ use super::vectors::{self, LINE};
 type Stripe = [u64; 8];
 
 /// Bytes of a block.
-const BLOCK: usize = STRIPES * LINE;
+pub const BLOCK: usize = STRIPES * LINE;
 const STRIPES: usize = 16;
 
 /// Shorter inputs gain little, and the shortest are summed in other ways.
@@ -42,36 +42,65 @@ fn secret<const WORDS: usize>(byte: usize) -> [u64; WORDS] {
     array::from_fn(|word| u64::from_le_bytes(words[word]))
 }
 
-/// Copies bytes, past the caches if they should `stream`, and returns their checksum.
-///
-/// # Safety
-///
-/// As for `ptr::copy_nonoverlapping`, of more than `LONG` bytes; for a stream `to` is a multiple of `VECTOR`.
-pub unsafe fn copy(to: *mut u8, from: *const u8, size: usize, stream: bool) -> u64 {
-    let whole: Secret = secret(0);
-    let mut sums = [PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3, PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1];
-    // The last stripe is summed in another way even if it is whole, and its block isn't scrambled.
-    let blocks = (size - 1) / BLOCK;
-    let rest = blocks * BLOCK;
-    // SAFETY: the caller's promise.
-    unsafe {
-        let copy_blocks = if stream { copy_blocks::<true> } else { copy_blocks::<false> };
-        copy_blocks(to, from, blocks, &whole, &mut sums);
-        vectors::fence();
-        to.add(rest).copy_from_nonoverlapping(from.add(rest), size - rest);
-        for stripe in 0..(size - 1 - rest) / LINE {
-            add(&mut sums, from.add(rest + stripe * LINE).cast::<Stripe>().read_unaligned(), &whole[stripe..]);
-        }
-        add(&mut sums, from.add(size - LINE).cast::<Stripe>().read_unaligned(), &secret::<8>(121));
+/// What a block becomes, besides a part of the sums.
+#[derive(Clone, Copy)]
+pub enum To {
+    /// Nothing: it is where it should be.
+    Nowhere,
+    /// A copy.
+    Copy,
+    /// A copy past the caches, at a multiple of `VECTOR`.
+    Stream,
+}
+
+/// The sums of whole blocks of an input.
+pub struct Sums {
+    sums: Stripe,
+    secret: Secret,
+}
+
+impl Sums {
+    pub fn new() -> Self {
+        let sums = [PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3, PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1];
+        Self { sums, secret: secret(0) }
     }
-    merge(&sums, &secret(11), size)
+
+    /// Adds the next blocks, and copies them.
+    ///
+    /// # Safety
+    ///
+    /// As for `ptr::copy_nonoverlapping`, of so many blocks; `Nowhere` writes nothing.
+    pub unsafe fn add_blocks(&mut self, how: To, to: *mut u8, from: *const u8, blocks: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match how {
+                To::Nowhere => add_blocks::<0>(to, from, blocks, &self.secret, &mut self.sums),
+                To::Copy => add_blocks::<1>(to, from, blocks, &self.secret, &mut self.sums),
+                To::Stream => {
+                    add_blocks::<2>(to, from, blocks, &self.secret, &mut self.sums);
+                    vectors::fence();
+                }
+            }
+        }
+    }
+
+    /// The checksum of bytes of which all blocks were added but the last, whole or not.
+    pub fn finish(mut self, bytes: &[u8]) -> u64 {
+        let rest = &bytes[(bytes.len() - 1) / BLOCK * BLOCK..];
+        // The last stripe is summed in another way even if it is whole.
+        for stripe in 0..(rest.len() - 1) / LINE {
+            add(&mut self.sums, &rest[stripe * LINE..], &self.secret[stripe..]);
+        }
+        add(&mut self.sums, &bytes[bytes.len() - LINE..], &secret::<8>(121));
+        merge(&self.sums, &secret(11), bytes.len())
+    }
 }
 
 /// # Safety
 ///
-/// As [`copy`], for so many blocks.
+/// As [`Sums::add_blocks`].
 #[multiversion(targets("x86_64+avx2"))]
-unsafe fn copy_blocks<const STREAM: bool>(
+unsafe fn add_blocks<const TO: u8>(
     to: *mut u8,
     from: *const u8,
     blocks: usize,
@@ -86,11 +115,13 @@ unsafe fn copy_blocks<const STREAM: bool>(
             // SAFETY: the caller's promise.
             let data = unsafe {
                 let data = from.add(offset).cast::<Stripe>().read_unaligned();
-                if STREAM {
-                    vectors::prefetch(from.wrapping_add(vectors::ahead(offset)));
-                    vectors::store(to.add(offset).cast(), data);
-                } else {
-                    to.add(offset).cast::<Stripe>().write_unaligned(data);
+                match TO {
+                    0 => {}
+                    1 => to.add(offset).cast::<Stripe>().write_unaligned(data),
+                    _ => {
+                        vectors::prefetch(from.wrapping_add(vectors::ahead(offset)));
+                        vectors::store(to.add(offset).cast(), data);
+                    }
                 }
                 data
             };
@@ -117,7 +148,9 @@ fn product(key: u64) -> u64 {
 }
 
 /// Adds one stripe.
-fn add(sums: &mut Stripe, data: Stripe, secret: &[u64]) {
+fn add(sums: &mut Stripe, data: &[u8], secret: &[u64]) {
+    let (data, _) = data.as_chunks::<8>();
+    let data: Stripe = array::from_fn(|lane| u64::from_le_bytes(data[lane]));
     for lane in 0..8 {
         sums[lane] = sums[lane].wrapping_add(product(data[lane] ^ secret[lane])).wrapping_add(data[lane ^ 1]);
     }
