@@ -3,6 +3,7 @@
 ## Inputs over 240 bytes run through eight 64-bit lanes that don't depend on each other: two vectors of four, in AVX2's
 ## registers where the machine has it. `Summed` copies bytes and sums them in the same loop.
 
+import std/macros
 import simd
 
 {.push raises: [], gcsafe.}
@@ -150,6 +151,16 @@ typedef __attribute__((vector_size(16))) long long nif_xxh3_two;
 #endif
 """.}
 
+macro unroll(name: untyped; count: static int; body: untyped) =
+  ## The body, once for each number.
+  result = newStmtList()
+  for number in 0 ..< count:
+    let copy = body.copyNimTree
+    result.add quote do:
+      block:
+        const `name` = `number`
+        `copy`
+
 template fourAt(p: Memory; at: int): Four =
   var four {.noinit.}: Four
   copyMem(addr four, addr p[at], halfSize)
@@ -183,7 +194,8 @@ template addEach(way: static Way; lanes: ptr Lanes; target, source: Memory; bloc
     # XXH3 adds to each lane the data of its neighbour. That can wait until the end of the block.
     var otherLow {.noinit.}, otherHigh {.noinit.}: Four
     {.emit: [otherLow, " = ", otherHigh, " = (nif_xxh3_four){0};"].}
-    for stripe in 0 ..< blockSize div stripeSize:
+    # A loop would cost more than its body: the processor guesses its end wrong, block after block.
+    unroll(stripe, blockSize div stripeSize):
       let at = start + stripeSize * stripe
       when way == Stream:
         let next = addr source[at + ahead]

@@ -15,17 +15,10 @@ mod tests;
 mod tiles;
 mod vectors;
 
-use twox_hash::XxHash3_64;
-
 pub use plan::AXES_MAX;
-pub use summed::Summed;
 use plan::{Axis, Plan};
-
-/// XXH3-64 of bytes, seed 0.
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> u64 {
-    XxHash3_64::oneshot(bytes)
-}
+pub use stripes::checksum;
+pub use summed::Summed;
 
 /// What an element is in the source, and becomes in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,11 @@
 
 use std::array;
 use std::hint::black_box;
+use std::ptr;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use multiversion::multiversion;
+use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, SecretBuffer};
 
 use super::vectors::{self, LINE};
@@ -42,6 +44,18 @@ fn secret<const WORDS: usize>(byte: usize) -> [u64; WORDS] {
     array::from_fn(|word| u64::from_le_bytes(words[word]))
 }
 
+/// XXH3-64 of bytes, seed 0.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u64 {
+    if bytes.len() <= LONG {
+        return XxHash3_64::oneshot(bytes);
+    }
+    let mut sums = Sums::new();
+    // SAFETY: there are as many blocks, and nothing is written.
+    unsafe { sums.add_blocks(To::Nowhere, ptr::null_mut(), bytes.as_ptr(), (bytes.len() - 1) / BLOCK) };
+    sums.finish(bytes)
+}
+
 /// What a block becomes, besides a part of the sums.
 #[derive(Clone, Copy)]
 pub enum To {
@@ -69,7 +83,7 @@ impl Sums {
     ///
     /// # Safety
     ///
-    /// As for `ptr::copy_nonoverlapping`, of so many blocks; `Nowhere` writes nothing.
+    /// As for `ptr::copy_nonoverlapping`, of so many blocks; `Nowhere` writes nothing, so `to` may be null.
     pub unsafe fn add_blocks(&mut self, how: To, to: *mut u8, from: *const u8, blocks: usize) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -96,21 +110,28 @@ impl Sums {
     }
 }
 
+/// The block, once for each stripe. A loop would cost more than its body: the processor guesses its end wrong, block after block.
+macro_rules! each_stripe {
+    ($stripe:ident, $body:block) => {
+        each_stripe!($stripe, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($stripe:ident, $body:block, $($number:literal)*) => {
+        $({
+            let $stripe: usize = $number;
+            $body
+        })*
+    };
+}
+
 /// # Safety
 ///
 /// As [`Sums::add_blocks`].
 #[multiversion(targets("x86_64+avx2"))]
-unsafe fn add_blocks<const TO: u8>(
-    to: *mut u8,
-    from: *const u8,
-    blocks: usize,
-    secret: &Secret,
-    sums: &mut Stripe,
-) {
+unsafe fn add_blocks<const TO: u8>(to: *mut u8, from: *const u8, blocks: usize, secret: &Secret, sums: &mut Stripe) {
     for block in 0..blocks {
         // XXH3 adds to each sum the data of its neighbour. That can wait until the end of the block.
         let (mut products, mut neighbours) = (*sums, [0_u64; 8]);
-        for stripe in 0..STRIPES {
+        each_stripe!(stripe, {
             let offset = block * BLOCK + stripe * LINE;
             // SAFETY: the caller's promise.
             let data = unsafe {
@@ -131,7 +152,7 @@ unsafe fn add_blocks<const TO: u8>(
             }
             // Otherwise the compiler makes vectors of several stripes, and shuffles more than it sums.
             compiler_fence(Ordering::SeqCst);
-        }
+        });
         // Otherwise the compiler changes them within the loop after all.
         let neighbours = black_box(neighbours);
         for lane in 0..8 {

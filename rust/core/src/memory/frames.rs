@@ -8,9 +8,7 @@ use std::slice;
 
 use nif::abi::{DType, dtype_code};
 use nif_copy::{Summed, checksum};
-use numpy::npyffi::{
-    NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PyArrayObject,
-};
+use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -127,10 +125,7 @@ pub fn view_frame(py: Python<'_>, frame: &Bound<'_, PyAny>) -> PyResult<Option<P
         let length = if fields.nd == 1 { *fields.dimensions as usize } else { 0 };
         ((*fields.descr).fields.type_num, length)
     };
-    if kind != NPY_TYPES::NPY_UBYTE as i32
-        || fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0
-        || length < HEADER
-    {
+    if kind != NPY_TYPES::NPY_UBYTE as i32 || fields.flags & NPY_ARRAY_C_CONTIGUOUS == 0 || length < HEADER {
         return Ok(None);
     }
     let Some(data) = NonNull::new(fields.data.cast::<u8>()).filter(|it| it.as_ptr().addr().is_multiple_of(ALIGNMENT))
@@ -168,11 +163,7 @@ pub fn view_frame(py: Python<'_>, frame: &Bound<'_, PyAny>) -> PyResult<Option<P
 /// The array is read once: what the checksum covers is what the frame has, whoever writes to the array meanwhile.
 #[pyfunction]
 #[pyo3(signature = (memory, value, summed, /))]
-pub fn encode_frame(
-    memory: &Bound<'_, Memory>,
-    value: &Bound<'_, PyAny>,
-    summed: bool,
-) -> PyResult<Option<Py<PyAny>>> {
+pub fn encode_frame(memory: &Bound<'_, Memory>, value: &Bound<'_, PyAny>, summed: bool) -> PyResult<Option<Py<PyAny>>> {
     let py = value.py();
     if value.get_type_ptr() != python::array_type() {
         return Ok(None);
