@@ -86,7 +86,8 @@ class Wire:
             The value can't be written so.
         """
         if by == "auto" and version == 2 and type(value) is np.ndarray:
-            plain = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"  # the rest is refused below
+            # What else these may be is refused below, or left to the codecs.
+            plain = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
             if plain and (frame := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
                 return frame
         spoken = rules.check_dialect(dialect)

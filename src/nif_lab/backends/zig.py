@@ -34,9 +34,7 @@ FLAGS: Final = (
 )  # fmt: skip
 
 #: A module whose functions use AVX2: they are called where the machine has it.
-WIDE: Final = (
-    ("-target", f"x86_64-{LIBC}", "-mcpu=x86_64_v3") if platform.machine() == "x86_64" else ()
-)
+WIDE: Final = ("-target", f"x86_64-{LIBC}", "-mcpu=x86_64_v3") if platform.machine() == "x86_64" else ()
 CELL_FLAGS: Final = ("-mcpu=native",)  # a cell runs where it was compiled
 #: Zig's own code generator has the same checks, takes less than half of LLVM's time, and its loops are 4 times slower.
 DEBUG: Final = ("-fno-llvm",) if platform.machine() == "x86_64" else ("-O", "Debug")
