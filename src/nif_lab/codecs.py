@@ -71,8 +71,8 @@ class Wire:
         version
             1 or 2.
         by
-            Whose codec: ``"python"``, a backend or its name. ``"auto"``: the core's for an array in version 2. Of other values
-            Python's for small ones, else that of the dialect, else of any backend.
+            Whose codec: ``"python"``, a backend or its name. ``"auto"``: the core's for an array in version 2. Of other
+            values Python's for small ones, else that of the dialect, else of any backend.
         alignment
             Of arrays in version 1's zig dialect.
         checksum
@@ -167,7 +167,9 @@ class Wire:
 
     @staticmethod
     def view(frame: np.ndarray) -> np.ndarray:
-        """Return the array in a version 2 frame, as a view: in a tenth of a microsecond, unless it has a checksum to be computed.
+        """Return the array in a version 2 frame, as a view.
+
+        Without a checksum that takes a tenth of a microsecond; one is computed and compared first.
 
         Raises
         ------
