@@ -3,12 +3,16 @@
 //! Each stripe is loaded once, stored and summed. A hasher that runs over what was just copied loads it again, and in the
 //! caches that takes as long as the copy.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_mul_epu32, _mm256_set1_epi64x, _mm256_setzero_si256,
+    _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256,
+};
 use std::array;
 use std::hint::black_box;
 use std::ptr;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use multiversion::multiversion;
 use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, SecretBuffer};
 
@@ -126,8 +130,80 @@ macro_rules! each_stripe {
 /// # Safety
 ///
 /// As [`Sums::add_blocks`].
-#[multiversion(targets("x86_64+avx2"))]
 unsafe fn add_blocks<const TO: u8>(to: *mut u8, from: *const u8, blocks: usize, secret: &Secret, sums: &mut Stripe) {
+    // SAFETY: passed on.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            return add_blocks_avx2::<TO>(to, from, blocks, secret, sums);
+        }
+        add_blocks_anywhere::<TO>(to, from, blocks, secret, sums);
+    }
+}
+
+/// The same in AVX2's own words: what the compiler makes of the other one takes half as long again.
+///
+/// # Safety
+///
+/// As [`Sums::add_blocks`], on a machine with AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn add_blocks_avx2<const TO: u8>(
+    to: *mut u8,
+    from: *const u8,
+    blocks: usize,
+    secret: &Secret,
+    sums: &mut Stripe,
+) {
+    // SAFETY: the caller's promise; a secret has 24 words, of which the last stripe takes those from the 15th on.
+    unsafe {
+        let key = |word: usize| _mm256_loadu_si256(secret.as_ptr().add(word).cast());
+        let sums = sums.as_mut_ptr().cast::<__m256i>();
+        let mut products = [_mm256_loadu_si256(sums), _mm256_loadu_si256(sums.add(1))];
+        let prime = _mm256_set1_epi64x(PRIME32_1.cast_signed());
+        for block in 0..blocks {
+            let mut neighbours = [_mm256_setzero_si256(); 2];
+            each_stripe!(stripe, {
+                let offset = block * BLOCK + stripe * LINE;
+                if TO == 2 {
+                    vectors::prefetch(from.wrapping_add(vectors::ahead(offset)));
+                }
+                for half in 0..2 {
+                    let data = _mm256_loadu_si256(from.add(offset).cast::<__m256i>().add(half));
+                    match TO {
+                        0 => {}
+                        1 => _mm256_storeu_si256(to.add(offset).cast::<__m256i>().add(half), data),
+                        _ => vectors::store(to.add(offset).cast::<__m256i>().add(half), data),
+                    }
+                    let keyed = _mm256_xor_si256(data, key(stripe + 4 * half));
+                    let product = _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed));
+                    products[half] = _mm256_add_epi64(products[half], product);
+                    neighbours[half] = _mm256_add_epi64(neighbours[half], data);
+                }
+            });
+            for half in 0..2 {
+                let sum = _mm256_add_epi64(products[half], _mm256_shuffle_epi32::<0x4E>(neighbours[half]));
+                let mixed = _mm256_xor_si256(sum, _mm256_srli_epi64::<47>(sum));
+                let mixed = _mm256_xor_si256(mixed, key(STRIPES + 4 * half));
+                let high = _mm256_mul_epu32(_mm256_srli_epi64::<32>(mixed), prime);
+                products[half] = _mm256_add_epi64(_mm256_mul_epu32(mixed, prime), _mm256_slli_epi64::<32>(high));
+            }
+        }
+        _mm256_storeu_si256(sums, products[0]);
+        _mm256_storeu_si256(sums.add(1), products[1]);
+    }
+}
+
+/// # Safety
+///
+/// As [`Sums::add_blocks`].
+unsafe fn add_blocks_anywhere<const TO: u8>(
+    to: *mut u8,
+    from: *const u8,
+    blocks: usize,
+    secret: &Secret,
+    sums: &mut Stripe,
+) {
     for block in 0..blocks {
         // XXH3 adds to each sum the data of its neighbour. That can wait until the end of the block.
         let (mut products, mut neighbours) = (*sums, [0_u64; 8]);
@@ -188,4 +264,19 @@ fn merge(sums: &Stripe, secret: &Stripe, size: usize) -> u64 {
     result ^= result >> 37;
     result = result.wrapping_mul(PRIME_MIX);
     result ^ result >> 32
+}
+
+#[cfg(test)]
+#[test]
+fn sums_are_the_same_on_every_machine() {
+    let from: Vec<u8> = (0_u32..4096).map(|it| it.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+    let (mut to, mut sums) = (vec![0_u8; 4096], Sums::new());
+    // SAFETY: both have four blocks.
+    unsafe {
+        add_blocks_anywhere::<1>(to.as_mut_ptr(), from.as_ptr(), 4, &sums.secret, &mut sums.sums);
+        let mut again = Sums::new();
+        add_blocks::<0>(ptr::null_mut(), from.as_ptr(), 4, &again.secret, &mut again.sums);
+        assert_eq!(sums.sums, again.sums);
+    }
+    assert_eq!(to, from);
 }

@@ -206,7 +206,7 @@ proptest! {
         pieces in prop::collection::vec(prop_oneof![0..200_usize, 900..1100_usize, 2000..9000_usize], 1..9),
         shift in 0..33_usize,
     ) {
-        let from: Vec<u8> = (0_u32..40_000).map(|it| (it.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let from: Vec<u8> = (0_u32..40_000).map(|it| it.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
         let size: usize = pieces.iter().sum();
         let mut room = vec![0xAA_u8; size + shift];
         let mut out = Summed::new(&mut room[shift..], true);
