@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_mul_epu32, _mm256_set1_epi64x, _mm256_setzero_si256,
-    _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256,
+    _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_xor_si256,
 };
 use std::array;
 use std::hint::black_box;
@@ -24,6 +24,9 @@ type Stripe = [u64; 8];
 /// Bytes of a block.
 pub const BLOCK: usize = STRIPES * LINE;
 const STRIPES: usize = 16;
+/// What a register of AVX2 holds.
+#[cfg(target_arch = "x86_64")]
+const HALF: usize = LINE / 2;
 
 /// Shorter inputs gain little, and the shortest are summed in other ways.
 pub const LONG: usize = 4 * BLOCK;
@@ -158,8 +161,8 @@ unsafe fn add_blocks_avx2<const TO: u8>(
     // SAFETY: the caller's promise; a secret has 24 words, of which the last stripe takes those from the 15th on.
     unsafe {
         let key = |word: usize| _mm256_loadu_si256(secret.as_ptr().add(word).cast());
-        let sums = sums.as_mut_ptr().cast::<__m256i>();
-        let mut products = [_mm256_loadu_si256(sums), _mm256_loadu_si256(sums.add(1))];
+        let sums: *mut [__m256i; 2] = ptr::from_mut(sums).cast();
+        let mut products = sums.read_unaligned();
         let prime = _mm256_set1_epi64x(PRIME32_1.cast_signed());
         for block in 0..blocks {
             let mut neighbours = [_mm256_setzero_si256(); 2];
@@ -169,11 +172,11 @@ unsafe fn add_blocks_avx2<const TO: u8>(
                     vectors::prefetch(from.wrapping_add(vectors::ahead(offset)));
                 }
                 for half in 0..2 {
-                    let data = _mm256_loadu_si256(from.add(offset).cast::<__m256i>().add(half));
+                    let data = from.add(offset + half * HALF).cast::<__m256i>().read_unaligned();
                     match TO {
                         0 => {}
-                        1 => _mm256_storeu_si256(to.add(offset).cast::<__m256i>().add(half), data),
-                        _ => vectors::store(to.add(offset).cast::<__m256i>().add(half), data),
+                        1 => to.add(offset + half * HALF).cast::<__m256i>().write_unaligned(data),
+                        _ => vectors::store(to.add(offset + half * HALF).cast(), data),
                     }
                     let keyed = _mm256_xor_si256(data, key(stripe + 4 * half));
                     let product = _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed));
@@ -189,8 +192,7 @@ unsafe fn add_blocks_avx2<const TO: u8>(
                 products[half] = _mm256_add_epi64(_mm256_mul_epu32(mixed, prime), _mm256_slli_epi64::<32>(high));
             }
         }
-        _mm256_storeu_si256(sums, products[0]);
-        _mm256_storeu_si256(sums.add(1), products[1]);
+        sums.write_unaligned(products);
     }
 }
 

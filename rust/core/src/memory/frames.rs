@@ -27,27 +27,27 @@ const MAGIC_AND_VERSION: [u8; 5] = *b"\x89NIF\x02";
 /// The largest dimension.
 const DIMENSION_MAX: u64 = 1 << 40;
 
-const fn of(code: u8, bits: u8) -> Option<DType> {
-    Some(DType { code, bits, lanes: 1 })
+const fn of(code: u8, bits: u8) -> DType {
+    DType { code, bits, lanes: 1 }
 }
 
 /// Element types by their code on the wire; booleans, whose bytes are checked, are for the codecs.
 const DTYPES: [Option<DType>; 15] = [
     None,
-    of(dtype_code::FLOAT, 32),
-    of(dtype_code::FLOAT, 64),
-    of(dtype_code::INT, 32),
-    of(dtype_code::INT, 64),
+    Some(of(dtype_code::FLOAT, 32)),
+    Some(of(dtype_code::FLOAT, 64)),
+    Some(of(dtype_code::INT, 32)),
+    Some(of(dtype_code::INT, 64)),
     None,
-    of(dtype_code::INT, 8),
-    of(dtype_code::INT, 16),
-    of(dtype_code::UINT, 8),
-    of(dtype_code::UINT, 16),
-    of(dtype_code::UINT, 32),
-    of(dtype_code::UINT, 64),
-    of(dtype_code::FLOAT, 16),
-    of(dtype_code::COMPLEX, 64),
-    of(dtype_code::COMPLEX, 128),
+    Some(of(dtype_code::INT, 8)),
+    Some(of(dtype_code::INT, 16)),
+    Some(of(dtype_code::UINT, 8)),
+    Some(of(dtype_code::UINT, 16)),
+    Some(of(dtype_code::UINT, 32)),
+    Some(of(dtype_code::UINT, 64)),
+    Some(of(dtype_code::FLOAT, 16)),
+    Some(of(dtype_code::COMPLEX, 64)),
+    Some(of(dtype_code::COMPLEX, 128)),
 ];
 
 /// Markers of arrays, an element type that they may have (0: any), and their axes (`MAX`: any number). The first that fits is
