@@ -32,7 +32,7 @@ voila: build ## the dashboard as a page of its own, at 127.0.0.1
 demo: build ## the main job without a browser; writes report.html
 	$(BIN)/nif-lab demo
 
-doctor: build ## what works here, what doesn't, and what mends it
+doctor: build ## what works here, what doesn't, and how to fix it
 	$(BIN)/nif-lab doctor
 
 # Two runs: most tests in JOBS processes at once, each file in one of them, and then those that need a quiet machine.

@@ -43,7 +43,7 @@ class LoadedBackend:
     workers : Workers or None
         Of the isolated lane: ``pids``, how many are ``ready``, how many were ``started``; ``restart()``.
     reason, cure, detail : str
-        Why it isn't loaded, what mends it, and what the compiler or loader said; empty when it is.
+        Why it isn't loaded, how to fix it, and what the compiler or loader said; empty when it is.
     library : Library or None
         What was opened: ``language``, ``compiler``, ``version``, ``path``.
     functions : mapping of str to Nif
@@ -114,7 +114,7 @@ class LoadedBackend:
         elif (workers := self.workers) is not None:
             self.library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
         if self.library is not None and (odd := [it for it in self.library.functions if self._means(it)]):
-            self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
+            self.reason, self.cure = f"'{odd[0]}' is a reserved attribute name", "rename the function"
             self.library = None
         if self.library is not None:
             self.functions = MappingProxyType(self.library.functions)
