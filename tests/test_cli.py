@@ -46,7 +46,7 @@ def test_doctor_names_the_cure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert status == 1
     assert "direct lane: NOT loaded: its process ended: status 1: no runtime here" in out
     assert "NOT loaded: not built: /none/libnif_zig.so is missing" in out
-    assert "to mend it: nif-lab build zig" in out
+    assert "to fix: nif-lab build zig" in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["build", "cobol"], ["doctor", "--yaml"]], ids=" ".join)

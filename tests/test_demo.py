@@ -74,7 +74,7 @@ def test_a_missing_language_is_named_and_stops_nothing(lab: Lab, monkeypatch: py
     found = demo.study(lab)
     assert set(found.shades) == set(lab.backends) - {"broken"}
     page = demo_report.html(found)
-    assert "Broken</b> is not loaded: not built: no compiler. To mend it: install it" in page
+    assert "Broken</b> is not loaded: not built: no compiler. To fix: install it" in page
 
 
 def test_without_any_language_there_is_still_a_report() -> None:

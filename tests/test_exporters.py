@@ -253,7 +253,7 @@ def test_one_collection_takes_one_snapshot(used: Lab, monkeypatch: pytest.Monkey
 
 def test_without_opentelemetry_the_error_names_the_cure(used: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(ExporterMissing, match=r"isn't installed\nTo mend it: pip install nif_lab\[otel\]") as caught:
+    with pytest.raises(ExporterMissing, match=r"isn't installed\nTo fix: pip install nif_lab\[otel\]") as caught:
         opentelemetry(used.telemetry)
     assert isinstance(caught.value, NifLabError)
     assert isinstance(caught.value, ImportError)

@@ -135,9 +135,9 @@ def test_what_a_function_writes_is_never_lost(lab: Lab) -> None:
         value = make()
         with pytest.raises(NifError, match=words):
             lab.rust.axpy(2.0, x, value)
-        mended = fix(value)
-        lab.rust.axpy(2.0, x, mended)
-        assert (mended == 2).all()
+        fixed = fix(value)
+        lab.rust.axpy(2.0, x, fixed)
+        assert (fixed == 2).all()
     tensor = tvm_ffi.from_dlpack(np.zeros(3))
     lab.zig.axpy(2.0, x, tensor)
     assert (np.from_dlpack(tensor) == 2).all(), "written where it lies"

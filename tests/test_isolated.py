@@ -42,7 +42,7 @@ every_language = pytest.mark.parametrize("name", nif_lab.backends.names())
 def isolated(lab: Lab, request: pytest.FixtureRequest) -> LoadedBackend:
     """Each language in a worker."""
     backend: LoadedBackend = lab.isolated[request.param]
-    assert backend.loaded, f"{backend.reason}\nto mend it: {backend.cure}"
+    assert backend.loaded, f"{backend.reason}\nto fix: {backend.cure}"
     return backend
 
 

@@ -119,7 +119,7 @@ def test_it_never_answers_for_a_language(tmp_path: Path) -> None:
         ({"VERSION": "2u", "HASH": "1u"}, "speaks version 2 of the ABI, this nif_lab 1"),
         ({"HASH": "1u"}, "another struct layout"),
         ({"EMPTY": "1"}, "its nif_init returned nothing"),
-        ({"HASH": "", "FUNCTION": '"workers"'}, "'workers' means something else in a backend"),
+        ({"HASH": "", "FUNCTION": '"workers"'}, "'workers' is a reserved attribute name"),
         ({"HASH": "", "FUNCTION": '"no("'}, "signature .* no '\\)'"),
     ],
     ids=["version", "layout", "no table", "a name of ours", "no signature"],
@@ -156,7 +156,7 @@ def test_a_file_that_lost_a_function_is_not_opened_afresh(mine: Lab, tmp_path: P
 
 @pytest.mark.parametrize("lane", LANES)
 def test_files_that_are_no_libraries_are_refused(mine: Lab, lane: str, tmp_path: Path) -> None:
-    with pytest.raises(AbiError, match=r"isn't there\nTo mend it: build the library first"):
+    with pytest.raises(AbiError, match=r"isn't there\nTo fix: build the library first"):
         mine.load(tmp_path / "gone.so", lane=lane)
     with pytest.raises(AbiError, match="is a folder"):
         mine.load(tmp_path, "folder", lane=lane)

@@ -41,7 +41,8 @@ def test_rust() -> None:
 
 @pytest.mark.slow
 def test_zig() -> None:
-    check([*ZIG, "test", "-lc", "zig/src/nif/guard.c", "zig/src/lib.zig"])
+    blocks = ("--dep", "blocks", "-Mroot=zig/src/lib.zig", "-Mblocks=zig/src/xxh3/blocks.zig")
+    check([*ZIG, "test", "-lc", "zig/src/nif/guard.c", *blocks])
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def test_strict_refuses_before_it_copies(lab: Lab) -> None:
         (np.arange(3.0), "shared"), (pooled[::2], "shared"), (pooled.astype(">f8"), "shared"), (pooled, "wire"),
         (pooled, "mmap"), (1.5, "auto"),
     ]:  # fmt: skip
-        with pytest.raises(CopyRequired, match="To mend it") as caught:
+        with pytest.raises(CopyRequired, match="To fix") as caught:
             lab.transfer("rust", "zig", value, mode, strict=True)
         assert caught.value.reason
     assert lab.ledger.mark() == before

@@ -177,7 +177,7 @@ def test_every_example_is_shown_in_both_versions(inspector: InspectorPanel) -> N
             assert inspector.verdicts.value.count("✓") == 5
 
 
-def test_a_broken_byte_is_told_by_all_decoders_and_mended(inspector: InspectorPanel) -> None:
+def test_a_broken_byte_is_told_by_all_decoders_and_restored(inspector: InspectorPanel) -> None:
     inspector.example.value = "matrix_2d_f64"
     before = inspector.frame.copy()
     inspector.offset.value, inspector.bit.value = 0, 3
@@ -188,7 +188,7 @@ def test_a_broken_byte_is_told_by_all_decoders_and_mended(inspector: InspectorPa
     inspector.flip.click()
     assert np.array_equal(inspector.frame, before)
     inspector.flip.click()
-    inspector.mend.click()
+    inspector.restore.click()
     assert np.array_equal(inspector.frame, before)
     assert "As it was written" in inspector.verdicts.value
 

@@ -5,7 +5,7 @@ language writes, and where it sees one.
 module Wire
 
 using ..Nif
-using ..XXH3: xxh3_64, xxh3_64!
+using ..XXH3: XXH3, xxh3_64
 
 include("wire/schema.jl")
 include("wire/rules.jl")
@@ -73,11 +73,10 @@ function write_frame(it::Encoder, count, summed)
     lead = filling(body_offset(it.layout, MARKERS[ROWS[1].marker+1]), 64)
     frame = block(UInt8, lead + size)
     zeros!(frame.bytes, 0, lead)
-    if summed && MARKERS[ROWS[1].marker+1].kind != RECORD
+    if summed
         write_summed!(frame.bytes, it, lead)
     else
         write_node!(frame.bytes, it, lead, 0)
-        summed && write_sum!(frame.bytes, lead)
     end
     return frame
 end

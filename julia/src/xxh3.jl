@@ -3,7 +3,7 @@ XXH3-64 with seed 0 and the default secret, after the published description of t
 """
 module XXH3
 
-export xxh3_64, xxh3_64!
+export xxh3_64
 
 const SECRET = hex2bytes(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221" *
@@ -48,29 +48,9 @@ end
 XXH3-64 of a dense vector of bytes.
 """
 function xxh3_64(bytes::DenseVector{UInt8})
-    GC.@preserve bytes begin
-        p, n = pointer(bytes), length(bytes)
-        return n <= 16 ? short(p, n) : n <= 128 ? medium(p, n) : n <= 240 ? longer(p, n) : long(p, n)
-    end
+    return GC.@preserve bytes xxh3_64(pointer(bytes), length(bytes))
 end
-
-"""
-    xxh3_64!(to, bytes) -> UInt64
-
-Copy dense bytes to as many others, which don't overlap them, and return the XXH3-64 of the copy: each byte is read once.
-"""
-function xxh3_64!(to::DenseVector{UInt8}, bytes::DenseVector{UInt8})
-    length(to) == length(bytes) || throw(DimensionMismatch("$(length(bytes)) bytes don't fill $(length(to))"))
-    GC.@preserve to bytes begin
-        p, q, n = pointer(bytes), pointer(to), length(bytes)
-        if n <= 240
-            unsafe_copyto!(q, p, n)
-            return xxh3_64(to)
-        end
-        passing = n >= STREAMED && UInt(q) % sizeof(Lanes) == 0
-        return passing ? long(p, n, Passing(q)) : long(p, n, Copy(q))
-    end
-end
+xxh3_64(p::Ptr{UInt8}, n) = n <= 16 ? short(p, n) : n <= 128 ? medium(p, n) : n <= 240 ? longer(p, n) : long(p, n)
 
 function short(p, n)
     if n > 8
@@ -159,14 +139,6 @@ else
     @inline put(it::Passing, at, data) = put(Copy(it.to), at, data)
 end
 
-"Have the copy of the rest, and the place to read the last stripe from: no byte of the source is looked at twice."
-@inline rest(::Nowhere, p, n, done) = p
-@inline function rest(it::Union{Copy,Passing}, p, n, done)
-    it isa Passing && Threads.atomic_fence()  # what went past the caches is there for whoever hears of it
-    unsafe_copyto!(it.to + done, p + done, n - done)
-    return it.to
-end
-
 "The products that a stripe adds, and its words, which go to the neighbouring accumulators: see `exchange`."
 @inline function accumulate(products, sums, p, at, key, copy = Nowhere())
     data = words(p, at)
@@ -179,28 +151,95 @@ end
 @inline exchange(products, sums) =
     plus(products, (sums[2], sums[1], sums[4], sums[3], sums[6], sums[5], sums[8], sums[7]))
 
-function long(p, n, copy = Nowhere())
-    products = lanes(PRIME32[3], PRIME64[1], PRIME64[2], PRIME64[3], PRIME64[4], PRIME32[2], PRIME64[5], PRIME32[1])
-    sums = same(UInt64(0))
-    blocks, left = divrem(n - 1, BLOCK)
+const START = lanes(PRIME32[3], PRIME64[1], PRIME64[2], PRIME64[3], PRIME64[4], PRIME32[2], PRIME64[5], PRIME32[1])
+
+"The sums after the next blocks, which are copied on the way."
+function add_blocks(sums, p, blocks, copy = Nowhere())
     for block in 0:blocks-1
-        for stripe in 0:15
-            products, sums = accumulate(products, sums, p, block * BLOCK + stripe * STRIPE, 8stripe, copy)
-        end
-        h = exchange(products, sums)
-        products = times(xor(xor(h, shift(h, same(UInt64(47)))), words(secret(), 128)), same(UInt64(PRIME32[1])))
-        sums = same(UInt64(0))
+        products, others = sums, same(UInt64(0))
+        at = block * BLOCK
+        # A loop would cost more than its body: the processor guesses its end wrong, block after block.
+        Base.Cartesian.@nexprs 16 i ->
+            ((products, others) = accumulate(products, others, p, at + (i - 1) * STRIPE, 8(i - 1), copy))
+        h = exchange(products, others)
+        sums = times(xor(xor(h, shift(h, same(UInt64(47)))), words(secret(), 128)), same(UInt64(PRIME32[1])))
     end
-    for stripe in 0:left÷STRIPE-1
-        products, sums = accumulate(products, sums, p, blocks * BLOCK + stripe * STRIPE, 8stripe, copy)
+    copy isa Passing && Threads.atomic_fence()  # what went past the caches is there for whoever hears of it
+    return sums
+end
+
+"Blocks that are scrambled: all but the last one, whole or not."
+blocks_of(n) = (n - 1) ÷ BLOCK
+
+"The hash of bytes whose blocks were added."
+function merged(sums, p, n)
+    products, others = sums, same(UInt64(0))
+    done = blocks_of(n) * BLOCK
+    for stripe in 0:(n-1-done)÷STRIPE-1
+        products, others = accumulate(products, others, p, done + stripe * STRIPE, 8stripe)
     end
-    done = blocks * BLOCK + left ÷ STRIPE * STRIPE
-    h = exchange(accumulate(products, sums, rest(copy, p, n, done), n - STRIPE, 121)...)
-    merged = n % UInt64 * PRIME64[1]
+    h = exchange(accumulate(products, others, p, n - STRIPE, 121)...)
+    total = n % UInt64 * PRIME64[1]
     for i in 0:3
-        merged += fold(h[2i+1].value ⊻ word(secret(), 16i + 11), h[2i+2].value ⊻ word(secret(), 16i + 19))
+        total += fold(h[2i+1].value ⊻ word(secret(), 16i + 11), h[2i+2].value ⊻ word(secret(), 16i + 19))
     end
-    return avalanche(merged)
+    return avalanche(total)
+end
+
+long(p, n) = merged(add_blocks(START, p, blocks_of(n)), p, n)
+
+# Memory that is written from front to back, and its hash. Whole blocks of what is put in are copied and summed in one loop; what
+# falls between blocks is summed from its copy, while that is in the cache. No byte of a source is looked at twice.
+mutable struct Summed
+    to::Ptr{UInt8}
+    size::Int
+    blocks::Int  # to be summed on the way; none if there is too little
+    added::Int
+    sums::Vector{UInt64}  # whose address is any, as that of a field isn't
+end
+
+Summed() = Summed(C_NULL, 0, 0, 0, zeros(UInt64, 8))
+
+"Start over, with other memory, which the caller keeps until `finish!`."
+function start!(it::Summed, to, size)
+    it.to, it.size, it.added = to, size, 0
+    it.blocks = size > 240 ? blocks_of(size) : 0
+    set!(it, START)
+    return it
+end
+
+set!(it::Summed, sums) = GC.@preserve it unsafe_store!(convert(Ptr{Lanes}, pointer(it.sums)), sums)
+sums(it::Summed) = GC.@preserve it word(Lanes, convert(Ptr{UInt8}, pointer(it.sums)), 0)
+
+"Copy bytes to an offset, behind what was put before."
+function put!(it::Summed, at, p, n)
+    first, after = cld(at, BLOCK), min((at + n) ÷ BLOCK, it.blocks)
+    first < after || return unsafe_copyto!(it.to + at, p, n)
+    head, tail = first * BLOCK - at, after * BLOCK - at
+    unsafe_copyto!(it.to + at, p, head)
+    catch_up!(it, first)
+    q = it.to + first * BLOCK
+    if it.size >= STREAMED && UInt(q) % sizeof(Lanes) == 0
+        set!(it, add_blocks(sums(it), p + head, after - first, Passing(q)))
+    else
+        set!(it, add_blocks(sums(it), p + head, after - first, Copy(q)))
+    end
+    it.added = after
+    return unsafe_copyto!(it.to + at + tail, p + tail, n - tail)
+end
+
+"Add the blocks before that one, which are there."
+function catch_up!(it::Summed, block)
+    it.added < block && set!(it, add_blocks(sums(it), it.to + it.added * BLOCK, block - it.added))
+    it.added = block
+    return
+end
+
+"The hash of all bytes, which are there."
+function finish!(it::Summed)
+    it.size <= 240 && return xxh3_64(it.to, it.size)
+    catch_up!(it, it.blocks)
+    return merged(sums(it), it.to, it.size)
 end
 
 end

@@ -36,6 +36,5 @@ proc encode*(nodes: Matrix[int64]; data: AnyArray; dialect, version, alignment: 
   var encoder {.noinit.}: Encoder
   let (lead, size) = encoder.measure(nodes, data.bytes, dialect, version, alignment, checksum)
   result = newTensor(dtypeOf(uint8), [int64(lead + size)])
-  var target = initTarget(result.data, lead + size)
-  target.putZeros(lead)
-  encoder.write(data.bytes, target)
+  zeroMem(result.data, lead)
+  encoder.write(data.bytes, cast[ptr UncheckedArray[byte]](addr result.data[lead]))

@@ -1,8 +1,10 @@
 ## XXH3-64 with seed 0 and the default secret, after the published description of the algorithm.
 ##
-## Inputs over 240 bytes run through eight 64-bit lanes that don't depend on each other. They are written as loops over
-## an array of eight, which both gcc and clang turn into SIMD (`pmuludq` multiplies the low halves of two to eight lanes
-## at once); from memory that isn't in the cache this runs as fast as memory can be read.
+## Inputs over 240 bytes run through eight 64-bit lanes that don't depend on each other: two vectors of four, in AVX2's
+## registers where the machine has it. `Summed` copies bytes and sums them in the same loop.
+
+import std/macros
+import simd
 
 {.push raises: [], gcsafe.}
 
@@ -36,6 +38,9 @@ const
   prime64e = 0x27D4EB2F165667C5'u64
   stripeSize = 64           ## bytes: one number for each lane
   blockSize = 1024          ## bytes: 16 stripes, each with the secret 8 bytes further on
+  shortMax = 240            ## bytes; longer inputs are summed by stripes
+  streamedMin = 16 shl 20   ## bytes; a copy of so many wouldn't stay in the caches, and is written past them
+  ahead = 4096              ## bytes from what is read to what is asked for
 
 type
   Memory = ptr UncheckedArray[byte]
@@ -122,34 +127,125 @@ func hashTo240(p: Memory; n: int): uint64 =
 
 # --- beyond ------------------------------------------------------------------------------------------------
 
-func accumulate(lanes: var Lanes; p: Memory; at, secretAt: int) {.inline.} =
-  ## Take in one stripe.
-  var data, keyed: Lanes
-  for i in 0 ..< 8:
-    data[i] = read64(p, at + 8 * i)
-    keyed[i] = data[i] xor secret64(secretAt + 8 * i)
-  for i in 0 ..< 8:
-    lanes[i] += data[i xor 1] + (keyed[i] and 0xFFFF_FFFF'u64) * (keyed[i] shr 32)
+type
+  Four {.importc: "__attribute__((vector_size(32))) unsigned long long", nodecl.} = object
+    ## Half of the lanes; see `Quad`.
+  Way = enum
+    ## What a block becomes, besides a part of the sums: nothing, a copy, a copy past the caches.
+    Nowhere, Copy, Stream
 
-func scramble(lanes: var Lanes) {.inline.} =
-  ## After each full block.
-  for i in 0 ..< 8:
-    lanes[i] = (lanes[i] xor (lanes[i] shr 47) xor secret64(128 + 8 * i)) * prime32a
+const halfSize = stripeSize div 2 ## also what the target of a stream is aligned to
 
-func hashLong(p: Memory; n: int): uint64 =
-  var lanes: Lanes = [prime32c, prime64a, prime64b, prime64c, prime64d, prime32b, prime64e, prime32a]
-  let last = (n - 1) div blockSize * blockSize # the last block may be shorter; it isn't scrambled
-  for start in countup(0, last - 1, blockSize):
-    for i in 0 ..< blockSize div stripeSize:
-      accumulate(lanes, p, start + stripeSize * i, 8 * i)
-    scramble(lanes)
+# gcc has no portable way past the caches; this is the one that every x86-64 has.
+{.emit: """
+typedef __attribute__((vector_size(32))) unsigned long long nif_xxh3_four;
+#if defined(__clang__)
+#define nif_xxh3_stream(target, four) __builtin_nontemporal_store(four, (nif_xxh3_four *)(target))
+#elif defined(__x86_64__)
+typedef __attribute__((vector_size(16))) long long nif_xxh3_two;
+#define nif_xxh3_stream(target, four) do { nif_xxh3_two twos[2]; memcpy(twos, &(four), 32); \
+  __builtin_ia32_movntdq((nif_xxh3_two *)(target), twos[0]); \
+  __builtin_ia32_movntdq((nif_xxh3_two *)(target) + 1, twos[1]); } while (0)
+#else
+#define nif_xxh3_stream(target, four) (*(nif_xxh3_four *)(target) = (four))
+#endif
+""".}
+
+macro unroll(name: untyped; count: static int; body: untyped) =
+  ## The body, once for each number.
+  result = newStmtList()
+  for number in 0 ..< count:
+    let copy = body.copyNimTree
+    result.add quote do:
+      block:
+        const `name` = `number`
+        `copy`
+
+template fourAt(p: Memory; at: int): Four =
+  var four {.noinit.}: Four
+  copyMem(addr four, addr p[at], halfSize)
+  four
+
+template addHalf(way: static Way; products, others: Four; target, source: Memory; at, secretAt: int) =
+  ## Half of a stripe.
+  let data = fourAt(source, at)
+  var key = fourAt(cast[Memory](unsafeAddr secret), secretAt)
+  when way == Copy:
+    copyMem(addr target[at], unsafeAddr data, halfSize)
+  elif way == Stream:
+    let place = addr target[at]
+    {.emit: ["nif_xxh3_stream(", place, ", ", data, ");"].}
+  {.emit: [key, " ^= ", data, ";"].}
+  {.emit: [products, " += (", key, " & 0xFFFFFFFFull) * (", key, " >> 32);"].}
+  {.emit: [others, " += ", data, ";"].}
+
+template mix(sums, others: Four; secretAt: int) =
+  ## After each block: every lane gets the data of its neighbour, and is scrambled.
+  let data = cast[array[4, uint64]](others)
+  let swapped = cast[Four]([data[1], data[0], data[3], data[2]])
+  let key = fourAt(cast[Memory](unsafeAddr secret), secretAt)
+  {.emit: [sums, " += ", swapped, ";"].}
+  {.emit: [sums, " = (", sums, " ^ (", sums, " >> 47) ^ ", key, ") * ", prime32a, ";"].}
+
+template addEach(way: static Way; lanes: ptr Lanes; target, source: Memory; blocks: int) =
+  var low = fourAt(cast[Memory](lanes), 0)
+  var high = fourAt(cast[Memory](lanes), halfSize)
+  for start in countup(0, (blocks - 1) * blockSize, blockSize):
+    # XXH3 adds to each lane the data of its neighbour. That can wait until the end of the block.
+    var otherLow {.noinit.}, otherHigh {.noinit.}: Four
+    {.emit: [otherLow, " = ", otherHigh, " = (nif_xxh3_four){0};"].}
+    # A loop would cost more than its body: the processor guesses its end wrong, block after block.
+    unroll(stripe, blockSize div stripeSize):
+      let at = start + stripeSize * stripe
+      when way == Stream:
+        let next = addr source[at + ahead]
+        {.emit: ["__builtin_prefetch(", next, ");"].}
+      addHalf(way, low, otherLow, target, source, at, 8 * stripe)
+      addHalf(way, high, otherHigh, target, source, at + halfSize, 8 * stripe + halfSize)
+    mix(low, otherLow, 128)
+    mix(high, otherHigh, 128 + halfSize)
+  copyMem(lanes, addr low, halfSize)
+  copyMem(addr lanes[4], addr high, halfSize)
+
+func addWays(way: Way; lanes: ptr Lanes; target, source: Memory; blocks: int) {.wide.} =
+  case way
+  of Nowhere: addEach(Nowhere, lanes, target, source, blocks)
+  of Copy: addEach(Copy, lanes, target, source, blocks)
+  of Stream: addEach(Stream, lanes, target, source, blocks)
+
+func addBlocks(lanes: var Lanes; way: Way; target, source: Memory; blocks: int) =
+  ## Take in blocks, and copy them.
+  if blocks > 0:
+    addWays(way, addr lanes, target, source, blocks)
+    if way == Stream:
+      {.emit: "__sync_synchronize();".} # what went past the caches is there for every reader
+
+func addStripe(lanes: var Lanes; p: Memory; at, secretAt: int) =
+  for i in 0 ..< 8:
+    let keyed = read64(p, at + 8 * i) xor secret64(secretAt + 8 * i)
+    lanes[i] += read64(p, at + 8 * (i xor 1)) + (keyed and 0xFFFF_FFFF'u64) * (keyed shr 32)
+
+const start: Lanes = [prime32c, prime64a, prime64b, prime64c, prime64d, prime32b, prime64e, prime32a]
+
+func blocksOf(n: int): int =
+  ## All but the last one, whole or not, which isn't scrambled.
+  (n - 1) div blockSize
+
+func finish(lanes: var Lanes; p: Memory; n: int): uint64 =
+  ## The hash of bytes of which these blocks were taken in.
+  let last = blocksOf(n) * blockSize
   for i in 0 ..< (n - 1 - last) div stripeSize:
-    accumulate(lanes, p, last + stripeSize * i, 8 * i)
-  accumulate(lanes, p, n - stripeSize, 121)
+    addStripe(lanes, p, last + stripeSize * i, 8 * i)
+  addStripe(lanes, p, n - stripeSize, 121)
   result = uint64(n) * prime64a
   for i in 0 ..< 4:
     result += folded(lanes[2 * i] xor secret64(11 + 16 * i), lanes[2 * i + 1] xor secret64(19 + 16 * i))
   result = avalanche(result)
+
+func hashLong(p: Memory; n: int): uint64 =
+  var lanes = start
+  lanes.addBlocks(Nowhere, p, p, blocksOf(n))
+  lanes.finish(p, n)
 
 func xxh3*(data: openArray[byte]): uint64 =
   ## The 64-bit XXH3 hash of `data`.
@@ -157,5 +253,64 @@ func xxh3*(data: openArray[byte]): uint64 =
   let p = if n > 0: cast[Memory](unsafeAddr data[0]) else: nil
   if n <= 16: hashTo16(p, n)
   elif n <= 128: hashTo128(p, n)
-  elif n <= 240: hashTo240(p, n)
+  elif n <= shortMax: hashTo240(p, n)
   else: hashLong(p, n)
+
+# --- while they are written --------------------------------------------------------------------------------
+
+type Summed* = object
+  ## Memory that is written from front to back, and its hash. Whole blocks of what is put in are copied and summed in one
+  ## loop; what falls between blocks is summed from its copy, while that is in the cache.
+  bytes: Memory
+  size: int
+  filled*: int        ## bytes so far
+  blocks, added: int  ## to be summed on the way, none if nothing is summed or too little; how many of them are in the sums
+  way: Way
+  lanes: Lanes
+
+func initSummed*(bytes: ptr UncheckedArray[byte]; size: int; isSummed: bool): Summed =
+  result = Summed(bytes: bytes, size: size, way: Copy, lanes: start)
+  if isSummed and size > shortMax:
+    result.blocks = blocksOf(size)
+  if size >= streamedMin and cast[uint](bytes) mod uint(halfSize) == 0:
+    result.way = Stream
+
+func room(target: var Summed; size: int): Memory =
+  ## The next `size` bytes; there are as many as were measured.
+  doAssert size >= 0 and size <= target.size - target.filled
+  result = cast[Memory](addr target.bytes[target.filled])
+  target.filled += size
+
+func catchUp(target: var Summed; blocks: int) =
+  ## Take in the blocks before that one, which are filled.
+  let late = cast[Memory](addr target.bytes[target.added * blockSize])
+  target.lanes.addBlocks(Nowhere, late, late, blocks - target.added)
+  target.added = blocks
+
+func put*(target: var Summed; source: openArray[byte]) =
+  if source.len == 0:
+    return
+  let (start, data) = (target.filled, cast[Memory](unsafeAddr source[0]))
+  let to = target.room(source.len)
+  let first = (start + blockSize - 1) div blockSize
+  let after = min(target.filled div blockSize, target.blocks)
+  if first >= after:
+    copyMem(to, data, source.len)
+    return
+  let (head, tail) = (first * blockSize - start, after * blockSize - start)
+  copyMem(to, data, head)
+  target.catchUp(first)
+  target.lanes.addBlocks(target.way, cast[Memory](addr to[head]), cast[Memory](addr data[head]), after - first)
+  target.added = after
+  copyMem(addr to[tail], addr data[tail], source.len - tail)
+
+func putZeros*(target: var Summed; count: int) =
+  zeroMem(target.room(count), count)
+
+func finish*(target: var Summed): uint64 =
+  ## The hash of all bytes, which are filled.
+  doAssert target.filled == target.size
+  if target.size <= shortMax:
+    return xxh3(target.bytes.toOpenArray(0, target.size - 1))
+  target.catchUp(target.blocks)
+  target.lanes.finish(target.bytes, target.size)

@@ -43,3 +43,26 @@ suite "xxh3":
     for offset in 1 .. 8:
       let moved = newSeq[byte](offset) & data
       check xxh3(moved.toOpenArray(offset, moved.high)) == xxh3(data)
+
+  test "what is put in pieces has the hash of all of it":
+    for size in [100, 241, 1024, 1025, 2048, 5000, 9000]:
+      let data = pattern(size)
+      for piece in [1, 63, 500, 1023, 1024, 1025, 3000, 9000]:
+        checkpoint $size & " bytes by " & $piece
+        var copy = newSeq[byte](size)
+        var target = initSummed(cast[ptr UncheckedArray[byte]](addr copy[0]), size, true)
+        while target.filled < size:
+          target.put(data.toOpenArray(target.filled, min(target.filled + piece, size) - 1))
+        check target.finish() == xxh3(data)
+        check copy == data
+
+  test "a copy past the caches is as any other":
+    let size = (16 shl 20) + 12345
+    let data = pattern(size)
+    var room = newSeq[byte](size + 64)
+    for shift in [0, 8]:
+      let at = int(64 - cast[uint](addr room[0]) mod 64) mod 64 + shift
+      var target = initSummed(cast[ptr UncheckedArray[byte]](addr room[at]), size, true)
+      target.put(data)
+      check target.finish() == xxh3(data)
+      check room.toOpenArray(at, at + size - 1) == data

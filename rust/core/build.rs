@@ -1,7 +1,7 @@
 //! Builds the native libraries of the other languages beside the core, so that one wheel has them all.
 //!
 //! The recipes are Python (`nif_lab.build`): the same that `nif-lab build` runs. A language whose compiler is missing is left out
-//! with a warning; the Lab then says how to mend it.
+//! with a warning; the Lab then says how to fix it.
 
 use std::env;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ fn main() {
         "rust/nif",
         "rust/nif-macros",
         "rust/kernels",
+        "rust/copy",
         "rust/memory",
         "rust/loader",
         "rust/worker",

@@ -35,7 +35,7 @@ class Built:
     def __str__(self) -> str:
         if self.built:
             return f"{self.name}: built in {self.seconds:.1f} s ({self.compiler})"
-        cure = self.cure and f"  to mend it: {self.cure}"
+        cure = self.cure and f"  to fix: {self.cure}"
         return "\n".join(part for part in (f"{self.name}: NOT built: {self.reason}", cure, self.detail) if part)
 
 

@@ -73,7 +73,7 @@ def _examine(backend: Backend) -> dict[str, Any]:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Say what works on this machine, what doesn't, and what mends it."""
+    """Say what works on this machine, what doesn't, and how to fix it."""
     report = {name: _examine(backends.find(name)) for name in backends.names()}
     from .lab import Lab
 
@@ -97,13 +97,13 @@ def doctor(arguments: argparse.Namespace) -> int:
         state = f"loaded, {entry['functions']} functions" if entry["loaded"] else f"NOT loaded: {entry['reason']}"
         print(f"  {name:<6} {toolchain:<12} {state}")
         if not entry["loaded"] and entry["cure"]:
-            print(f"         to mend it: {entry['cure']}")
+            print(f"         to fix: {entry['cure']}")
         direct = entry.get("direct", {"reason": "", "parts": {}})
         if direct["parts"]:
             print(f"         {', '.join(f'{part} {version}' for part, version in direct['parts'].items())}")
         if direct["reason"]:
             print(f"         direct lane: NOT loaded: {direct['reason']}")
-            print(f"         to mend it: {direct['cure']}")
+            print(f"         to fix: {direct['cure']}")
     return 0 if healthy else 1
 
 

@@ -18,7 +18,7 @@ from .arguments import expect, one_of
 from .errors import ArgumentTypeError, BackendNotLoaded, NifValueError, NoSuchFunction
 from .flags import Flag
 from .wire import rules
-from .wire.schema import ACTIVATIONS, LIVE, MARKERS, body_offset
+from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Wire"]
 
+DIALECT_NAMES: Final = tuple(DIALECTS)
+ALIGNMENT: Final = 8
 #: Below so many bytes of data Python's own codec is quicker than a call is worth.
 SMALL: Final = 4096
 #: A refusal in a native codec's words: the code, and the place.
@@ -54,7 +56,7 @@ class Wire:
         version: int = 2,
         *,
         by: str | LoadedBackend = "auto",
-        alignment: int = 8,
+        alignment: int = ALIGNMENT,
         checksum: bool = True,
         endianness: str = "little",
     ) -> np.ndarray:
@@ -69,8 +71,8 @@ class Wire:
         version
             1 or 2.
         by
-            Whose codec: ``"python"``, a backend or its name. ``"auto"``: Python's for small values, else that of the
-            dialect, else of any backend.
+            Whose codec: ``"python"``, a backend or its name. ``"auto"``: the core's for an array in version 2. Of other
+            values Python's for small ones, else that of the dialect, else of any backend.
         alignment
             Of arrays in version 1's zig dialect.
         checksum
@@ -83,6 +85,11 @@ class Wire:
         WireError
             The value can't be written so.
         """
+        if by == "auto" and version == 2 and type(value) is np.ndarray:
+            # What else these may be is refused below, or left to the codecs.
+            plain = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
+            if plain and (frame := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
+                return frame
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))
         if endianness != "little":
@@ -93,7 +100,7 @@ class Wire:
             nodes, data = wire.flatten(value, dialect, version)
         size = np.asarray(data).nbytes if isinstance(data, np.ndarray) else len(data)
         codec = self._codec(by, dialect, size)
-        lead = -body_offset(MARKERS[int(nodes[0, 0])], spoken, version) % 64
+        lead = 0 if version == 2 else -body_offset(MARKERS[int(nodes[0, 0])], spoken, version) % 64
         if codec is None:
             frame = wire.encode_nodes(nodes, data, dialect, version, alignment, checksum=checksum)
             room = self._memory.empty(lead + len(frame), np.uint8)
@@ -160,7 +167,9 @@ class Wire:
 
     @staticmethod
     def view(frame: np.ndarray) -> np.ndarray:
-        """Return the array in a version 2 frame without a checksum, as a view, in a tenth of a microsecond.
+        """Return the array in a version 2 frame, as a view.
+
+        Without a checksum that takes a tenth of a microsecond; one is computed and compared first.
 
         Raises
         ------

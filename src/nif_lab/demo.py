@@ -181,7 +181,7 @@ def format_text(result: Mapping[str, Any]) -> str:
     rows, columns = result["dem"]["shape"]
     lines = [f"{rows} x {columns} heights of the Jacksboro fault, {result['dem']['source']} of matplotlib", ""]
     for name, it in result["backends"].items():
-        state = it["compiler"] if it["loaded"] else f"not loaded: {it['reason']}. To mend it: {it['cure']}"
+        state = it["compiler"] if it["loaded"] else f"not loaded: {it['reason']}. To fix: {it['cure']}"
         lines.append(f"  {name:<6} {state}")
     for title, key in ((f"smooth, {PASSES} passes", "smooth"), ("hillshade", "hillshade")):
         lines += ["", f"{title}: median time"]

@@ -142,7 +142,7 @@ def html(found: Outcome) -> str:
     """Return the report as one HTML page: no script, no request, light or dark as the reader's system is."""
     rows, columns = found.elevation.z.shape
     missing = "".join(
-        f"<p><b>{escape(title(name))}</b> is not loaded: {escape(it['reason'])}. To mend it: {escape(it['cure'])}</p>"
+        f"<p><b>{escape(title(name))}</b> is not loaded: {escape(it['reason'])}. To fix: {escape(it['cure'])}</p>"
         for name, it in found.backends.items()
         if not it["loaded"]
     )

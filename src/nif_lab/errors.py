@@ -129,7 +129,7 @@ class BackendError(NifLabError):
     reason
         What is wrong, one line.
     cure
-        The command or step that mends it, or an empty string.
+        The command or step that fixes it, or an empty string.
     detail
         A compiler's own words, say; may be long.
     """
@@ -141,7 +141,7 @@ class BackendError(NifLabError):
         self.reason = reason
         self.cure = cure
         self.detail = detail
-        super().__init__("\n".join(part for part in (reason, cure and f"To mend it: {cure}", detail) if part))
+        super().__init__("\n".join(part for part in (reason, cure and f"To fix: {cure}", detail) if part))
 
 
 class ToolchainMissing(BackendError):
@@ -248,11 +248,11 @@ class MappingError(SharedMemoryError, OSError):
     reason
         What is wrong, one line.
     cure
-        What mends it.
+        How to fix it.
     """
 
     def __init__(self, path: str, reason: str, cure: str = "") -> None:
-        super().__init__(f"{path}: {reason}" + (f"\nTo mend it: {cure}" if cure else ""))
+        super().__init__(f"{path}: {reason}" + (f"\nTo fix: {cure}" if cure else ""))
         self.path = path
         self.reason = reason
         self.cure = cure
@@ -266,7 +266,7 @@ class SystemRefusal(SharedMemoryError, OSError):
     reason
         What the system refused, one line.
     cure
-        What mends it.
+        How to fix it.
     number
         The system's error number, as `errno`.
     """

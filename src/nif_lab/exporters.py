@@ -250,7 +250,7 @@ def opentelemetry(lab_telemetry: Telemetry, meter_provider: MeterProvider | None
         from opentelemetry import metrics
     except ImportError:
         raise ExporterMissing(
-            "OpenTelemetry isn't installed\nTo mend it: pip install nif_lab[otel]", name="opentelemetry"
+            "OpenTelemetry isn't installed\nTo fix: pip install nif_lab[otel]", name="opentelemetry"
         ) from None
     from . import __version__
 

@@ -64,7 +64,7 @@ class LoadedBackend:
     workers : Workers or None
         Of the isolated lane: ``pids``, how many are ``ready``, how many were ``started``; ``restart()``.
     reason, cure, detail : str
-        Why it isn't loaded, what mends it, and what the compiler or loader said; empty when it is.
+        Why it isn't loaded, how to fix it, and what the compiler or loader said; empty when it is.
     library : Library or None
         What was opened: ``language``, ``compiler``, ``version``, ``path``.
     functions : mapping of str to Nif
@@ -138,7 +138,7 @@ class LoadedBackend:
         elif (workers := self.workers) is not None:
             library = self._try(lambda: _core.open_isolated(workers, self.name, *self.recorded_in))
         if library is not None and (odd := [it for it in library.functions if self._means(it)]):
-            self.reason, self.cure = f"'{odd[0]}' means something else in a backend", "rename the function"
+            self.reason, self.cure = f"'{odd[0]}' is a reserved attribute name", "rename the function"
             library = None
         if library is not None:
             self.functions = MappingProxyType(library.functions)

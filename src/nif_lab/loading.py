@@ -102,7 +102,7 @@ class JuliaFile(LibraryFile):
 
     def refusal(self, reason: str, cure: str, detail: str) -> AbiError:
         for it in languages.find("julia").cell_messages(reason):
-            return AbiError(f"{self.path}:{it.line}: {it.text}", "mend the function, and load the file again")
+            return AbiError(f"{self.path}:{it.line}: {it.text}", "fix the function, and load the file again")
         return super().refusal(reason, cure, detail)
 
 

@@ -15,7 +15,7 @@ __all__ = ["backend_html", "backend_text", "lab_html", "lab_text"]
 
 def _state(backend: LoadedBackend) -> str:
     if backend.library is None:
-        cure = f" To mend it: {backend.cure}" if backend.cure else ""
+        cure = f" To fix: {backend.cure}" if backend.cure else ""
         return f"not loaded: {backend.reason}.{cure}"
     return f"{len(backend.kernels)} functions, {backend.lane} lane, {backend.library.compiler}"
 
@@ -54,6 +54,6 @@ def lab_html(lab: Lab) -> str:
             state, functions = "✓&nbsp;loaded", ", ".join(f"<code>{escape(name)}</code>" for name in it.kernels)
             rows.append([f"<b>{it.title}</b>", state, it.lane, escape(it.library.compiler), functions])
         else:
-            cure = f"<br>To mend it: <code>{escape(it.cure)}</code>" if it.cure else ""
+            cure = f"<br>To fix: <code>{escape(it.cure)}</code>" if it.cure else ""
             rows.append([f"<b>{it.title}</b>", "✗&nbsp;not&nbsp;loaded", "–", "–", escape(it.reason) + cure])
     return table_html(["backend", "state", "lane", "compiler", "functions"], rows)

@@ -259,7 +259,7 @@ class _Way:
     def _copies(self, size: int, place: str, reason: str, cure: str) -> None:
         """Enter a copy that is about to be made, or refuse to make it."""
         if self._strict:
-            raise CopyRequired(f"{size:,} bytes would be copied in {place}: {reason}\nTo mend it: {cure}", reason)
+            raise CopyRequired(f"{size:,} bytes would be copied in {place}: {reason}\nTo fix: {cure}", reason)
         self._ledger.note(size, place, reason)
 
     def shared(self, value: Any) -> Transfer:
@@ -310,7 +310,7 @@ class _Way:
             value = np.asarray(value)
         if self._strict:
             raise CopyRequired(
-                "encoding copies the value into a frame\nTo mend it: mode='shared', for an array in a pool", "encoded"
+                "encoding copies the value into a frame\nTo fix: mode='shared', for an array in a pool", "encoded"
             )
         frame = self._codec.encode(value, dialect, version, by=self._source)
         self._ledger.note(frame.nbytes, f"{self._source.name}.encode", "encoded into a frame")

@@ -22,7 +22,7 @@ CELLS = {
     MEAN.replace("+= value", "+= valu"): "use of undeclared identifier 'valu'",
     f"{MEAN}\n// {{}}".replace("%%zig", "%%zig --time"): r"zig cell In \[3\]: .*mean\(x: f64\[n\]\) -> f64",
     "%%nim\nproc crash*() =\n  cast[ptr int](8)[] = 1": "",
-    "lab.nim.crash()": r"nim\.crash\(\): its worker ended by SIGSEGV.*In \[4\]",
+    "lab.nim.crash()": r"nim\.crash\(\): its worker was terminated by SIGSEGV.*In \[4\]",
     "[lab.zig.mean(np.arange(10.0)) for _ in range(50)][-1]": r"4\.5",
     "lab.dashboard()": "",
 }

@@ -15,7 +15,7 @@ from golden import frames as golden
 from nif_lab import Lab, _core, wire
 from nif_lab.errors import NifValueError
 from nif_lab.wire.examples import LIVE as HANDLES
-from nif_lab.wire.schema import ACTIVATIONS, COLUMNS, DIALECTS, LIVE
+from nif_lab.wire.schema import ACTIVATIONS, COLUMNS, DIALECTS, DTYPES, LIVE
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
@@ -257,6 +257,25 @@ def test_meaning_survives(lab: Lab, backend: LoadedBackend, rng: np.random.Gener
         lab.wire.forward(launched, x, backend.name)
 
 
+def test_payloads_of_any_length_are_summed_while_they_are_written(
+    lab: Lab, backend: LoadedBackend, rng: np.random.Generator
+) -> None:
+    """Around the lengths at which XXH3 changes, and in records, whose pieces begin anywhere in a block."""
+    for size in (0, 1, 16, 17, 128, 129, 240, 241, 1023, 1024, 1025, 4096, 4097, 40_000):
+        x = rng.integers(0, 256, size, np.uint8)
+        frame = lab.wire.encode(x, by=backend.name)
+        assert frame.tobytes() == wire.encode(x), size
+    for rows in (3, 40, 90):
+        layers = (wire.Layer(rng.normal(size=(rows, 60)), rng.normal(size=rows), "relu"),)
+        layers += (wire.Layer(rng.normal(size=(7, rows)), rng.normal(size=7)),)
+        network = wire.NeuralNetwork(layers, "n" * rows)
+        frame = lab.wire.encode(network, by=backend.name)
+        assert frame.tobytes() == wire.encode(network), rows
+        frame[-1] ^= 1
+        with pytest.raises(wire.WireError, match="CHECKSUM"):
+            lab.wire.decode(frame, by=backend.name)
+
+
 def aligned(frame: bytes) -> np.ndarray:
     """Copy a frame to where the core would take it for a view."""
     room = np.empty(len(frame) + 64, np.uint8)
@@ -266,7 +285,7 @@ def aligned(frame: bytes) -> np.ndarray:
 
 
 def test_no_bad_frame_is_a_view() -> None:
-    """The core's own reader, which takes the frames that are arrays without a checksum."""
+    """The core's own reader, which takes the frames that are arrays."""
     for name, it in json.loads((GOLDEN / "bad.json").read_text("utf-8")).items():
         frame = aligned(bytes.fromhex(it["frame"]))
         assert _core.view_frame(frame) is None, name
@@ -281,3 +300,39 @@ def test_a_shape_that_cannot_be_is_no_view() -> None:
     assert _core.view_frame(octets) is None
     with pytest.raises(wire.WireError, match="OVERFLOW"):
         wire.decode(octets, version=2)
+
+
+def test_the_core_writes_what_the_reference_writes(lab: Lab, rng: np.random.Generator) -> None:
+    memory = lab.memory.core
+    for dtype in sorted({it.name for it in DTYPES.values()} - {"bool"}):
+        for shape in ((), (0,), (1,), (700,), (3, 0), (40, 50), (2, 3, 4), (2, 3, 4, 5)):
+            for order in ("C", "F"):
+                x = np.asarray(np.abs(rng.normal(size=shape)) * 9, order=order).astype(dtype)
+                for summed in (False, True):
+                    frame = _core.encode_frame(memory, x, summed)
+                    assert frame is not None
+                    assert frame.tobytes() == wire.encode(x, checksum=summed), (dtype, shape, order, summed)
+                    view = _core.view_frame(frame)
+                    assert view is not None
+                    assert (view.dtype, view.shape) == (x.dtype, x.shape)
+                    assert view.tobytes() == x.tobytes()
+                    assert not x.size or np.shares_memory(view, frame)
+
+
+def test_what_the_core_does_not_write_is_left_to_the_codecs(lab: Lab) -> None:
+    odd = (np.ones(3, bool), np.arange(6.0)[::2], np.ones(3, ">f8"), np.ones((1,) * 5), np.array(["a"]), [1.0], 1.0)
+    for value in odd:
+        assert _core.encode_frame(lab.memory.core, value, True) is None, repr(value)
+    for value in odd[:2]:
+        np.testing.assert_array_equal(lab.wire.decode(lab.wire.encode(value)), value)
+
+
+def test_a_damaged_frame_is_no_view(lab: Lab, rng: np.random.Generator) -> None:
+    """One bit of it, anywhere: its checksum is computed before anything of it is handed out."""
+    frame = lab.wire.encode(rng.normal(size=1000))
+    for place in (*range(64), *rng.integers(64, frame.size, 40)):
+        damaged = aligned(frame.tobytes())
+        damaged[place] ^= 1 << (place % 8)
+        assert _core.view_frame(damaged) is None, place
+        with pytest.raises(wire.WireError):
+            lab.wire.decode(damaged, version=2)

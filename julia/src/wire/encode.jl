@@ -107,7 +107,12 @@ function write_node!(out, it::Encoder, at, index)::Int
     marker = MARKERS[row.marker+1]
     stop = at + LENGTHS[index+1]
     at = write_header!(out, it.layout, at, row, marker, LENGTHS[index+1] - body_offset(it.layout, marker), it.alignment)
-    marker.kind == RECORD && return write_record!(out, it, at, index)
+    return write_payload!(out, it, at, index, stop)
+end
+
+function write_payload!(out, it::Encoder, at, index, stop)::Int
+    row = ROWS[index+1]
+    MARKERS[row.marker+1].kind == RECORD && return write_record!(out, it, at, index)
     at = put!(out, at, part(it.data, row.data_offset, row.data_length))
     return zeros!(out, at, stop - at)
 end
@@ -127,27 +132,30 @@ write_number!(out, it::Version1, at, number) =
 write_header!(out, ::Version2, at, row, marker, size, alignment) =
     store!(out, at, Header(MAGIC, 2, row.marker, row.dtype, row.ndim, row.order, 0, UNRESERVED, row.shape, size, 0))
 
-"Give the outermost frame, which begins at `at`, its checksum."
-function write_sum!(out, at)
-    it = load(Header, out, at)
-    HEADER[] = Header(
-        it.magic, it.version, it.marker, it.dtype, it.ndim, it.order, 1, UNRESERVED, it.shape, it.payload, 0,
-    )
-    store!(out, at, HEADER[])
-    store!(out, at + SUMMED, header_sum(xxh3_64(part(out, at + sizeof(Header), it.payload % Int))))
-    return
+# Bytes of a frame whose payload is summed while it is written, from front to back; see `XXH3.Summed`. Constants, as `HEADER` is.
+struct SummedOut
+    bytes::MutVec{UInt8}
+    payload::Int
+end
+const SUM = XXH3.Summed()
+
+store!(out::SummedOut, at, value) = store!(out.bytes, at, value)
+zeros!(out::SummedOut, at, size) = zeros!(out.bytes, at, size)
+function put!(out::SummedOut, at, from)
+    part(out.bytes, at, length(from))  # there is room
+    XXH3.put!(SUM, at - out.payload, from.data, length(from))
+    return at + length(from)
 end
 
-"Write a frame without children and its checksum, which is made on the way: `write_node!` and `write_sum!` at once."
-function write_summed!(out, it::Encoder{Version2}, at)
-    row = ROWS[1]
-    HEADER[] = Header(
-        MAGIC, 2, row.marker, row.dtype, row.ndim, row.order, 1, UNRESERVED, row.shape, row.data_length, 0,
-    )
-    store!(out, at, HEADER[])
-    payload = part(out, at + sizeof(Header), row.data_length)
-    sum = xxh3_64!(payload, part(it.data, row.data_offset, row.data_length))
-    store!(out, at + SUMMED, header_sum(sum))
+"`write_node!` of the outermost frame, with its checksum."
+function write_summed!(bytes, it::Encoder, at)
+    row, payload = ROWS[1], at + sizeof(Header)
+    size = LENGTHS[1] - sizeof(Header)
+    HEADER[] = Header(MAGIC, 2, row.marker, row.dtype, row.ndim, row.order, 1, UNRESERVED, row.shape, size, 0)
+    store!(bytes, at, HEADER[])
+    XXH3.start!(SUM, part(bytes, payload, size).data, size)
+    write_payload!(SummedOut(bytes, payload), it, payload, 0, payload + size)
+    store!(bytes, at + SUMMED, header_sum(XXH3.finish!(SUM)))
     return
 end
 

@@ -203,28 +203,7 @@ func measure*(e: var Encoder; nodes: Matrix[int64]; data: openArray[byte]; diale
 
 # --- writing -----------------------------------------------------------------------------------------------
 
-type Target* = object
-  ## Where a frame is written, from front to back.
-  bytes: ptr UncheckedArray[byte]
-  len, at: int
-
-func initTarget*(bytes: ptr UncheckedArray[byte]; len: int): Target =
-  Target(bytes: bytes, len: len)
-
-func room(target: var Target; size: int): ptr UncheckedArray[byte] =
-  ## The next `size` bytes; there are as many as were measured.
-  doAssert size >= 0 and size <= target.len - target.at
-  result = cast[ptr UncheckedArray[byte]](addr target.bytes[target.at])
-  target.at += size
-
-func put*(target: var Target; source: openArray[byte]) =
-  if source.len > 0:
-    copyMem(target.room(source.len), unsafeAddr source[0], source.len)
-
-func putZeros*(target: var Target; count: int) =
-  zeroMem(target.room(count), count)
-
-func put16(target: var Target; number: int) =
+func put16(target: var Summed; number: int) =
   target.put [byte(number and 0xFF), byte(number shr 8)]
 
 func headerOf(e: Encoder; index: int; flags: uint64): Image =
@@ -243,13 +222,13 @@ func headerOf(e: Encoder; index: int; flags: uint64): Image =
   numbers[Field.Alignment] = uint64(e.alignment)
   numbers.write(e.layoutOf(index))
 
-func writeFrame(e: Encoder; data: openArray[byte]; index: int; target: var Target)
+func writePayload(e: Encoder; data: openArray[byte]; index: int; target: var Summed)
 
-func writeRecord(e: Encoder; data: openArray[byte]; index: int; target: var Target) =
+func writeRecord(e: Encoder; data: openArray[byte]; index: int; target: var Summed) =
   template fill(start: int) =
-    let size = target.at - start
+    let size = target.filled - start
     target.putZeros(e.filled(size) - size)
-  let start = target.at
+  let start = target.filled
   let row = e.rows[index]
   target.put16(int(row.count))
   target.put16(int(row.dataLength))
@@ -260,25 +239,26 @@ func writeRecord(e: Encoder; data: openArray[byte]; index: int; target: var Targ
     target.put(data.slice(offset, length))
   fill(start)
   for child in e.childrenOf(index):
-    let begin = target.at
-    e.writeFrame(data, child, target)
+    let begin = target.filled
+    target.put(e.headerOf(child, 0).toOpenArray(0, layoutSizes[e.layoutOf(child)] - 1))
+    e.writePayload(data, child, target)
     fill(begin)
 
-func writeFrame(e: Encoder; data: openArray[byte]; index: int; target: var Target) =
+func writePayload(e: Encoder; data: openArray[byte]; index: int; target: var Summed) =
   let row = e.rows[index]
-  let header = e.headerOf(index, uint64(ord(e.hasChecksum and index == 0)))
-  target.put(header.toOpenArray(0, layoutSizes[e.layoutOf(index)] - 1))
   if e.markerOf(index).kind == Kind.Record:
     e.writeRecord(data, index, target)
   else:
     target.put(data.slice(row.dataOffset, row.dataLength))
     target.putZeros(e.paddingOf(index))
 
-func write*(e: Encoder; data: openArray[byte]; target: var Target) =
-  ## The frame of what was measured.
-  let start = target.at
-  e.writeFrame(data, 0, target)
+func write*(e: Encoder; data: openArray[byte]; frame: ptr UncheckedArray[byte]) =
+  ## The frame of what was measured; its checksum is made on the way.
+  let size = layoutSizes[e.layoutOf(0)]
+  var header = e.headerOf(0, uint64(ord(e.hasChecksum)))
+  var target = initSummed(cast[ptr UncheckedArray[byte]](addr frame[size]), e.frameSize(0) - size, e.hasChecksum)
+  e.writePayload(data, 0, target)
   if e.hasChecksum:
-    template written(first, last: int): openArray[byte] = target.bytes.toOpenArray(start + first, start + last)
-    let sum = xxh3(written(headerMax, e.frameSize(0) - 1)) xor xxh3(written(0, headerMax - 9))
-    copyMem(addr target.bytes[start + headerMax - sizeof(sum)], unsafeAddr sum, sizeof(sum))
+    let sum = target.finish() xor xxh3(header.toOpenArray(0, headerMax - 9))
+    copyMem(addr header[headerMax - sizeof(sum)], unsafeAddr sum, sizeof(sum))
+  copyMem(frame, addr header, size)

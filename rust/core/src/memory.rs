@@ -6,7 +6,7 @@ pub mod buffer;
 pub mod common;
 pub mod copies;
 pub mod file;
-pub mod frame_view;
+pub mod frames;
 pub mod keeper;
 pub mod ledger;
 pub mod shared;

@@ -12,7 +12,6 @@ use std::ops::Range;
 use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
 use nif::{AnyArray, Error, Matrix, MatrixMut, nif};
-use twox_hash::XxHash3_64;
 
 #[cfg(test)]
 mod tests;
@@ -484,5 +483,5 @@ fn escape(cr: [f64; PIXELS], ci: f64, iterations: i32) -> [i32; PIXELS] {
 /// `checksum(x[...])`: XXH3-64 of the bytes, in the order of memory.
 #[nif(pure)]
 pub fn checksum(x: AnyArray<'_>) -> u64 {
-    XxHash3_64::oneshot(x.bytes())
+    nif_copy::checksum(x.bytes())
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::table;
 use nif::abi::{ABI_VERSION, Function, Host, Init, Library as Table, STRUCT_HASH};
 
-/// A refusal: the reason, and what mends it.
+/// A refusal: the reason, and how to fix it.
 pub type Refusal = (String, String);
 
 #[must_use]

@@ -3,7 +3,6 @@
 //! Nothing here knows Python: the core uses it, and so do workers, which see the same segments.
 
 mod arena;
-pub mod copy;
 pub mod file;
 pub mod files;
 mod fork;

@@ -33,7 +33,7 @@ fn next(signal: c_int) -> &'static AtomicUsize {
     &NEXT[usize::from(signal == libc::SIGBUS)]
 }
 
-/// Through a null pointer: nothing that a runtime could mend, or would have to trace for a tenth of a second.
+/// Through a null pointer: nothing that a runtime could repair, or would have to trace for a tenth of a second.
 extern "C" fn on_null(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: as in `on_signal`; the next handler is one that the runtime installed for this signal.
     unsafe {

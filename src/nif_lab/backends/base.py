@@ -279,7 +279,7 @@ class Backend(ABC):
         Raises
         ------
         ToolchainMissing
-            With the reason and the command that mends it.
+            With the reason and the command that fixes it.
         """
 
     @abstractmethod

@@ -22,6 +22,7 @@ __all__ = ["Zig"]
 RELEASE: Final = "0.17"
 CURE: Final = "pip install ziglang==0.17.0"
 
+LIBC: Final = "linux-gnu.2.17"  # the oldest of the wheel's platform
 FLAGS: Final = (
     "-dynamic",
     "-O", "ReleaseSafe",  # optimised; what goes out of bounds or overflows panics
@@ -32,6 +33,8 @@ FLAGS: Final = (
     "-Bsymbolic",  # two Zig libraries in a process each call their own functions
 )  # fmt: skip
 
+#: A module whose functions use AVX2: they are called where the machine has it.
+WIDE: Final = ("-target", f"x86_64-{LIBC}", "-mcpu=x86_64_v3") if platform.machine() == "x86_64" else ()
 CELL_FLAGS: Final = ("-mcpu=native",)  # a cell runs where it was compiled
 #: Zig's own code generator has the same checks, takes less than half of LLVM's time, and its loops are 4 times slower.
 DEBUG: Final = ("-fno-llvm",) if platform.machine() == "x86_64" else ("-O", "Debug")
@@ -100,7 +103,9 @@ pub fn mean(x: []const f64) f64 {
         raise ToolchainMissing("no Zig compiler in this environment or on PATH", CURE)
 
     def build(self, source: Path, target: Path) -> None:
-        self.compile(source / "src", target, str(source / "src" / "lib.zig"))
+        root = source / "src"
+        modules = (f"-Mroot={root / 'lib.zig'}", *WIDE, f"-Mblocks={root / 'xxh3' / 'blocks.zig'}")
+        self.compile(root, target, "--dep", "blocks", *modules)
 
     def compile(self, sdk: Path, target: Path, *module: str) -> None:
         """Compile a root module, with the SDK's panic guard, into the library ``target``.
@@ -124,8 +129,7 @@ pub fn mean(x: []const f64) f64 {
     def _build_lib(self, sdk: Path, *arguments: str) -> None:
         command = [
             *self.compiler().command, "build-lib", *FLAGS,
-            # The oldest glibc of the wheel's platform, and no instruction of this machine's own.
-            "-target", f"{platform.machine()}-linux-gnu.2.17",
+            "-target", f"{platform.machine()}-{LIBC}",  # no instruction of this machine's own
             "--cache-dir", str(private("zig", "local")),
             str(sdk / "nif" / "guard.c"), *arguments,  # in this order: it becomes part of the root module
         ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The languages of a Lab: loaded with which compiler, or not loaded, why, and what mends it."""
+"""The languages of a Lab: loaded with which compiler, or not loaded, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BackendsPanel(Panel):
 def _facts(backend: LoadedBackend) -> list[str]:
     if backend.library is not None:
         return [backend.library.compiler, f"{len(backend.kernels)} functions, {backend.lane} lane"]
-    return [backend.reason, *([f"to mend it: {backend.cure}"] if backend.cure else [])]
+    return [backend.reason, *([f"to fix: {backend.cure}"] if backend.cure else [])]
 
 
 def _card(backend: LoadedBackend) -> str:
@@ -73,7 +73,7 @@ def _card(backend: LoadedBackend) -> str:
         )
     else:
         state = "✗ not loaded"
-        cure = f"<div>To mend it: <code>{escape(backend.cure)}</code></div>" if backend.cure else ""
+        cure = f"<div>To fix: <code>{escape(backend.cure)}</code></div>" if backend.cure else ""
         detail = (
             f'<details><summary>details</summary><pre style="font-size:11px">{escape(backend.detail)}</pre></details>'
         )

@@ -70,10 +70,10 @@ class InspectorPanel(Panel):
         self.offset = widgets.BoundedIntText(0, min=0, max=0, description="Byte", style={"description_width": "auto"})
         self.offset.layout.width = "120px"
         self.bit = chooser("bit", list(range(8)), 0, "0 is the lowest")
-        self.flip = widgets.Button(description="Flip it", tooltip="Break that byte, or mend it by the same bit")
-        self.mend = widgets.Button(description="Mend all", tooltip="Show the frame as it was written")
+        self.flip = widgets.Button(description="Flip it", tooltip="Break that byte, or restore it by the same bit")
+        self.restore = widgets.Button(description="Restore all", tooltip="Show the frame as it was written")
         self.flip.on_click(lambda _: self.attempt(self._flip))
-        self.mend.on_click(lambda _: self.attempt(self._mend))
+        self.restore.on_click(lambda _: self.attempt(self._restore))
         self.page, self.verdicts = widgets.HTML(), widgets.HTML()
         for it in (self.example, self.typed, self.dtype, self.dialect, self.version, self.writer):
             it.observe(lambda _: self.attempt(self._write), "value")
@@ -83,7 +83,7 @@ class InspectorPanel(Panel):
                 _row(self.example, self.typed, self.dtype),
                 _row(self.dialect, self.version, self.writer),
                 self.page,
-                _row(self.offset, self.bit, self.flip, self.mend),
+                _row(self.offset, self.bit, self.flip, self.restore),
                 self.verdicts,
             ],
         )
@@ -113,9 +113,9 @@ class InspectorPanel(Panel):
         frame = self._wire.encode(self._value(), self.dialect.value, self.version.value, by=self.writer.value)
         self._whole = np.array(frame)
         self.offset.max = max(len(frame) - 1, 0)
-        self._mend()
+        self._restore()
 
-    def _mend(self) -> None:
+    def _restore(self) -> None:
         self.frame = self._whole.copy()
         self._show()
 

@@ -6,6 +6,7 @@
 const std = @import("std");
 const nif = @import("../nif.zig");
 const schema = @import("schema.zig");
+const xxh3 = @import("../xxh3.zig");
 
 const Error = schema.Error;
 const Header = schema.Header;
@@ -209,7 +210,7 @@ pub const Decoder = struct {
     fn checkSum(self: *const Decoder, head: *const Head, length: u64) Error!void {
         const header = &head.header;
         const is_summed = header.flags == 1;
-        const expected = if (is_summed) header.checksumOver(self.frame[head.body..][0..length]) else 0;
+        const expected = if (is_summed) header.checksumOver(xxh3.hash(self.frame[head.body..][0..length])) else 0;
         if (header.checksum == expected) return;
         return self.fail(if (is_summed) .checksum else .value, head.body - @sizeOf(u64));
     }

@@ -3,6 +3,7 @@
 const std = @import("std");
 const nif = @import("../nif.zig");
 const schema = @import("schema.zig");
+const xxh3 = @import("../xxh3.zig");
 
 const Error = schema.Error;
 const Header = schema.Header;
@@ -203,34 +204,43 @@ pub const Encoder = struct {
         return 0 <= value and value < below;
     }
 
-    /// Write the frame that was measured.
+    /// Write the frame that was measured. Its checksum is made on the way.
     pub fn write(self: *const Encoder, frame: []u8, is_summed: bool) void {
-        _ = self.writeFrame(0, frame);
+        const offset = self.layout.payloadOffset(self.markerOf(0));
+        var head: Writer = .{ .out = .init(frame[0..offset], false) };
+        self.writeHeader(0, &head);
+        var writer: Writer = .{ .out = .init(frame[offset..], is_summed) };
+        self.writePayload(0, &writer);
         if (!is_summed) return;
         var header: Header = std.mem.bytesToValue(Header, frame[0..@sizeOf(Header)]);
         header.flags = 1;
-        header.checksum = header.checksumOver(frame[@sizeOf(Header)..]);
+        header.checksum = header.checksumOver(writer.out.finish());
         frame[0..@sizeOf(Header)].* = std.mem.toBytes(header);
     }
 
-    /// Write one at the start of `target`; returns its length.
-    fn writeFrame(self: *const Encoder, index: usize, target: []u8) usize {
+    fn markerOf(self: *const Encoder, index: usize) *const Marker {
+        return Marker.find(self.rows[index].marker, self.layout.version, null).?;
+    }
+
+    fn writeHeader(self: *const Encoder, index: usize, writer: *Writer) void {
         const row = &self.rows[index];
-        const marker = Marker.find(row.marker, self.layout.version, null).?;
-        const length = self.lengths[index];
-        var writer: Writer = .{ .rest = target };
         if (self.layout.version == 2) {
-            writer.putHeader(row, length);
+            writer.putHeader(row, self.lengths[index]);
         } else {
-            self.writeShortHeader(row, marker, length, &writer);
+            self.writeShortHeader(row, self.markerOf(index), self.lengths[index], writer);
         }
+    }
+
+    fn writePayload(self: *const Encoder, index: usize, writer: *Writer) void {
+        const row = &self.rows[index];
+        const marker = self.markerOf(index);
+        const length = self.lengths[index];
         if (marker.kind == .record) {
-            self.writeRecord(index, &writer);
+            self.writeRecord(index, writer);
         } else {
             writer.put(self.data[@intCast(row.data_offset)..][0..length]);
         }
         writer.putZeros(self.padding(marker, length));
-        return target.len - writer.rest.len;
     }
 
     fn writeShortHeader(
@@ -253,7 +263,7 @@ pub const Encoder = struct {
 
     fn writeRecord(self: *const Encoder, index: usize, writer: *Writer) void {
         const row = &self.rows[index];
-        const before = writer.rest.len;
+        const start = writer.out.filled;
         writer.putNumber(@intCast(row.count), 2);
         writer.putText(self.slice(row.data_offset, row.data_length).?);
         var named = self.childrenOf(index);
@@ -261,12 +271,13 @@ pub const Encoder = struct {
             const it = &self.rows[child.index];
             writer.putText(self.slice(it.name_offset, it.name_length).?);
         }
-        writer.putZeros(self.layout.childPadding(before - writer.rest.len));
+        writer.putZeros(self.layout.childPadding(writer.out.filled - start));
         var children = self.childrenOf(index);
         while (children.next()) |child| {
-            const size = self.writeFrame(child.index, writer.rest);
-            writer.skip(size);
-            writer.putZeros(self.layout.childPadding(size));
+            const before = writer.out.filled;
+            self.writeHeader(child.index, writer);
+            self.writePayload(child.index, writer);
+            writer.putZeros(self.layout.childPadding(writer.out.filled - before));
         }
     }
 
@@ -307,19 +318,11 @@ pub const Encoder = struct {
     };
 };
 
-/// The C library's copy, under a name that the compiler leaves alone: its own `@memcpy` takes a tenth longer.
-extern "c" fn __mempcpy(target: [*]u8, source: [*]const u8, length: usize) [*]u8;
-
 const Writer = struct {
-    rest: []u8,
-
-    fn skip(writer: *Writer, length: usize) void {
-        writer.rest = writer.rest[length..];
-    }
+    out: xxh3.Summed,
 
     fn putHeader(writer: *Writer, row: *const Row, length: usize) void {
-        const header: *align(1) Header = @ptrCast(writer.rest[0..@sizeOf(Header)]);
-        header.* = .{
+        const header: Header = .{
             .marker = @intCast(row.marker),
             .dtype = @intCast(row.dtype),
             .ndim = @intCast(row.ndim),
@@ -328,17 +331,15 @@ const Writer = struct {
             .shape = @bitCast(row.shape),
             .payload = length,
         };
-        writer.skip(@sizeOf(Header));
+        writer.put(std.mem.asBytes(&header));
     }
 
     fn put(writer: *Writer, bytes: []const u8) void {
-        _ = __mempcpy(writer.rest[0..bytes.len].ptr, bytes.ptr, bytes.len);
-        writer.skip(bytes.len);
+        writer.out.put(bytes);
     }
 
     fn putZeros(writer: *Writer, count: usize) void {
-        @memset(writer.rest[0..count], 0);
-        writer.skip(count);
+        writer.out.putZeros(count);
     }
 
     fn putNumber(writer: *Writer, value: u64, size: usize) void {

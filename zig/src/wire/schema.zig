@@ -292,8 +292,9 @@ pub const Header = extern struct {
 
     pub const magic_bytes = "\x89NIF".*;
 
-    pub fn checksumOver(header: *const Header, payload: []const u8) u64 {
-        return xxh3.hash(payload) ^ xxh3.hash(std.mem.asBytes(header)[0..@offsetOf(Header, "checksum")]);
+    /// The frame's checksum, from that of its payload.
+    pub fn checksumOver(header: *const Header, payload_sum: u64) u64 {
+        return payload_sum ^ xxh3.hash(std.mem.asBytes(header)[0..@offsetOf(Header, "checksum")]);
     }
 };
 

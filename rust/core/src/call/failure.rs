@@ -13,7 +13,7 @@ pub enum LaneFailure {
     Crashed(Exit),
     /// It took longer than so many seconds. If its function had begun, the worker was ended.
     TimedOut { seconds: f64, has_begun: bool },
-    /// It answered what makes no sense, and was ended.
+    /// It sent an invalid reply, and was terminated.
     Garbage,
     /// There is none.
     NoWorker(Refused),
@@ -37,8 +37,9 @@ impl LaneFailure {
     /// What to tell the user.
     pub fn reason(&self) -> String {
         match self {
-            Self::Crashed(exit) => format!("its worker ended by {exit}"),
-            Self::Garbage => "its worker answered what makes no sense, and was ended".into(),
+            Self::Crashed(exit) if exit.signal.is_some() => format!("its worker was terminated by {exit}"),
+            Self::Crashed(exit) => format!("its worker ended: {exit}"),
+            Self::Garbage => "the worker sent an invalid reply and was terminated".into(),
             Self::TimedOut { seconds, has_begun: true } => {
                 format!("took longer than its {seconds} s, and its worker was ended")
             }
@@ -46,7 +47,7 @@ impl LaneFailure {
                 format!("wasn't begun within its {seconds} s: the backend's worker was busy or still starting")
             }
             Self::CircuitOpen => "its workers ended too often; no call is made for a while".into(),
-            Self::NoWorker(Refused { reason, cure, .. }) => format!("no worker: {reason}\nTo mend it: {cure}"),
+            Self::NoWorker(Refused { reason, cure, .. }) => format!("no worker: {reason}\nTo fix: {cure}"),
             Self::Busy => "this thread's own call is running in the worker: a signal handler, or a finalizer, that \
                            interrupts a call can't make another one in the same backend\n\
                            To fix: call another backend there, use lane=\"direct\", or leave the call to a thread"

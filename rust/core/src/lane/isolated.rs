@@ -1,6 +1,6 @@
 //! A call in the isolated lane: Python -> [`Isolated`] -> [`Nif::try_isolated`] -> the channel of a worker, and back.
 //!
-//! What the worker answers is checked before it is believed. A call that fails for a reason that a new try may mend goes
+//! What the worker answers is checked before it is believed. A call that fails for a reason that a new try may cure goes
 //! to the Lab's recovery (Python's), which asks for that try.
 
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ impl Nif {
     fn not_opened(&self) -> LaneFailure {
         let refusal = self.origin.opening.as_ref().and_then(|it| it.refusal());
         let (reason, cure) = refusal.unwrap_or_else(|| {
-            ("no worker can open this function's library any more".into(), "mend it and load it again".into())
+            ("no worker can open this function's library any more".into(), "fix it and load it again".into())
         });
         LaneFailure::NoWorker((reason, cure).into())
     }

@@ -4,7 +4,7 @@
 //! lane for what it is refused in the direct one.
 
 use nif::abi::Tensor;
-use nif_memory::copy::{Element, Layouts, copy};
+use nif_copy::{Element, Layouts, copy};
 use nif_memory::{AllocError, files};
 use nif_worker::channel::MAX_ARGUMENTS;
 

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use nif::abi::{DType, dtype_code};
-use nif_memory::copy::{self, AXES_MAX, Element, Layouts};
+use nif_copy::{AXES_MAX, Element, Layouts};
 use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PyArrayObject};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::python::{self, dtype};
 
 /// Larger copies release the GIL, which costs as much as copying a few hundred bytes, but lets others run.
-const RELEASE_BYTES: usize = 1 << 20;
+pub const RELEASE_BYTES: usize = 1 << 20;
 
 /// One side of a copy. Shape and strides are copies: without the GIL somebody may set those of the array.
 struct Side {
@@ -141,9 +141,9 @@ pub fn copy_array(
         // SAFETY: the caller keeps both arrays, which have at most `AXES_MAX` axes and no byte in common.
         unsafe {
             if checksum {
-                return Some(copy::copy_summed(&layouts, to.data, from.data));
+                return Some(nif_copy::copy_summed(&layouts, to.data, from.data));
             }
-            copy::copy(&layouts, to.data, from.data);
+            nif_copy::copy(&layouts, to.data, from.data);
         }
         None
     };

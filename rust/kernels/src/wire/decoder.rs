@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use nif::Matrix;
-use twox_hash::XxHash3_64;
+use nif_copy::checksum;
 
 use super::error::{Code, WireError};
 use super::rules::{alignment, array_length, first_outside, half, is_text, word};
@@ -72,7 +72,7 @@ impl Header {
         if self.line[9] == 0 {
             return if sum == 0 { Ok(()) } else { Err(Code::Value.at(place)) };
         }
-        let expected = XxHash3_64::oneshot(payload) ^ XxHash3_64::oneshot(&self.line[..56]);
+        let expected = checksum(payload) ^ checksum(&self.line[..56]);
         if sum == expected { Ok(()) } else { Err(Code::Checksum.at(place)) }
     }
 }
@@ -319,7 +319,7 @@ impl Decoder<'_> {
             let copied = self.texts.len();
             let place = self.text(at, self.copy(at, end), end, 1)?;
             let name = &self.texts[copied..];
-            let hash = XxHash3_64::oneshot(name);
+            let hash = checksum(name);
             let same = |it: &Name| {
                 it.hash == hash && self.texts[it.copied..].starts_with(name) && it.place.len() == name.len()
             };

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use nif::Matrix;
-use twox_hash::XxHash3_64;
+use nif_copy::{Summed, checksum};
 
 use super::error::{Code, WireError};
 use super::rules::{alignment, array_length, first_outside, half, is_text};
@@ -92,17 +92,20 @@ impl<'a> Encoder<'a> {
         self.lead() + self.items[0].frame.length()
     }
 
-    /// Writes the frame into memory with any contents.
-    pub fn write(&self, bytes: &mut [u8], checksum: bool) {
-        let lead = self.lead();
-        let mut out = Out { bytes, at: 0 };
-        out.zeros(lead);
-        self.write_frame(0, &mut out);
-        if checksum && matches!(self.format, Format::Two) {
-            let (line, payload) = bytes.split_at_mut(LINE);
-            line[9] = 1;
-            let sum = XxHash3_64::oneshot(payload) ^ XxHash3_64::oneshot(&line[..56]);
-            line[56..].copy_from_slice(&sum.to_le_bytes());
+    /// Writes the frame into memory with any contents. Its checksum is computed on the way.
+    pub fn write(&self, bytes: &mut [u8], summed: bool) {
+        let Item { node, frame, .. } = &self.items[0];
+        let (lead, frame_bytes) = bytes.split_at_mut(self.lead());
+        let (head, payload) = frame_bytes.split_at_mut(frame.header);
+        lead.fill(0);
+        head.copy_from_slice(&self.header(frame, node)[..frame.header]);
+        let summed = summed && matches!(self.format, Format::Two);
+        let mut out = Out(Summed::new(payload, summed));
+        self.write_payload(0, &mut out);
+        if summed {
+            head[9] = 1;
+            let sum = out.0.finish() ^ checksum(&head[..56]);
+            head[56..].copy_from_slice(&sum.to_le_bytes());
         }
     }
 
@@ -229,24 +232,29 @@ impl<'a> Encoder<'a> {
     }
 
     fn write_frame(&self, row: usize, out: &mut Out<'_>) {
+        let Item { node, frame, .. } = &self.items[row];
+        out.0.put(&self.header(frame, node)[..frame.header]);
+        self.write_payload(row, out);
+    }
+
+    fn write_payload(&self, row: usize, out: &mut Out<'_>) {
         let Item { node, children, frame } = &self.items[row];
-        out.put(&self.header(frame, node)[..frame.header]);
         let data = node.data.of(self.data).unwrap_or_default();
         if !matches!(frame.kind, Kind::Record(_)) {
-            out.put(data);
-            return out.zeros(frame.padding.into());
+            out.0.put(data);
+            return out.0.zeros(frame.padding.into());
         }
-        let start = out.at;
+        let start = out.0.filled();
         out.number(children.len());
         out.text(data);
         for child in children {
             out.text(self.items[*child].node.name.of(self.data).unwrap_or_default());
         }
-        out.zeros(self.format.gap(out.at - start));
+        out.0.zeros(self.format.gap(out.0.filled() - start));
         for child in children {
-            let start = out.at;
+            let start = out.0.filled();
             self.write_frame(*child, out);
-            out.zeros(self.format.gap(out.at - start));
+            out.0.zeros(self.format.gap(out.0.filled() - start));
         }
     }
 
@@ -285,34 +293,17 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Memory being filled.
-struct Out<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
-}
+/// The payload being written.
+struct Out<'a>(Summed<'a>);
 
 impl Out<'_> {
-    fn next(&mut self, count: usize) -> &mut [u8] {
-        let start = self.at;
-        self.at += count;
-        &mut self.bytes[start..self.at]
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.next(bytes.len()).copy_from_slice(bytes);
-    }
-
-    fn zeros(&mut self, count: usize) {
-        self.next(count).fill(0);
-    }
-
     /// A number of 2 bytes; those of a record are that small.
     fn number(&mut self, number: usize) {
-        self.put(&number.to_le_bytes()[..2]);
+        self.0.put(&number.to_le_bytes()[..2]);
     }
 
     fn text(&mut self, text: &[u8]) {
         self.number(text.len());
-        self.put(text);
+        self.0.put(text);
     }
 }

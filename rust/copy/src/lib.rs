@@ -9,6 +9,7 @@ mod lines;
 mod plan;
 mod stripes;
 mod sum;
+mod summed;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -16,6 +17,8 @@ mod vectors;
 
 pub use plan::AXES_MAX;
 use plan::{Axis, Plan};
+pub use stripes::checksum;
+pub use summed::Summed;
 
 /// What an element is in the source, and becomes in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

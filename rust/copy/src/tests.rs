@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use twox_hash::XxHash3_64;
 
-use super::{AXES_MAX, Element, Layouts, copy, copy_summed};
+use super::{AXES_MAX, Element, Layouts, Summed, copy, copy_summed};
 
 /// How one side of a copy lies in memory: offsets are from the start of a buffer that holds it all.
 #[derive(Debug, Clone)]
@@ -195,5 +195,34 @@ fn wrong_layouts_are_refused() {
         // SAFETY: one byte, if it came to that.
         let copy = || unsafe { copy(&layouts, to.as_mut_ptr(), from.as_ptr()) };
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(copy)).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_put_in_pieces_is_summed(
+        pieces in prop::collection::vec(prop_oneof![0..200_usize, 900..1100_usize, 2000..9000_usize], 1..9),
+        shift in 0..33_usize,
+    ) {
+        let from: Vec<u8> = (0_u32..40_000).map(|it| it.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+        let size: usize = pieces.iter().sum();
+        let mut room = vec![0xAA_u8; size + shift];
+        let mut out = Summed::new(&mut room[shift..], true);
+        let mut expected = vec![];
+        for (index, length) in pieces.iter().enumerate() {
+            if index % 3 == 2 {
+                out.zeros(*length);
+                expected.resize(expected.len() + length, 0);
+            } else {
+                out.put(&from[index..index + length]);
+                expected.extend_from_slice(&from[index..index + length]);
+            }
+            prop_assert_eq!(out.filled(), expected.len());
+        }
+        let sum = out.finish();
+        prop_assert_eq!(sum, XxHash3_64::oneshot(&expected));
+        prop_assert_eq!(&room[shift..], expected.as_slice());
     }
 }

@@ -1,6 +1,6 @@
 //! Copying, and the checksum of the same bytes on the way: XXH3-64, seed 0.
 //!
-//! Where both sides are row-major, `stripes` does both in one loop. All else is copied piece by piece, and a hasher is run over
+//! Where both sides are row-major, `summed` does both in one loop. All else is copied piece by piece, and a hasher is run over
 //! each piece while it is in the cache.
 
 use std::hash::Hasher;
@@ -9,8 +9,7 @@ use std::slice;
 use twox_hash::XxHash3_64;
 
 use super::plan::AXES_MAX;
-use super::vectors::VECTOR;
-use super::{Element, Layouts, STREAMED, TILES_STREAMED, copy, stripes};
+use super::{Element, Layouts, Summed, TILES_STREAMED, checksum, copy};
 
 /// Bytes of a piece, about.
 const PIECE: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
@@ -25,9 +24,10 @@ pub unsafe fn copy_summed(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -
     let in_source = matches!(element, Element::Bytes(_)) && row_major(shape, size, source);
     // SAFETY: passed on. What is summed has been written or may be read.
     unsafe {
-        if in_target && in_source && bytes > stripes::LONG {
-            let stream = bytes >= STREAMED && to.addr().is_multiple_of(VECTOR);
-            return stripes::copy(to, from, bytes, stream);
+        if in_target && in_source && bytes > 0 {
+            let mut out = Summed::new(slice::from_raw_parts_mut(to, bytes), true);
+            out.put(slice::from_raw_parts(from, bytes));
+            return out.finish();
         }
         let mut sum = XxHash3_64::new();
         if in_target && !(bytes >= TILES_STREAMED && lies_across(source)) {
@@ -38,7 +38,7 @@ pub unsafe fn copy_summed(layouts: &Layouts<'_>, to: *mut u8, from: *const u8) -
         } else {
             copy(layouts, to, from);
             if in_target {
-                return XxHash3_64::oneshot(slice::from_raw_parts(to, bytes));
+                return checksum(slice::from_raw_parts(to, bytes));
             }
             let mut room = Vec::<u8>::with_capacity(PIECE.max(size));
             pieces(layouts, to, from, &mut |piece, _, from| {
