@@ -44,6 +44,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(telemetry::telemetry_layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copies::copy_array, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::dlpack::read_table, module)?)?;
     module.add_function(wrap_pyfunction!(memory::frame_view::view_frame, module)?)?;
     module.add_function(wrap_pyfunction!(face::julia::start_julia, module)?)?;
     module.add_function(wrap_pyfunction!(face::julia::keep_signals, module)?)?;
