@@ -1,7 +1,7 @@
 //! Arrays of other libraries: how the objects of each type are read, looked up once and kept.
 //!
 //! Three protocols are read here, where the elements lie: the table of C functions of DLPack 1.2 (`__dlpack_c_exchange_api__`, of
-//! torch), the handle of a tensor of tvm_ffi's C interface, and the capsule of `__dlpack__`. All other arrays, and those that don't fit, are left to
+//! torch), the handle of a tensor of `tvm_ffi`'s C interface, and the capsule of `__dlpack__`. All other arrays, and those that don't fit, are left to
 //! Python's `nif_lab.foreign`.
 
 use std::ffi::c_void;
@@ -28,11 +28,11 @@ const MOST: usize = 128;
 
 /// How the objects of a type are read.
 #[derive(Clone, Copy)]
-pub enum Reader {
+enum Reader {
     /// Not here.
     None,
     Table(&'static Exchange),
-    /// An address in the object, at so many bytes, leads to an object of tvm_ffi's C interface. `__chandle__()` gives the same
+    /// An address in the object, at so many bytes, leads to an object of `tvm_ffi`'s C interface. `__chandle__()` gives the same
     /// address, but calling it costs more than the whole call.
     Handle(usize),
     Capsule,
@@ -41,7 +41,7 @@ pub enum Reader {
 /// A type, and how its objects are read.
 pub struct Kind {
     of: *mut ffi::PyTypeObject,
-    pub reader: Reader,
+    reader: Reader,
     /// The name of torch's `requires_grad`, if the type has that: its objects may record gradients, and negate and conjugate their
     /// elements later. Null for other types.
     lazy: *mut ffi::PyObject,
@@ -154,7 +154,7 @@ fn place_of_handle(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     let size = object.get_type().getattr(intern!(py, "__basicsize__"))?.extract::<usize>()?;
     // SAFETY: an object has so many bytes; it and the capsule are alive.
     unsafe {
-        let word = |at: &usize| *object.as_ptr().cast::<u8>().add(*at).cast::<usize>() == handle;
+        let word = |at: &usize| object.as_ptr().cast::<usize>().byte_add(*at).read() == handle;
         let places: Vec<usize> = (size_of::<ffi::PyObject>()..size).step_by(size_of::<usize>()).filter(word).collect();
         let [at] = *places else { return Ok(None) };
         let (Some(by_capsule), Some(by_handle)) = (tensor_in(&capsule), tensor_at(object.as_ptr(), at)) else {
@@ -169,14 +169,14 @@ fn place_of_handle(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
 /// The tensor of a handle; none if the object has lost it.
 ///
 /// # Safety
-/// `object` is alive, and has a handle at `place`: null, or the address of an object of tvm_ffi.
+/// `object` is alive, and has a handle at `place`: null, or the address of an object of `tvm_ffi`.
 unsafe fn tensor_at(object: *mut ffi::PyObject, place: usize) -> Option<NonNull<Tensor>> {
     // SAFETY: the caller's promise; such an object begins with a header that has its type.
     unsafe {
-        let address = *object.cast::<u8>().add(place).cast::<*mut u8>();
-        let header = address.cast::<TvmObject>().as_ref()?;
+        let address = object.cast::<*mut u8>().byte_add(place).read();
+        let header = address.cast::<c_void>().cast::<TvmObject>().as_ref()?;
         (header.type_index == type_index::TVM_TENSOR)
-            .then(|| NonNull::new_unchecked(address.add(TVM_OBJECT_HEADER).cast()))
+            .then(|| NonNull::new_unchecked(address.add(TVM_OBJECT_HEADER).cast::<c_void>().cast()))
     }
 }
 
@@ -389,11 +389,27 @@ pub unsafe fn capsule_for(py: Python<'_>, object: *mut ffi::PyObject) -> PyResul
     }
 }
 
+/// An array of another library, as a frame takes it after `Given::settle`.
+///
+/// # Safety
+/// This thread is attached, and `object` is alive.
+pub unsafe fn take(py: Python<'_>, object: *mut ffi::PyObject, mutable: bool) -> PyResult<Option<Taken>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(taken) = settled(py, object) {
+            return Ok(Some(taken));
+        }
+        let kind = kind_of(py, object).filter(|it| !matches!(it.reader, Reader::Capsule));
+        let Some(kind) = kind else { return Ok(None) };
+        read(py, kind, object, mutable)
+    }
+}
+
 /// The tensor in a capsule that stands for its object since `Given::settle` has asked for it.
 ///
 /// # Safety
 /// As of `read`.
-pub unsafe fn settled(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Taken> {
+unsafe fn settled(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Taken> {
     // SAFETY: the caller's promise.
     unsafe {
         if ffi::PyCapsule_CheckExact(object) == 0 {
@@ -469,5 +485,5 @@ unsafe fn checked(mut it: Tensor) -> Option<(Tensor, usize)> {
     // Complex numbers are aligned as their halves are.
     let align = if it.dtype.code == dtype_code::COMPLEX { item / 2 } else { item };
     let bytes = usize::try_from(count).ok()?.saturating_mul(item);
-    (!it.data.is_null() && it.data.addr() % align == 0).then_some((it, bytes))
+    (!it.data.is_null() && it.data.addr().is_multiple_of(align)).then_some((it, bytes))
 }

@@ -11,7 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
-use crate::call::foreign::{self, Holding, Reader, Taken};
+use crate::call::foreign::{self, Holding, Taken};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::results::Results;
 use crate::call::signature::{Default, Extent, MAX_PARAMS, Param};
@@ -239,7 +239,7 @@ impl Frame {
                 let pointer = array.as_ptr();
                 self.held.push(array);
                 return self.push_array(py, pointer.cast(), param);
-            } else if let Some(taken) = Self::foreign_array(py, object, param)? {
+            } else if let Some(taken) = foreign::take(py, object, param.mutable)? {
                 return self.push_foreign(taken, param);
             } else {
                 return Err(self.odd_type(&Bound::from_borrowed_ptr(py, object), param));
@@ -270,19 +270,7 @@ impl Frame {
         Ok(Some(file.get().array(py)?))
     }
 
-    /// An array of another library, where one is wanted.
-    unsafe fn foreign_array(py: Python<'_>, object: *mut ffi::PyObject, param: &Param) -> PyResult<Option<Taken>> {
-        // SAFETY: the GIL is held and `object` is alive.
-        unsafe {
-            if let Some(taken) = foreign::settled(py, object) {
-                return Ok(Some(taken));
-            }
-            let kind = foreign::kind_of(py, object).filter(|it| !matches!(it.reader, Reader::Capsule));
-            let Some(kind) = kind else { return Ok(None) };
-            foreign::read(py, kind, object, param.mutable)
-        }
-    }
-
+    /// An array of another library.
     unsafe fn push_foreign(&mut self, taken: Taken, param: &Param) -> Result<(), Failure> {
         if param.mutable && taken.is_read_only {
             return Err(refuse(VALUE, self.count, "is read-only"));
@@ -295,14 +283,11 @@ impl Frame {
             let lengths = numbers(tensor.shape);
             let strides = (!tensor.strides.is_null()).then(|| numbers(tensor.strides));
             (tensor.shape, tensor.strides) = self.keep_axes(lengths, strides, 1)?;
-            let item = usize::from(tensor.dtype.bits / 8);
-            let bytes = lengths.iter().fold(item, |n, length| n.saturating_mul(*length as usize));
-            self.bytes_total = self.bytes_total.saturating_add(bytes);
         }
-        let slot = self.tensors[self.count].write(tensor);
-        let p = (&raw mut *slot).cast();
-        self.push(type_index::TENSOR, AnyValue { p });
+        self.bytes_total = self.bytes_total.saturating_add(taken.bytes);
         self.holdings.push(taken.holding);
+        let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
+        self.push(type_index::TENSOR, AnyValue { p });
         Ok(())
     }
 

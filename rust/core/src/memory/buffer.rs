@@ -43,6 +43,9 @@ pub struct SharedBuffer {
     dtype: Option<DType>,
 }
 
+/// A buffer as a tensor, its axes, whether it may only be read, and its memory.
+type Leave = (Tensor, Box<[i64]>, bool, Arc<Block>);
+
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
         self.shared.is_held.store(false, Ordering::Release);
@@ -102,7 +105,7 @@ impl SharedBuffer {
     }
 
     /// The same with its axes, whether it may only be read, and what keeps its memory without the buffer.
-    pub fn leave(&self, py: Python<'_>) -> PyResult<(Tensor, Box<[i64]>, bool, Arc<Block>)> {
+    pub fn leave(&self, py: Python<'_>) -> PyResult<Leave> {
         let tensor = self.tensor(py)?;
         let block = lock(&self.shared.block).clone();
         let block = block.ok_or_else(|| buffer_error(py, "BufferReleased", "this buffer was released"))?;

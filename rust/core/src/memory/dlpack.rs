@@ -28,7 +28,7 @@ pub const VERSIONED: &CStr = c"dltensor_versioned";
 pub const LEGACY: &CStr = c"dltensor";
 /// What this core speaks.
 pub const VERSION: Version = Version { major: 1, minor: 3 };
-/// DLPack's devices whose memory the CPU reads: its own, and what CUDA and ROCm have pinned there.
+/// DLPack's devices whose memory the CPU reads: its own, and what others have pinned there.
 pub const HOST: [i32; 3] = [DEVICE_CPU, 3, 11];
 /// The elements must not be written to.
 pub const READ_ONLY: u64 = 1;
@@ -126,7 +126,7 @@ struct Leaving {
 }
 
 impl Leaving {
-    fn new(data: *mut c_void, dtype: DType, axes: Box<[i64]>, flags: u64, keeper: Keeper) -> *mut Managed {
+    fn make(data: *mut c_void, dtype: DType, axes: Box<[i64]>, flags: u64, keeper: Keeper) -> *mut Managed {
         let (ndim, device) = ((axes.len() / 2) as i32, Device { r#type: DEVICE_CPU, id: 0 });
         let null = std::ptr::null_mut();
         let tensor = Tensor { data, device, ndim, dtype, shape: null, strides: null, byte_offset: 0 };
@@ -140,7 +140,7 @@ impl Leaving {
 }
 
 unsafe extern "C" fn drop_leaving(managed: *mut Managed) {
-    // SAFETY: `Leaving::new` made it, and it is its first field.
+    // SAFETY: `Leaving::make` made it, and it is its first field.
     door::guard((), || drop(unsafe { Box::from_raw(managed.cast::<Leaving>()) }));
 }
 
@@ -161,7 +161,7 @@ unsafe extern "C" fn managed_from_python(object: *mut c_void, out: *mut *mut Man
         answer(|py| {
             let (tensor, axes, is_inherited, block) = buffer(py, object)?.get().leave(py)?;
             let flags = if is_inherited { READ_ONLY } else { 0 };
-            *out = Leaving::new(tensor.data, tensor.dtype, axes, flags, Keeper::Block(block));
+            *out = Leaving::make(tensor.data, tensor.dtype, axes, flags, Keeper::Block(block));
             Ok(())
         })
     }
@@ -190,8 +190,10 @@ unsafe extern "C" fn managed_to_python(managed: *mut Managed, out: *mut *mut c_v
 
 unsafe extern "C" fn no_stream(_device: c_int, _id: i32, out: *mut *mut c_void) -> c_int {
     // SAFETY: the contract: a place. The CPU has no streams.
-    unsafe { out.write(std::ptr::null_mut()) };
-    0
+    door::guard(-1, || unsafe {
+        out.write(std::ptr::null_mut());
+        0
+    })
 }
 
 unsafe extern "C" fn allocate(
@@ -209,7 +211,7 @@ unsafe extern "C" fn allocate(
         let room = Room::from_size_align(size.max(1), nif_memory::ALIGNMENT).ok()?;
         let address = (it.device.r#type == DEVICE_CPU).then(|| NonNull::new(alloc::alloc(room))).flatten()?;
         let keeper = Keeper::Room(address, room);
-        Some(Leaving::new(address.as_ptr().cast(), it.dtype, with_strides(lengths), 0, keeper))
+        Some(Leaving::make(address.as_ptr().cast(), it.dtype, with_strides(lengths), 0, keeper))
     });
     // SAFETY: as above, and the contract of `SetError`.
     unsafe {
@@ -233,7 +235,7 @@ unsafe fn answer(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> c_int {
 
 /// # Safety
 /// A live object is there.
-unsafe fn buffer<'a, 'py>(py: Python<'py>, object: *mut c_void) -> PyResult<Borrowed<'a, 'py, SharedBuffer>> {
+unsafe fn buffer<'a>(py: Python<'_>, object: *mut c_void) -> PyResult<Borrowed<'a, '_, SharedBuffer>> {
     // SAFETY: the caller's promise.
     let object = unsafe { Borrowed::<PyAny>::from_ptr(py, object.cast()) };
     object.cast::<SharedBuffer>().map_err(|_| PyBufferError::new_err("expected a SharedBuffer"))
@@ -271,14 +273,10 @@ fn array_of(py: Python<'_>, owned: Owned) -> PyResult<Py<PyAny>> {
             known.ok_or_else(|| PyBufferError::new_err("no elements that NumPy has, on the host"))?;
         let axes = it.ndim as usize;
         let mut shape: Vec<isize> = (0..axes).map(|axis| *it.shape.add(axis) as isize).collect();
-        let mut strides: Vec<isize> = match it.strides.is_null() {
-            true => with_strides(&shape.iter().map(|n| *n as i64).collect::<Vec<_>>())[axes..]
-                .iter()
-                .map(|n| *n as isize)
-                .collect(),
-            false => (0..axes).map(|axis| *it.strides.add(axis) as isize).collect(),
-        };
-        strides.iter_mut().for_each(|it| *it *= item as isize);
+        let lengths: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        let packed = with_strides(&lengths);
+        let stride = |axis: usize| if it.strides.is_null() { packed[axes + axis] } else { *it.strides.add(axis) };
+        let mut strides: Vec<isize> = (0..axes).map(|axis| stride(axis) as isize * item as isize).collect();
         let data = it.data.cast::<u8>().wrapping_add(it.byte_offset as usize);
         let flags = if managed.flags & READ_ONLY == 0 { NPY_ARRAY_WRITEABLE } else { 0 };
         let keeper = Py::new(py, TensorKeeper { _tensor: owned })?;
@@ -301,10 +299,13 @@ fn array_of(py: Python<'_>, owned: Owned) -> PyResult<Py<PyAny>> {
     }
 }
 
+/// Type and number of a device, and the array if it is in the host's memory.
+type Located = (i32, i32, Option<Py<PyAny>>);
+
 /// Read an object by its type's table: type and number of the device, and the array if it is in the host's memory. None for an
 /// object whose type has no table.
 #[pyfunction]
-pub fn read_table(object: &Bound<'_, PyAny>) -> PyResult<Option<(i32, i32, Option<Py<PyAny>>)>> {
+pub fn read_table(object: &Bound<'_, PyAny>) -> PyResult<Option<Located>> {
     let Some(read) = table_of(&object.get_type()).and_then(|it| it.managed) else { return Ok(None) };
     let mut managed = std::ptr::null_mut();
     // SAFETY: the table is of this object's type.

@@ -52,7 +52,7 @@ pub fn from_numpy(type_num: c_int) -> Option<DType> {
 pub fn size_of(dtype: DType) -> Option<usize> {
     let bytes = usize::from(dtype.bits / 8);
     let is_known = dtype.lanes == 1
-        && dtype.bits % 8 == 0
+        && dtype.bits.is_multiple_of(8)
         && match dtype.code {
             dtype_code::BOOL => bytes == 1,
             dtype_code::INT | dtype_code::UINT => matches!(bytes, 1 | 2 | 4 | 8),
