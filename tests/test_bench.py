@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nif_lab import bench
-from nif_lab.bench import dashboard, dispatch, machine, measure, memory, monitoring, report, wire
+from nif_lab.bench import arrays, dashboard, dispatch, machine, measure, memory, monitoring, report, wire
 from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
 from nif_lab.bench.peers import Workshop, bound, gather
 from nif_lab.codecs import Wire
@@ -361,6 +361,19 @@ def test_monitoring_leaves_the_switch_as_it_was(enabled: bool) -> None:
     monitoring.measure(kernel, switch, 1, 1, leg_ms=0.01)
     assert seen == {True, False}
     assert switch.enabled is enabled
+
+
+def test_arrays_of_every_library_are_compared_or_it_is_said_why_not(lab: Lab, workshop: Workshop) -> None:
+    result = arrays.compare(lab, 2, 1, workshop=workshop, loop_ms=0.05)
+    assert set(result["kinds"]) | set(result["unavailable"]) >= set(arrays.KINDS)
+    for kind, ways in result["kinds"].items():
+        assert "nif_lab" in ways, f"{kind} is refused: {result['refused']}"
+        assert all(it["q1_ns"] <= it["ns"] <= it["q3_ns"] for it in ways.values())
+    assert {"NumPy", "tvm_ffi", "JAX", "pyarrow", "polars", "pandas"} <= set(result["kinds"])
+    shown = {**result, "machine": machine.describe(), "rounds": 2, "seed": 1}
+    for show in (report.as_text, report.as_markdown):
+        assert all(kind in show("arrays", shown) for kind in result["kinds"])
+    assert json.loads(json.dumps(shown)) == shown
 
 
 def test_tables_name_everybody(

@@ -18,8 +18,8 @@ import xarray as xr
 
 from nif_lab import Lab
 from nif_lab.arguments import LANES
+from nif_lab.arrays import as_array
 from nif_lab.errors import NifError, NifTypeError, NifValueError
-from nif_lab.foreign import as_array
 
 X = np.array([0.5, -1.0, 3.25, 8.0])
 

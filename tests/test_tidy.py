@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "arguments": 0,
     "errors": 0,
+    "arrays": 0,
     "arrow": 0,
     "foreign": 0,
     "flags": 0,

@@ -87,9 +87,9 @@ class Wire:
         """
         if by == "auto" and version == 2 and type(value) is np.ndarray:
             # What else these may be is refused below, or left to the codecs.
-            plain = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
-            if plain and (frame := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
-                return frame
+            is_usual = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
+            if is_usual and (written := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
+                return written
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))
         if endianness != "little":

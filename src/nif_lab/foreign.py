@@ -1,43 +1,33 @@
 """Arguments that a function doesn't take as they are: other libraries' arrays, other element types and layouts, lists.
 
-The core calls `adapt` when a function has refused its arguments, so ordinary calls never come here. What can be read
-where it lies is read there. What has to be copied is copied for parameters that are only read, and the ledger has the
-copy with its reason. A ``mut`` parameter is never given a copy, because the result would be lost.
+The core calls `adapt` when a function has refused its arguments. Ordinary calls never come here, and arrays that the
+core reads itself (rust/core/src/call/foreign.rs) don't either. What can be read where it lies is read there. What has
+to be copied is copied for parameters that are only read, and the ledger has the copy with its reason. A ``mut``
+parameter is never given a copy, because the result would be lost.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from .arrow import NotReadable, Several, read_arrow
+from .arrays import CONVERTED, ELEMENTS, LISTED, STRIDED, SWAPPED, Refusal, as_array, is_bytes, name_of, spelled
 from .errors import NifTypeError, NifValueError
 
 if TYPE_CHECKING:
     from ._core import Memory
 
-__all__ = ["Adapted", "Parameter", "Refusal", "Taken", "adapt", "as_array", "options", "returned_as"]
+__all__ = ["Adapted", "Parameter", "adapt", "in_kind_of", "options", "returned_as"]
 
-#: NumPy's name of each element type of a signature.
-ELEMENTS: Final = {
-    "bool": "?", "i8": "i1", "i16": "i2", "i32": "i4", "i64": "i8", "u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8",
-    "f32": "f4", "f64": "f8", "c64": "c8", "c128": "c16",
-}  # fmt: skip
-CPU: Final = frozenset({1, 3, 11})  # DLPack's numbers: the CPU, and memory of the host that CUDA or ROCm has pinned
-DEVICES: Final = {2: "cuda", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 13: "cuda", 14: "oneapi"}
 PARAMETER: Final = re.compile(r"(\w+): (mut )?([\w.]+(?:\[[^\]]*\])?)")
-#: Why a copy was made, as the ledger has it.
-STRIDED, CONVERTED, SWAPPED, LISTED, UNPACKED = (
-    "argument not contiguous", "argument of another element type", "argument of another byte order",
-    "argument is a sequence", "elements of the argument unpacked",
-)  # fmt: skip
 
 
 class Adapted(NamedTuple):
@@ -79,144 +69,10 @@ class Parameter:
         return self.spelled.count(",") == 1
 
 
-class Refusal(Exception):
-    """Why a value can't be given to a parameter, with the fix in parentheses."""
-
-
-@dataclass(slots=True)
-class Taken:
-    """An array that was read from a caller's object, and the copies that it took: bytes and reason each."""
-
-    array: np.ndarray
-    copies: list[tuple[int, str]]
-
-
-def name_of(value: Any) -> str:
-    return type(value).__name__
-
-
-def spelled(array: np.ndarray) -> str:
-    """Return element type and shape as error messages have them: ``f32[3,4]``."""
-    names = {np.dtype(it): name for name, it in ELEMENTS.items()}
-    element = names.get(array.dtype.newbyteorder("="), str(array.dtype))
-    return f"{element}[{','.join(map(str, array.shape))}]"
-
-
-def as_array(value: Any) -> Taken | None:
-    """Read an object as a NumPy array, without a copy where its library allows that.
-
-    Parameters
-    ----------
-    value : object
-        Any array: of NumPy, of a library with DLPack or Arrow's capsules, with the buffer protocol or ``__array__``, or
-        a sequence of numbers.
-
-    Returns
-    -------
-    Taken or None
-        The array; None for what is no array at all.
-
-    Raises
-    ------
-    Refusal
-        For an array whose elements can't be read, with the reason and the fix.
-    """
-    if isinstance(value, np.ma.MaskedArray):
-        raise Refusal("got a masked array (fill it: x.filled(value))")
-    if isinstance(value, np.ndarray):
-        return _checked(Taken(value, []), value)
-    if isinstance(value, (str, type, Mapping)) or value is None or type(value).__module__.startswith("nif_lab"):
-        return None  # the core takes buffers and mapped files itself, and knows who may read them
-    for read in (_by_arrow, _by_dlpack, _by_buffer, _by_array, _by_items):
-        taken = read(value)
-        if taken is not None:
-            return _checked(taken, value)
-    return None
-
-
-def _checked(taken: Taken, value: Any) -> Taken:
-    kind = taken.array.dtype.kind
-    if kind in "biufc":
-        return taken
-    what = name_of(value)
-    if kind in "mM":
-        raise Refusal(f"got {what} of dates or times (take their numbers: x.astype('i8'))")
-    if kind == "O":
-        raise Refusal(f"got {what} of Python objects or with missing values (drop or fill them, then x.astype('f8'))")
-    raise Refusal(f"got {what} of {taken.array.dtype} (make it numbers: numpy.asarray(x, 'f8'))")
-
-
-def _by_dlpack(value: Any) -> Taken | None:
-    if not hasattr(type(value), "__dlpack__"):
-        return None
-    device, number = value.__dlpack_device__()
-    if int(device) not in CPU:
-        where = f"{DEVICES.get(int(device), f'device type {int(device)}')}:{number}"
-        raise Refusal(
-            f"got {name_of(value)} in memory of {where} (copy it to the host first: functions read the CPU's memory)"
-        )
-    if getattr(value, "requires_grad", False):
-        raise Refusal(f"got {name_of(value)} that records gradients (detach it: x.detach())")
-    try:
-        return Taken(np.from_dlpack(value), [])
-    except (BufferError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        raise Refusal(f"got {name_of(value)} that can't be read: {error} (convert its elements first)") from None
-
-
-def _by_arrow(value: Any) -> Taken | None:
-    kind = type(value)
-    if not (hasattr(kind, "__arrow_c_array__") or hasattr(kind, "__arrow_c_stream__")):
-        return None
-    try:
-        array, unpacked = read_arrow(value)
-    except Several as error:
-        # A table of polars gives NaN for missing integers, so only its columns are read.
-        if hasattr(kind, "__array__") and kind.__module__.partition(".")[0] != "polars":
-            return None
-        raise Refusal(f"got {name_of(value)} {error}") from None
-    except NotReadable as error:
-        raise Refusal(f"got {name_of(value)} {error}") from None
-    return Taken(array, [(array.nbytes, UNPACKED)] if unpacked else [])
-
-
-def _by_buffer(value: Any) -> Taken | None:
-    try:
-        view = memoryview(value)
-    except (TypeError, BufferError):
-        return None
-    try:
-        return Taken(np.asarray(view), [])
-    except (TypeError, ValueError):
-        return Taken(np.frombuffer(view, np.uint8), [])
-
-
-def _by_array(value: Any) -> Taken | None:
-    kind = type(value)
-    if not (hasattr(kind, "__array__") or hasattr(value, "__array_interface__") or hasattr(kind, "__array_struct__")):
-        return None
-    array = np.asarray(value)
-    if array.ndim == 0 and array.dtype == object:
-        return None
-    # A library that has to convert makes another array each time.
-    copied = array.nbytes > 0 and np.asarray(value).ctypes.data != array.ctypes.data
-    return Taken(array, [(array.nbytes, UNPACKED)] if copied else [])
-
-
-def _by_items(value: Any) -> Taken | None:
-    if not isinstance(value, Sequence):
-        return None
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise Refusal(f"got {name_of(value)} of rows of different lengths (make them equally long)") from None
-    if array.dtype.kind in "US":
-        raise Refusal(f"got {name_of(value)} of text (make it numbers: [float(it) for it in x])")
-    return Taken(array, [(array.nbytes, LISTED)])
-
-
-def _parameters(signature: str) -> list[Parameter]:
+@lru_cache(maxsize=1024)
+def _parameters(signature: str) -> tuple[Parameter, ...]:
     inside = signature[signature.index("(") + 1 : signature.rindex(")")]
-    return [Parameter(name, kind, bool(mut)) for name, mut, kind in PARAMETER.findall(inside)]
+    return tuple(Parameter(name, kind, bool(mut)) for name, mut, kind in PARAMETER.findall(inside))
 
 
 def _scalar(value: Any, parameter: Parameter) -> Any:
@@ -229,6 +85,9 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
             return value
     if element == "str":
         return value
+    for how, call in (("as_py", "x.as_py()"), ("__float__", "float(x)")):
+        if hasattr(type(value), how) and not hasattr(type(value), "__array__") and not isinstance(value, (int, float)):
+            raise Refusal(f"got {name_of(value)} ({call})")
     taken = None if isinstance(value, (bytes, bytearray, list, tuple)) else as_array(value)
     if taken is not None:
         if taken.array.ndim or taken.array.dtype.kind not in "biuf":
@@ -242,8 +101,11 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
 def _lost(array: np.ndarray, got: str, reason: str, code: str) -> str:
     """Return why a function can't write to an array, with the fix."""
     if reason == STRIDED:
-        strides = ",".join(str(it // (array.itemsize or 1)) for it in array.strides)
-        why, fix = f"expected contiguous memory, got strides [{strides}]", "x = numpy.ascontiguousarray(x)"
+        item = array.itemsize or 1
+        is_odd = any(it % item for it in array.strides)
+        strides = ",".join(str(it if is_odd else it // item) for it in array.strides)
+        why = f"expected contiguous memory, got strides [{strides}]{' in bytes' if is_odd else ''}"
+        fix = "x = numpy.ascontiguousarray(x)"
     elif reason == SWAPPED:
         why, fix = "expected native byte order", f"x = x.astype('{code}')"
     else:
@@ -251,39 +113,88 @@ def _lost(array: np.ndarray, got: str, reason: str, code: str) -> str:
     return f"{why}; a copy would lose what the function writes ({fix})"
 
 
-def _array(value: Any, parameter: Parameter, strict: bool, note: Callable[[int, str], None]) -> Any:
-    """Return the array that an array parameter takes: where it lies, or a copy."""
-    if isinstance(value, (bytes, bytearray)) and parameter.element not in {"u8", "any"}:
-        return value  # bytes are no numbers, unless the function says so
-    taken = as_array(value)
-    if taken is None:
-        return value
-    array, copies = taken.array, taken.copies
-    wanted = None if parameter.element == "any" else np.dtype(ELEMENTS.get(parameter.element, "f8"))
-    is_listed = any(reason == LISTED for _, reason in copies)
-    got = f"expected {parameter.spelled}, got {name_of(value) if is_listed else spelled(array)}"
-    is_swapped = not array.dtype.isnative
-    if wanted is not None and array.dtype.newbyteorder("=") != wanted:
-        if not np.can_cast(array.dtype, wanted, "safe"):
-            raise Refusal(f"{got} (it can't be converted without loss: x.astype('{wanted.str[1:]}') if you want that)")
-        copies.append((array.size * wanted.itemsize, CONVERTED))
-    elif is_swapped:
-        copies.append((array.nbytes, SWAPPED))
-    is_strided = not (array.flags.c_contiguous or array.size <= 1 or parameter.is_matrix)
-    is_odd = array.itemsize > 0 and any(stride % array.itemsize for stride in array.strides)
-    if not copies and (is_strided or is_odd or not array.flags.aligned):
-        copies.append((array.nbytes, STRIDED))
-    if not copies:
+@dataclass(slots=True)
+class _Call:
+    """How the arguments of one call are made to fit.
+
+    Attributes
+    ----------
+    strict : bool
+        Whether copies are refused.
+    room : callable
+        Makes an empty array of a shape and an element type, in a pool where a worker reads it.
+    to_worker : bool
+        Whether one does.
+    notes : list of (int, str)
+        Copies: bytes and reason each.
+    """
+
+    strict: bool
+    room: Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
+    to_worker: bool
+    notes: list[tuple[int, str]] = field(default_factory=list)
+
+    def array(self, value: Any, parameter: Parameter) -> Any:
+        """Return the array that an array parameter takes: where it lies, or a copy."""
+        if is_bytes(value) and parameter.element not in {"u8", "any"}:
+            code = ELEMENTS.get(parameter.element, "f8")
+            raise Refusal(f"got {name_of(value)} (say what its bytes are: numpy.frombuffer(x, '{code}'))")
+        taken = as_array(value)
+        if taken is None:
+            return value
+        array, copies = taken.array, taken.copies
+        is_made_here = bool(copies)
+        wanted = None if parameter.element == "any" else np.dtype(ELEMENTS.get(parameter.element, "f8"))
+        is_listed = any(reason == LISTED for _, reason in copies)
+        got = f"expected {parameter.spelled}, got {name_of(value) if is_listed else spelled(array)}"
+        is_swapped = not array.dtype.isnative
+        needs_copy = True
+        if wanted is not None and array.dtype.newbyteorder("=") != wanted:
+            if not _fits(array, wanted, is_listed=is_listed):
+                raise Refusal(f"{got} ({_cast_advice(array, wanted)})")
+            copies.append((array.size * wanted.itemsize, CONVERTED))
+        elif is_swapped:
+            copies.append((array.nbytes, SWAPPED))
+        else:
+            is_strided = not (array.flags.c_contiguous or array.size <= 1 or parameter.is_matrix)
+            is_odd = array.itemsize > 0 and any(stride % array.itemsize for stride in array.strides)
+            needs_copy = is_strided or is_odd or not array.flags.aligned
+            if not copies and needs_copy:
+                copies.append((array.nbytes, STRIDED))
+        if parameter.mutable and not copies and not array.flags.writeable:
+            raise Refusal("is read-only (x = numpy.array(x))")
+        if not copies:
+            return array
+        reason = LISTED if is_listed else copies[-1][1]
+        target = wanted if wanted is not None else array.dtype.newbyteorder("=")
+        if parameter.mutable:
+            raise Refusal(_lost(array, got, reason, target.str[1:]))
+        if self.strict:
+            return value
+        if needs_copy or (is_made_here and self.to_worker):
+            copied = self.room(array.shape, target)
+            np.copyto(copied, array, casting="unsafe")
+            array = copied
+        self.notes.append((array.nbytes, reason))
         return array
-    if parameter.mutable:
-        raise Refusal(_lost(array, got, copies[0][1], (wanted or array.dtype.newbyteorder("=")).str[1:]))
-    if strict:
-        return value
-    target = wanted if wanted is not None else array.dtype.newbyteorder("=")
-    copied = np.array(array, dtype=target, order="C", copy=True)
-    for _, reason in copies[-1:]:
-        note(copied.nbytes, reason)
-    return copied
+
+
+def _fits(array: np.ndarray, wanted: np.dtype[Any], *, is_listed: bool) -> bool:
+    """Return whether elements convert without loss: by NumPy's rule, or those of a list by their values."""
+    if np.can_cast(array.dtype, wanted, "safe"):
+        return True
+    if not is_listed or array.dtype.kind not in "iu" or wanted.kind not in "iu":
+        return False
+    limits = np.iinfo(wanted)
+    return array.size == 0 or (int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+
+
+def _cast_advice(array: np.ndarray, wanted: np.dtype[Any]) -> str:
+    code = wanted.str[1:]
+    how = f"numpy.asarray(x).astype('{code}')"
+    if array.dtype.kind == "c" and wanted.kind != "c":
+        return "it can't be converted without loss: take x.real or x.imag"
+    return f"it can't be converted without loss: {how} if you want that"
 
 
 #: What a call says in place of its Lab: whether copies are refused, and the kind of array results.
@@ -309,7 +220,7 @@ def options(strict: bool | None, results: str | None) -> Iterator[None]:
 
 
 def adapt(
-    signature: str, place: str, memory: Memory, args: tuple[Any, ...], kwargs: dict[str, Any], refusal: str
+    signature: str, place: str, memory: Memory, args: tuple[Any, ...], kwargs: dict[str, Any], to_worker: bool = False
 ) -> Adapted | None:
     """Make arguments fit that a function has refused.
 
@@ -325,8 +236,8 @@ def adapt(
         The call's positional arguments.
     kwargs : dict
         Its keyword arguments.
-    refusal : str
-        What the function said.
+    to_worker : bool
+        Whether a worker reads them: copies are made in a pool then, where it finds them.
 
     Returns
     -------
@@ -343,12 +254,13 @@ def adapt(
     backend, _, function = place.partition(".")
     strict, results = OVERRIDE.get()
     strict = memory.strict if strict is None else strict
-    noted: list[tuple[int, str]] = []
+    room = memory.empty if to_worker else np.empty
+    call = _Call(strict, room, to_worker)
 
     def one(value: Any, parameter: Parameter) -> Any:
         try:
             if parameter.is_array or parameter.element == "any":
-                return _array(value, parameter, strict, lambda size, reason: noted.append((size, reason)))
+                return call.array(value, parameter)
             return value if strict else _scalar(value, parameter)
         except Refusal as said:
             if strict and isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, np.ma.MaskedArray):
@@ -357,7 +269,7 @@ def adapt(
             if reason.startswith("got"):
                 reason = f"expected {parameter.spelled}, {reason}"
             message = f"{place}(): argument '{parameter.name}': {reason}"
-            is_value = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray) and "lose" in reason
+            is_value = reason.startswith("is read-only") or (isinstance(value, np.ndarray) and "would lose" in reason)
             error = NifValueError if is_value else NifTypeError
             raise error(message, backend, function, parameter.name, reason) from None
 
@@ -368,20 +280,52 @@ def adapt(
     renamed = {name: one(value, named[name]) for name, value in kwargs.items()}
     if all(a is b for a, b in zip(args, new, strict=True)) and all(kwargs[it] is renamed[it] for it in kwargs):
         return None
-    for size, reason in noted:
+    for size, reason in call.notes:
         memory.note_copy(size, place, reason)
-    arrays = [value for value, parameter in pairs if parameter.is_array]
-    wants_numpy = (results or memory.results) == "numpy"
-    return Adapted(new, renamed, returned_as(arrays[0]) if arrays and not wants_numpy else None)
+    first = _first_array(parameters, args, kwargs)
+    wants_numpy = first is None or (results or memory.results) == "numpy"
+    return Adapted(new, renamed, None if wants_numpy else returned_as(first, (*args, *kwargs.values())))
 
 
-def returned_as(value: Any) -> Callable[[Any], Any] | None:
+def _first_array(parameters: tuple[Parameter, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the first argument that an array is wanted for; None where there is none."""
+    for place, parameter in enumerate(parameters):
+        if parameter.is_array or parameter.element == "any":
+            value = args[place] if place < len(args) else kwargs.get(parameter.name)
+            if value is not None:
+                return value
+    return None
+
+
+def in_kind_of(signature: str, memory: Memory, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    """Make the arrays of a result into those of the first array argument's library, if the Lab or the call wants that.
+
+    Parameters
+    ----------
+    signature : str
+        The function's.
+    memory : Memory
+        The Lab's memory in the core, which has ``results``.
+    args, kwargs
+        The call's arguments.
+    result : object
+        What the function returned.
+    """
+    if (OVERRIDE.get()[1] or memory.results) == "numpy":
+        return result
+    wrap = returned_as(_first_array(_parameters(signature), args, kwargs), (*args, *kwargs.values()))
+    return result if wrap is None else wrap(result)
+
+
+def returned_as(value: Any, given: Sequence[Any] = ()) -> Callable[[Any], Any] | None:
     """Return what makes array results into the kind of array that an object is; None where that is NumPy's.
 
     Parameters
     ----------
     value : object
         The first array argument of a call.
+    given : sequence of object
+        All its arguments: one that is returned stays what it is.
     """
     module = type(value).__module__.partition(".")[0]
     if module == "torch":
@@ -395,12 +339,14 @@ def returned_as(value: Any) -> Callable[[Any], Any] | None:
     else:
         return None
 
+    def one(result: Any) -> Any:
+        is_new = isinstance(result, np.ndarray) and not any(result is it for it in given)
+        return convert(result) if is_new else result
+
     def wrap(result: Any) -> Any:
-        if isinstance(result, np.ndarray):
-            return convert(result)
         if isinstance(result, tuple):
-            values = [convert(it) if isinstance(it, np.ndarray) else it for it in result]
+            values = [one(it) for it in result]
             return type(result)(*values) if hasattr(result, "_fields") else tuple(values)
-        return result
+        return one(result)
 
     return wrap

@@ -17,6 +17,7 @@ import numpy as np
 from . import _core
 from ._core import MappedFile, SharedBuffer
 from .arguments import ACCESSES, Access, expect, names, one_of, path_of, whole
+from .arrays import given_array
 from .errors import ArgumentTypeError, ArgumentValueError, HandleError, MappingError
 from .text import format_bytes, table_html
 
@@ -295,8 +296,9 @@ class MemoryManager:
         return self.core.allocate(shape, dtype, owners)
 
     def from_array(self, array: ArrayLike, languages: Iterable[str] = ("python",)) -> SharedBuffer:
-        """Return a buffer with a copy of an array, in row-major order; the only copy there will be."""
-        value = np.asarray(array)
+        """Return a buffer with a copy of any array, in row-major order; the only copy there will be."""
+        plain = None if type(array) is np.ndarray else given_array("array", array)
+        value = np.asarray(array) if plain is None else plain
         buffer = self.allocate(value.shape, value.dtype.newbyteorder("="), languages)
         buffer.array[...] = value
         return buffer

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import _core
 from .arguments import MODES, Mode, one_of
+from .arrays import given_array
 from .errors import CopyRequired
 from .progress import tracked
 from .text import format_ns, table_html
@@ -202,8 +203,9 @@ class Transfers:
     ) -> Transfer:
         """Transfer a value from one backend to another."""
         one_of("mode", mode, MODES)
-        if hasattr(value, "__array__") and not isinstance(value, (*ARRAYS, np.generic)):
-            value = np.asarray(value)  # of another library: its dtype is its own
+        if not isinstance(value, (np.generic, int, float)) and type(value) is not np.ndarray:
+            plain = given_array("value", value)  # of another library, or a sequence of numbers
+            value = value if plain is None else plain
         if mode == "auto":
             mode = "shared" if isinstance(value, ARRAYS) else "wire"
         way = _Way(self._memory, self._wire, self._ledger, source, target, strict)

@@ -3,6 +3,7 @@
 pub mod adapt;
 pub mod entries;
 pub mod failure;
+pub mod foreign;
 pub mod frame;
 mod given;
 pub mod host;

@@ -5,6 +5,7 @@ pub mod block;
 pub mod buffer;
 pub mod common;
 pub mod copies;
+pub mod dlpack;
 pub mod file;
 pub mod frames;
 pub mod keeper;

@@ -21,6 +21,7 @@ __all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"
 
 #: The suites, and how many rounds (or quartets) each has unless told.
 SUITES: Final = {
+    "arrays": 60,
     "cells": 9,
     "dispatch": 100,
     "lane": 30,
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="of cells (9), dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
+        help="of arrays (60), cells (9), dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
         "quartets of monitoring (300)",
     )
     parser.add_argument(
@@ -77,9 +78,11 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
     from ..progress import Progress
-    from . import cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
+    from . import arrays, cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
 
-    if suite == "cells":
+    if suite == "arrays":
+        result = arrays.compare(Lab(["rust"], lane="direct"), rounds, seed)
+    elif suite == "cells":
         result = cells.compare(rounds, seed)
     elif suite == "dispatch":
         lab = Lab(lane="direct")

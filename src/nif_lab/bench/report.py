@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import cells, lane, memory, recovery, transfer, verdict, wire
+from . import arrays, cells, lane, memory, recovery, transfer, verdict, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -31,6 +31,16 @@ Times are the calling thread's processor time; of a backend that has its own thr
 
 <!-- dispatch -->
 <!-- /dispatch -->
+
+## What arrays of other libraries cost: `nif-lab bench arrays`
+
+The same `dot` with the arrays of each library, as they are: by nif_lab, by tvm-ffi and nanobind, and by NumPy's own
+conversion before a hand-written extension. *Two capsules* is what the library itself takes to produce them, which all
+who read by `__dlpack__` have to wait for. Answers are asserted. Turns are framed by turns of nif_lab's call with NumPy
+arrays, and the ratio is taken within the frame; its own ratio is the control. Times are the thread's processor time.
+
+<!-- arrays -->
+<!-- /arrays -->
 
 ## What a call into another process costs: `nif-lab bench lane`
 
@@ -262,6 +272,7 @@ def _spread(row: dict[str, float], key: str, show: Callable[[float], str]) -> st
 
 
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]] = {
+    "arrays": arrays.tables,
     "cells": cells.tables,
     "dispatch": _dispatch,
     "faults": verdict.tables,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ..arrays import given_array
 from ..errors import ArgumentTypeError
 from . import schema
 from .errors import WireError
@@ -41,11 +42,14 @@ COLUMN: Final = {it.name: index for index, it in enumerate(COLUMNS)}
 
 
 def octets(data: Any) -> memoryview:
-    """Return the bytes of a contiguous buffer, without a copy."""
+    """Return the bytes of a contiguous buffer, or of another library's array, without a copy."""
     try:
         view = memoryview(data)
     except (TypeError, BufferError):
-        raise ArgumentTypeError("frame", f"expected contiguous bytes, got {type(data).__name__}") from None
+        array = None if isinstance(data, (list, tuple)) else given_array("frame", data)
+        if array is None:
+            raise ArgumentTypeError("frame", f"expected contiguous bytes, got {type(data).__name__}") from None
+        view = array.data
     if not view.c_contiguous:
         raise WireError("VALUE", detail="the bytes are not contiguous; copy them with bytes()")
     return view.cast("B") if view.nbytes else memoryview(b"")

@@ -9,6 +9,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import given_array
+from ..errors import ArgumentTypeError
 from . import rules, schema
 from .errors import WireError
 from .rules import COLUMN
@@ -203,9 +205,17 @@ def _as_array(value: Any) -> Array:
         if not -(2**63) <= value < 2**63:
             raise WireError("VALUE", detail=f"{value} is not an int64")
         return np.array(value, np.int64)
-    if not isinstance(value, (float, np.generic, np.ndarray)) and not hasattr(value, "__array__"):
+    if isinstance(value, (float, np.generic)):
+        return np.asarray(value)
+    try:
+        array = given_array("value", value)
+    except ArgumentTypeError as refused:
+        raise WireError("VALUE", detail=refused.reason) from None
+    if array is None and hasattr(value, "__array__"):
+        array = np.asarray(value)  # a shared buffer or a mapped file
+    if array is None:
         raise WireError("MARKER", detail=f"no type for a {type(value).__name__}; give an array, a number or a record")
-    return np.asarray(value)
+    return array
 
 
 def _device(value: GpuBuffer | GpuTexture) -> tuple[Marker, bytes]:

@@ -5,6 +5,7 @@ use nif::abi::{flag, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::call::foreign;
 use crate::call::frame::Outcome;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
@@ -27,7 +28,7 @@ unsafe extern "C" fn straight_call(
         let mut arguments = Arguments::<MAX_PARAMS>::new();
         let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
         if !is_plain || !arguments.take(objects, nif.mutable) {
-            return builtin::<General>(this, values, count, names);
+            return unusual(this, values, count, names);
         }
         counted(nif, &arguments, objects)
     })
@@ -46,10 +47,46 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
         let mut arguments = Arguments::<N>::new();
         let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload();
         if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
-            return builtin::<General>(this, values, count, names);
+            return unusual(this, values, count, names);
         }
         counted(nif, &arguments, if N == 0 { &[] } else { std::slice::from_raw_parts(values, N) })
     })
+}
+
+/// Arguments that aren't ordinary: arrays of other libraries that are read where they lie, and all the rest.
+#[cold]
+unsafe fn unusual(
+    this: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as of `builtin`.
+    unsafe {
+        let nif: &Nif = door::bound(this);
+        let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
+        let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
+        if is_plain && objects.iter().any(|it| foreign::is_known(*it)) {
+            let mut arguments = Arguments::<MAX_PARAMS>::new();
+            if arguments.peek(objects, nif.mutable) {
+                return counted(nif, &arguments, objects);
+            }
+            let made = door::enter(Some(std::ptr::null_mut()), |py| {
+                let mut held = Vec::with_capacity(objects.len());
+                let mut arguments = Arguments::<MAX_PARAMS>::new();
+                let is_taken = arguments.take_foreign(py, objects, nif.mutable, &mut held);
+                if is_taken {
+                    Some(counted(nif, &arguments, objects))
+                } else {
+                    PyErr::occurred(py).then_some(std::ptr::null_mut())
+                }
+            });
+            if let Some(made) = made {
+                return made;
+            }
+        }
+        builtin::<General>(this, values, count, names)
+    }
 }
 
 type Objects<'a> = &'a [*mut ffi::PyObject];

@@ -64,6 +64,8 @@ pub enum Failure {
     Python(PyErr),
     /// The worker gave no answer.
     Lane(LaneFailure),
+    /// The function would refuse an array, so none was copied to its worker.
+    Unfit,
     /// What the Lab's recovery raised after a failure of that kind.
     Given { kind: i32, error: PyErr },
 }
@@ -74,6 +76,7 @@ impl Failure {
         match self {
             Self::Nif { kind, .. } | Self::Given { kind, .. } => *kind,
             Self::Python(_) => nif::abi::error_kind::ERROR,
+            Self::Unfit => nif::abi::error_kind::TYPE_ERROR,
             Self::Lane(failure) => failure.kind(),
         }
     }
@@ -84,6 +87,7 @@ impl Failure {
             Self::Nif { reason, .. } => reason.clone(),
             Self::Python(error) | Self::Given { error, .. } => error.to_string(),
             Self::Lane(failure) => failure.reason(),
+            Self::Unfit => "an array doesn't fit its parameter".into(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Failure {
         use nif::abi::error_kind::{ERROR, INDEX_ERROR, MEMORY_ERROR, PANIC};
         match self {
             Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR | INDEX_ERROR),
-            Self::Lane(LaneFailure::Busy) | Self::Python(_) | Self::Given { .. } => false,
+            Self::Lane(LaneFailure::Busy) | Self::Unfit | Self::Python(_) | Self::Given { .. } => false,
             Self::Lane(_) => true,
         }
     }

@@ -11,6 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
+use crate::call::foreign::{self, Holding, Taken};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::results::Results;
 use crate::call::signature::{Default, Extent, MAX_PARAMS, Param};
@@ -42,6 +43,8 @@ pub struct Frame {
     many: Vec<Box<[i64]>>,
     /// Arrays of shared buffers among the arguments.
     held: Vec<Py<PyAny>>,
+    /// What keeps the arrays of other libraries.
+    holdings: Vec<Holding>,
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
     pub bytes_total: usize,
@@ -75,6 +78,7 @@ impl Frame {
             axes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             many: Vec::new(),
             held: Vec::new(),
+            holdings: Vec::new(),
             count: 0,
             bytes_total: 0,
             error: ErrorRecord::default(),
@@ -235,6 +239,8 @@ impl Frame {
                 let pointer = array.as_ptr();
                 self.held.push(array);
                 return self.push_array(py, pointer.cast(), param);
+            } else if let Some(taken) = foreign::take(py, object, param.mutable)? {
+                return self.push_foreign(taken, param);
             } else {
                 return Err(self.odd_type(&Bound::from_borrowed_ptr(py, object), param));
             }
@@ -264,6 +270,27 @@ impl Frame {
         Ok(Some(file.get().array(py)?))
     }
 
+    /// An array of another library.
+    unsafe fn push_foreign(&mut self, taken: Taken, param: &Param) -> Result<(), Failure> {
+        if param.mutable && taken.is_read_only {
+            return Err(refuse(VALUE, self.count, "is read-only"));
+        }
+        let mut tensor = taken.tensor;
+        let axes = tensor.ndim as usize;
+        // SAFETY: shape, and strides if there are some, have `ndim` numbers; their copies may outlive them.
+        unsafe {
+            let numbers = |at: *mut i64| if axes == 0 { &[] } else { std::slice::from_raw_parts(at, axes) };
+            let lengths = numbers(tensor.shape);
+            let strides = (!tensor.strides.is_null()).then(|| numbers(tensor.strides));
+            (tensor.shape, tensor.strides) = self.keep_axes(lengths, strides, 1)?;
+        }
+        self.bytes_total = self.bytes_total.saturating_add(taken.bytes);
+        self.holdings.push(taken.holding);
+        let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
+        self.push(type_index::TENSOR, AnyValue { p });
+        Ok(())
+    }
+
     /// Nothing that a function could take.
     #[cold]
     fn odd_type(&self, object: &Bound<'_, PyAny>, param: &Param) -> Failure {
@@ -272,7 +299,9 @@ impl Frame {
             Err(error) => return error.into(),
         };
         let cure = match name.as_str() {
-            "list" | "tuple" | "memoryview" | "bytearray" | "array" => " (make it an array: numpy.asarray(...))",
+            "list" | "tuple" | "memoryview" | "array" if param.spelled.ends_with(']') => {
+                " (make it an array: numpy.asarray(...))"
+            }
             _ => "",
         };
         refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.spelled))

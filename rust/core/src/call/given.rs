@@ -6,14 +6,16 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
+use crate::call::foreign;
 use crate::python;
 use crate::python::door::Given;
 
 impl Given<'_> {
-    /// The values, with NumPy's scalars replaced by the Python numbers they stand for; `held` keeps those numbers.
+    /// The values, with NumPy's scalars replaced by the Python numbers they stand for, and arrays of other libraries by their
+    /// capsules where they have some; `held` keeps those.
     ///
-    /// A scalar's `item` may run any Python code, which may change the other arguments. So all scalars are converted before the
-    /// first array is looked at.
+    /// A scalar's `item` and an array's `__dlpack__` may run any Python code, which may change the other arguments. So both are
+    /// called before the first array is looked at.
     pub fn settle(&self, py: Python<'_>, held: &mut Vec<Py<PyAny>>) -> PyResult<Cow<'_, [*mut ffi::PyObject]>> {
         let mut values = Cow::Borrowed(self.values);
         for (index, object) in self.values.iter().enumerate() {
@@ -26,7 +28,14 @@ impl Given<'_> {
                 {
                     continue;
                 }
-                if ffi::PyObject_TypeCheck(*object, python::scalar_type(py)) == 0 || ffi::PyFloat_Check(*object) != 0 {
+                if ffi::PyObject_TypeCheck(*object, python::scalar_type(py)) == 0 {
+                    if let Some(capsule) = foreign::capsule_for(py, *object)? {
+                        values.to_mut()[index] = capsule.as_ptr();
+                        held.push(capsule);
+                    }
+                    continue;
+                }
+                if ffi::PyFloat_Check(*object) != 0 {
                     continue;
                 }
                 let item = Bound::from_borrowed_ptr(py, *object).call_method0("item")?;

@@ -216,6 +216,7 @@ impl Nif {
         let params = &self.signature.params;
         let array_type = python::array_type();
         let mut held = Vec::new();
+        let unsettled = given.values;
         let given = &Given { values: &given.settle(py, &mut held)?, ..*given };
         frame.hold(held);
         let is_plain = given.positional == given.values.len() && self.outputs == 0;
@@ -252,7 +253,9 @@ impl Nif {
                     output => {
                         frame.push_object(py, object, param, array_type)?;
                         if output.is_some() {
-                            outputs.push(python::borrowed(py, object));
+                            // What was given, and not the capsule that stands for it.
+                            let place = given.values.iter().position(|it| *it == object);
+                            outputs.push(python::borrowed(py, place.map_or(object, |it| unsettled[it])));
                         }
                     }
                 }
@@ -378,6 +381,14 @@ impl Nif {
     pub fn exception(&self, py: Python<'_>, failure: Failure) -> PyErr {
         match failure {
             Failure::Python(error) | Failure::Given { error, .. } => error,
+            Failure::Unfit => errors::call_error(
+                py,
+                failure.kind(),
+                &self.origin.backend,
+                &self.signature.name,
+                None,
+                &failure.text(),
+            ),
             Failure::Lane(failure) => lane_error(py, &failure, &self.origin.backend, &self.signature.name),
             Failure::Nif { kind, argument, reason } => {
                 let argument = usize::try_from(argument).ok().and_then(|i| self.signature.params.get(i));

@@ -10,7 +10,9 @@ use std::mem::MaybeUninit;
 use nif::abi::{Any, AnyValue, Call, DEVICE_CPU, DType, Device, Tensor, dtype_code, type_index};
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PyArrayObject};
 use pyo3::ffi;
+use pyo3::prelude::*;
 
+use crate::call::foreign::{self, Taken as Foreign};
 use crate::call::frame::{Outcome, RELEASE_BYTES};
 use crate::call::host::ErrorRecord;
 use crate::call::interrupt;
@@ -95,6 +97,87 @@ impl<const N: usize> Arguments<N> {
             slot.write(value);
         }
         bytes < RELEASE_BYTES
+    }
+
+    /// The same where some are arrays of other libraries that are read without any code of Python's.
+    ///
+    /// # Safety
+    /// As of `take`.
+    #[inline]
+    pub unsafe fn peek(&mut self, objects: &[*mut ffi::PyObject], mutable: u32) -> bool {
+        let mut bytes = 0_usize;
+        for (index, object) in objects.iter().enumerate() {
+            // SAFETY: the caller vouches for the objects.
+            let value = unsafe {
+                self.any(index, *object, mutable).or_else(|| {
+                    let (tensor, bytes) = foreign::peek(*object, mutable >> index & 1 != 0)?;
+                    Some((self.place(index, tensor)?, bytes))
+                })
+            };
+            let (Some((value, more)), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+            bytes = bytes.saturating_add(more);
+            slot.write(value);
+        }
+        bytes < RELEASE_BYTES
+    }
+
+    /// Keep the tensor of an argument.
+    #[inline(always)]
+    fn place(&mut self, index: usize, tensor: Tensor) -> Option<Any> {
+        let slot = self.tensors.get_mut(index)?;
+        let p = (&raw mut *slot.write(tensor)).cast();
+        Some(Any { type_index: type_index::TENSOR, zero: 0, v: AnyValue { p } })
+    }
+
+    /// The same where some are arrays of other libraries, which are kept in `held` until the call is over. They are read before
+    /// the first array is looked at, because reading them may run any Python code.
+    ///
+    /// # Safety
+    /// As of `take`.
+    pub unsafe fn take_foreign(
+        &mut self,
+        py: Python<'_>,
+        objects: &[*mut ffi::PyObject],
+        mutable: u32,
+        held: &mut Vec<(usize, Foreign)>,
+    ) -> bool {
+        // SAFETY: the caller vouches for the objects; each reader has checked its type.
+        unsafe {
+            for (index, object) in objects.iter().enumerate() {
+                let kind = ffi::Py_TYPE(*object);
+                if kind == python::array_type()
+                    || kind == &raw mut ffi::PyFloat_Type
+                    || kind == &raw mut ffi::PyLong_Type
+                {
+                    continue;
+                }
+                let is_mutable = mutable >> index & 1 != 0;
+                let Some(kind) = foreign::known(kind) else { return false };
+                let taken = foreign::read(py, kind, *object, is_mutable).map_err(|error| error.restore(py));
+                match taken.ok().flatten() {
+                    Some(it) if it.tensor.strides.is_null() && !(is_mutable && it.is_read_only) => {
+                        held.push((index, it));
+                    }
+                    _ => return false,
+                }
+            }
+            let mut bytes = 0_usize;
+            let mut foreign = held.iter();
+            let mut next = foreign.next();
+            for (index, object) in objects.iter().enumerate() {
+                let value = match next.filter(|it| it.0 == index) {
+                    Some((_, it)) => {
+                        next = foreign.next();
+                        self.place(index, it.tensor).map(|value| (value, it.bytes))
+                    }
+                    None => self.any(index, *object, mutable),
+                };
+                let (Some((value, more)), Some(slot)) = (value, self.values.get_mut(index)) else { return false };
+                bytes = bytes.saturating_add(more);
+                slot.write(value);
+            }
+            bytes < RELEASE_BYTES
+        }
     }
 
     #[inline(always)]

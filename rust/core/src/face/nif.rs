@@ -1,5 +1,6 @@
 //! The methods of a NIF.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -82,9 +83,11 @@ impl Nif {
     ) -> PyResult<Py<PyAny>> {
         let limits = Limits { timeout: timeout.map(seconds_of).transpose()?, garble };
         let is_isolated = self.lane().is_some();
+        let is_looked_at = Cell::new(false);
         let done = Given::with(py, args, kwargs, |given| {
             self.adapted(py, given, |given| {
-                if is_isolated { self.try_isolated(py, given, limits) } else { self.invoke(py, given) }
+                let looks = !is_looked_at.replace(true);
+                if is_isolated { self.try_isolated(py, given, limits, looks) } else { self.invoke(py, given) }
             })
         });
         done.map_err(|failure| self.exception(py, failure))

@@ -3,6 +3,7 @@
 //! What the worker answers is checked before it is believed. A call that fails for a reason that a new try may cure goes
 //! to the Lab's recovery (Python's), which asks for that try.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,8 @@ impl Builtin for Isolated {
     fn call(nif: &Nif, py: Python<'_>, given: &Given<'_>) -> *mut ffi::PyObject {
         nif.conclude(py, || {
             let limits = Limits { timeout: nif.timeout.get(), garble: 0 };
-            nif.adapted(py, given, |given| match nif.try_isolated(py, given, limits) {
+            let is_looked_at = Cell::new(false);
+            nif.adapted(py, given, |given| match nif.try_isolated(py, given, limits, !is_looked_at.replace(true)) {
                 Err(failure) if failure.may_pass() => nif.recover(py, given, failure),
                 done => done,
             })
@@ -72,8 +74,14 @@ impl Nif {
         self.origin.lane.as_ref()
     }
 
-    /// One try in a worker.
-    pub fn try_isolated(&self, py: Python<'_>, given: &Given<'_>, limits: Limits) -> Result<Py<PyAny>, Failure> {
+    /// One try in a worker. `looks`: whether nothing is copied for an array that the function will refuse.
+    pub fn try_isolated(
+        &self,
+        py: Python<'_>,
+        given: &Given<'_>,
+        limits: Limits,
+        looks: bool,
+    ) -> Result<Py<PyAny>, Failure> {
         let lane = self.lane().expect("only isolated functions come here");
         if lane.is_open.load(Ordering::Relaxed) {
             return Err(LaneFailure::CircuitOpen.into());
@@ -83,6 +91,9 @@ impl Nif {
         let mut outputs = Vec::new();
         // SAFETY: the caller keeps the arguments alive; `outputs` holds what was added.
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
+        if looks && self.is_unfit(&frame) {
+            return Err(Failure::Unfit);
+        }
         let mut holding = hold(py, &lane.crew, deadline)?;
         let mut tries = Tries::default();
         loop {

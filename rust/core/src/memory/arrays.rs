@@ -7,6 +7,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use nif::abi::DType;
 use nif_memory::{AllocError, Arena};
 use numpy::PY_ARRAY_API;
 use numpy::npyffi::{
@@ -279,6 +280,18 @@ impl Layout {
             None => PyValueError::new_err(format!("shape {lengths:?} is more than can be addressed")),
         })?;
         Ok(())
+    }
+
+    /// The lengths of its axes.
+    pub fn shape(&self) -> Vec<i64> {
+        self.lengths().iter().map(|n| *n as i64).collect()
+    }
+
+    /// DLPack's name of its elements; none for others, or in the other byte order.
+    pub fn dtype(&self) -> Option<DType> {
+        // SAFETY: `descr` is a dtype.
+        let fields = unsafe { &(*self.descr).fields };
+        (fields.byteorder != b'>' as c_char).then(|| python::dtype::from_numpy(fields.type_num)).flatten()
     }
 
     fn lengths(&self) -> &[npy_intp] {

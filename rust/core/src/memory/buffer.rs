@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nif::abi::{DEVICE_CPU, DType, Device, Tensor};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -13,6 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::memory::arrays::Layout;
 use crate::memory::block::Block;
 use crate::memory::common::{Common, lock};
+use crate::memory::dlpack;
 use crate::memory::shared::Shared;
 use crate::python::errors::buffer_error;
 
@@ -35,7 +37,14 @@ pub struct SharedBuffer {
     common: Arc<Common>,
     /// The array that functions get; None once the last owner has released.
     array: Mutex<Option<Py<PyAny>>>,
+    /// Its axes, lengths and then strides in elements, as others take them by DLPack.
+    axes: Box<[i64]>,
+    /// None for elements that DLPack doesn't have.
+    dtype: Option<DType>,
 }
+
+/// A buffer as a tensor, its axes, whether it may only be read, and its memory.
+type Leave = (Tensor, Box<[i64]>, bool, Arc<Block>);
 
 impl Drop for SharedBuffer {
     fn drop(&mut self) {
@@ -78,7 +87,33 @@ impl SharedBuffer {
             is_held: AtomicBool::new(true),
         });
         common.buffers().insert((shared.handle.segment, shared.handle.offset), Arc::clone(&shared));
-        Ok(Self { shared, common: Arc::clone(common), array: Mutex::new(Some(array)) })
+        let dtype = layout.dtype();
+        let axes = dlpack::with_strides(&layout.shape());
+        Ok(Self { shared, common: Arc::clone(common), array: Mutex::new(Some(array)), axes, dtype })
+    }
+
+    /// The buffer as a tensor, which is valid while the buffer isn't released.
+    pub fn tensor(&self, py: Python<'_>) -> PyResult<Tensor> {
+        drop(self.array(py)?); // or an exception says that there is none any more
+        let dtype = self.dtype.ok_or_else(|| PyBufferError::new_err("DLPack has no such element type"))?;
+        let axes = self.axes.len() / 2;
+        Ok(Tensor {
+            data: std::ptr::with_exposed_provenance_mut::<u8>(self.shared.address).cast(),
+            device: Device { r#type: DEVICE_CPU, id: 0 },
+            ndim: axes as i32,
+            dtype,
+            shape: self.axes.as_ptr().cast_mut(),
+            strides: self.axes[axes..].as_ptr().cast_mut(),
+            byte_offset: 0,
+        })
+    }
+
+    /// The same with its axes, whether it may only be read, and what keeps its memory without the buffer.
+    pub fn leave(&self, py: Python<'_>) -> PyResult<Leave> {
+        let tensor = self.tensor(py)?;
+        let block = lock(&self.shared.block).clone();
+        let block = block.ok_or_else(|| buffer_error(py, "BufferReleased", "this buffer was released"))?;
+        Ok((tensor, self.axes.clone(), self.is_inherited(), block))
     }
 
     /// The array that functions get.
@@ -141,6 +176,12 @@ impl SharedBuffer {
         Ok(py.import("numpy")?.call_method("array", (view,), Some(&kwargs))?.unbind())
     }
 
+    /// The functions by which other libraries take a buffer without a call of Python's.
+    #[classattr]
+    fn __dlpack_c_exchange_api__(py: Python<'_>) -> PyResult<Py<PyAny>> {
+        dlpack::capsule(py)
+    }
+
     #[pyo3(signature = (**options))]
     fn __dlpack__(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
         self.view(py)?.call_method(py, "__dlpack__", (), options)
@@ -148,7 +189,7 @@ impl SharedBuffer {
 
     #[staticmethod]
     fn __dlpack_device__() -> (i32, i32) {
-        (nif::abi::DEVICE_CPU, 0)
+        (DEVICE_CPU, 0)
     }
 
     unsafe fn __getbuffer__(&self, py: Python<'_>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {

@@ -47,6 +47,22 @@ pub fn from_numpy(type_num: c_int) -> Option<DType> {
     BY_NUMPY.get(usize::try_from(type_num).ok()?).copied().flatten()
 }
 
+/// The bytes of an element of DLPack's type, if NumPy has it.
+#[inline]
+pub fn size_of(dtype: DType) -> Option<usize> {
+    let bytes = usize::from(dtype.bits / 8);
+    let is_known = dtype.lanes == 1
+        && dtype.bits.is_multiple_of(8)
+        && match dtype.code {
+            dtype_code::BOOL => bytes == 1,
+            dtype_code::INT | dtype_code::UINT => matches!(bytes, 1 | 2 | 4 | 8),
+            dtype_code::FLOAT => matches!(bytes, 2 | 4 | 8),
+            dtype_code::COMPLEX => matches!(bytes, 8 | 16),
+            _ => false,
+        };
+    is_known.then_some(bytes)
+}
+
 /// NumPy's number and the size in bytes for a signature's word (`f64`).
 pub fn by_name(name: &str) -> Option<(c_int, usize)> {
     ROWS.iter().find(|row| row.0 == name).map(|row| (row.1 as c_int, usize::from(row.3 / 8)))
