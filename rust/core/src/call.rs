@@ -1,6 +1,7 @@
 //! A call: from Python's arguments to native code and back.
 
 pub mod adapt;
+pub mod callback;
 pub mod entries;
 pub mod failure;
 pub mod frame;
@@ -10,7 +11,9 @@ pub mod interrupt;
 pub mod limits;
 pub mod nif;
 pub mod origin;
+pub mod output;
 pub mod owner;
+pub mod progress;
 pub mod results;
 pub mod signature;
 pub mod straight;

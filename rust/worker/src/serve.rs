@@ -1,7 +1,7 @@
 //! The worker's side of a call.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{
-    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Object, Tensor,
     type_index,
 };
 
@@ -21,6 +21,7 @@ use crate::channel::{
 };
 use crate::crash;
 use crate::message::{self, FromWorker, Source, ToWorker};
+use crate::output;
 use crate::processor::Aside;
 use crate::segments::Segments;
 use nif_loader::library::{self, Refusal, functions, text};
@@ -32,7 +33,7 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// What this worker offers to its libraries; it lives as long as the process.
 pub static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log, progress };
 
 thread_local! {
     /// The server whose call runs on this thread.
@@ -53,6 +54,13 @@ struct Granted {
     _shape: Box<[i64]>,
 }
 
+/// A callable of the host's among the arguments: the callee sees `object`.
+#[repr(C)]
+struct Callback {
+    object: Object,
+    argument: usize,
+}
+
 /// Everything a worker has.
 pub struct Server {
     socket: UnixStream,
@@ -70,6 +78,7 @@ pub struct Server {
     values: [Any; MAX_ARGUMENTS],
     tensors: [Option<Tensor>; MAX_ARGUMENTS],
     bytes: [Option<Bytes>; MAX_ARGUMENTS],
+    callbacks: Vec<Box<Callback>>,
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     granted: Vec<Box<Granted>>,
@@ -90,6 +99,7 @@ impl Server {
             values: [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS],
             tensors: [const { None }; MAX_ARGUMENTS],
             bytes: [const { None }; MAX_ARGUMENTS],
+            callbacks: Vec::new(),
             granted: Vec::new(),
         }
     }
@@ -244,6 +254,8 @@ impl Server {
             ticks,
             dtype: DType { code: 0, bits: 0, lanes: 0 },
             ndim: 0,
+            printed: u32::from(output::flush()),
+            zero: 0,
         };
         if status != 0 {
             (head.length, head.value) = self.put_text(&error.message);
@@ -255,6 +267,11 @@ impl Server {
         // SAFETY: the reply is ours until the bell rings.
         unsafe { (*self.channel.reply()).head = head };
         self.granted.clear();
+        self.callbacks.clear();
+        let progress = &self.channel.progress;
+        if progress.total.load(Ordering::Relaxed) != 0 {
+            progress.total.store(0, Ordering::Relaxed);
+        }
         self.answer();
         Ok(())
     }
@@ -363,6 +380,18 @@ impl Server {
                 *bytes = Some(Bytes { data: data.as_ptr().cast(), size: usize::try_from(it.value).ok()? });
                 AnyValue { p: std::ptr::from_mut(bytes.as_mut()?).cast() }
             }
+            type_index::TVM_FUNCTION => {
+                let object = Object {
+                    ref_count: 1 << 32 | 1,
+                    type_index: type_index::TVM_FUNCTION,
+                    padding: 0,
+                    deleter: null_mut(),
+                    call: call_back,
+                    cpp_call: null_mut(),
+                };
+                self.callbacks.push(Box::new(Callback { object, argument: i }));
+                AnyValue { p: std::ptr::from_mut(self.callbacks.last_mut()?.as_mut()).cast() }
+            }
             _ => AnyValue { i: it.value.cast_signed() },
         })
     }
@@ -376,6 +405,46 @@ impl Server {
             room.copy_from_nonoverlapping(bytes.as_ptr(), length);
         }
         length as u32
+    }
+
+    /// Have the host call one of the arguments; none when that failed.
+    fn call_back(&mut self, argument: usize, values: &[Any]) -> Option<Any> {
+        let put: Vec<Value> = values
+            .iter()
+            // SAFETY: any bits are a number.
+            .map(|it| Value { type_index: it.type_index, zero: 0, value: unsafe { it.v.i }.cast_unsigned() })
+            .collect();
+        let size = size_of_val(put.as_slice());
+        // SAFETY: plain numbers without gaps.
+        let length = self.write_room(unsafe { std::slice::from_raw_parts(put.as_ptr().cast(), size) });
+        let head = ReplyHead {
+            what: reply::CALL_BACK,
+            status: 0,
+            kind: 0,
+            argument: i32::try_from(argument).ok()?,
+            type_index: type_index::NONE,
+            length,
+            value: 0,
+            start: 0,
+            ticks: 0,
+            dtype: DType { code: 0, bits: 0, lanes: 0 },
+            ndim: 0,
+            printed: u32::from(output::flush()),
+            zero: 0,
+        };
+        // SAFETY: the reply is ours until the bell rings.
+        unsafe { (*self.channel.reply()).head = head };
+        self.answer();
+        self.wait();
+        // SAFETY: the host has answered.
+        let given = unsafe { &*self.channel.request() };
+        self.read_mail(given.mail).ok()?;
+        let it = given.arguments[0];
+        (given.what == request::GRANT).then_some(Any {
+            type_index: it.kind,
+            zero: 0,
+            v: AnyValue { i: it.value.cast_signed() },
+        })
     }
 
     /// Ask the host for a block.
@@ -395,6 +464,8 @@ impl Server {
             ticks: 0,
             dtype,
             ndim: shape.len() as u32,
+            printed: 0,
+            zero: 0,
         };
         // SAFETY: the reply is ours until the bell rings; its room is large enough, as was checked.
         unsafe {
@@ -474,6 +545,29 @@ unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) ->
         Err(_) => return null_mut(),
     };
     server.allocate(dtype, shape).unwrap_or(null_mut())
+}
+
+/// The way in for a callback's callee.
+unsafe extern "C" fn call_back(object: *mut c_void, values: *const Any, count: i32, result: *mut Any) -> i32 {
+    // SAFETY: it points to the server that makes the running call, and is null on every other thread.
+    let Some(server) = (unsafe { SERVING.get().as_mut() }) else { return -1 };
+    // SAFETY: the contract gives the object of a callback, and `count` values.
+    let (argument, values) = unsafe {
+        let values = if count > 0 { std::slice::from_raw_parts(values, count as usize) } else { &[] };
+        ((*object.cast::<Callback>()).argument, values)
+    };
+    let Some(given) = server.call_back(argument, values) else { return -1 };
+    // SAFETY: the contract gives room for a result.
+    unsafe { result.write(given) };
+    0
+}
+
+unsafe extern "C" fn progress(done: i64, total: i64) {
+    // SAFETY: it points to the server that makes the running call, and is null on every other thread.
+    if let Some(server) = unsafe { SERVING.get().as_ref() } {
+        server.channel.progress.done.store(done, Ordering::Relaxed);
+        server.channel.progress.total.store(total, Ordering::Relaxed);
+    }
 }
 
 unsafe extern "C" fn log(level: i32, message: *const c_char) {

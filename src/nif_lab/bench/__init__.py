@@ -77,13 +77,13 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
     from ..progress import Progress
-    from . import cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
+    from . import callbacks, cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
 
     if suite == "cells":
         result = cells.compare(rounds, seed)
     elif suite == "dispatch":
         lab = Lab(lane="direct")
-        result = dispatch.compare(lab, rounds, seed)
+        result = dispatch.compare(lab, rounds, seed) | {"callbacks": callbacks.compare(lab, rounds, seed)}
     elif suite == "lane":
         result = lane.compare(rounds, seed)
     elif suite == "memory":

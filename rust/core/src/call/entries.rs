@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use crate::call::frame::Outcome;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
+use crate::call::output;
 use crate::call::results::{Results, to_python};
 use crate::call::signature::{Kind, MAX_PARAMS, Param, Signature};
 use crate::call::straight::{Arguments, kind};
@@ -25,7 +26,10 @@ unsafe extern "C" fn straight_call(
         let nif: &Nif = door::bound(this);
         let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
         let mut arguments = Arguments::<MAX_PARAMS>::new();
-        let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
+        let is_plain = names.is_null()
+            && objects.len() == nif.signature.params.len()
+            && !nif.origin.needs_reload()
+            && !output::may_be_caught();
         if !is_plain || !arguments.take(objects, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
@@ -44,7 +48,7 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
     door::guard(std::ptr::null_mut(), || unsafe {
         let nif: &Nif = door::bound(this);
         let mut arguments = Arguments::<N>::new();
-        let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload();
+        let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload() && !output::may_be_caught();
         if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
             return builtin::<General>(this, values, count, names);
         }
@@ -92,6 +96,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
     unsafe {
         let timed = !PLAIN && nif.slot.is_next_timed();
         arguments.call(nif.target.get(), objects.len(), &mut error, timed, &mut outcome);
+        output::flush();
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {

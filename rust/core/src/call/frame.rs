@@ -10,6 +10,7 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject, 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::call::callback::Callback;
 use crate::call::failure::{Failure, refuse};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::results::Results;
@@ -42,6 +43,8 @@ pub struct Frame {
     many: Vec<Box<[i64]>>,
     /// Arrays of shared buffers among the arguments.
     held: Vec<Py<PyAny>>,
+    /// Callables among the arguments.
+    callbacks: Vec<Box<Callback>>,
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
     pub bytes_total: usize,
@@ -75,6 +78,7 @@ impl Frame {
             axes: [const { MaybeUninit::uninit() }; MAX_PARAMS],
             many: Vec::new(),
             held: Vec::new(),
+            callbacks: Vec::new(),
             count: 0,
             bytes_total: 0,
             error: ErrorRecord::default(),
@@ -90,6 +94,30 @@ impl Frame {
     /// Keep objects until the call is over.
     pub fn hold(&mut self, objects: Vec<Py<PyAny>>) {
         self.held.extend(objects);
+    }
+
+    /// The calling thread keeps the GIL while the function runs.
+    pub fn keep_gil(&self) {
+        self.callbacks.iter().for_each(|it| it.keep_gil());
+    }
+
+    /// The callback that an argument is.
+    pub fn callback(&self, index: usize) -> Option<&Callback> {
+        let value = self.value(index).filter(|it| it.type_index == type_index::TVM_FUNCTION)?;
+        // SAFETY: the type index says which field counts.
+        self.callbacks.iter().map(AsRef::as_ref).find(|it| it.address() == unsafe { value.v.p })
+    }
+
+    /// Why a callback failed; without one that the host knows, that it was called where it can't be.
+    #[cold]
+    pub fn raised(&self) -> Failure {
+        self.callbacks.iter().find_map(|it| it.failure()).unwrap_or_else(|| Failure::Nif {
+            kind: nif::abi::error_kind::ERROR,
+            argument: -1,
+            reason: "a callback was called from a thread that can't call Python meanwhile\nTo fix: call it from the thread of \
+                     the call; or mark the function long and use lane=\"direct\""
+                .into(),
+        })
     }
 
     /// Add an argument that isn't there; the callee, or nobody, complains.
@@ -199,7 +227,11 @@ impl Frame {
     ) -> Result<(), Failure> {
         // SAFETY: as in `push_object`.
         unsafe {
-            if object == ffi::Py_None() {
+            if let Some(shape) = param.callback.as_ref().filter(|_| ffi::PyCallable_Check(object) != 0) {
+                let callback = Callback::new(object, shape.clone(), self.count);
+                self.push(type_index::TVM_FUNCTION, AnyValue { p: callback.address() });
+                self.callbacks.push(callback);
+            } else if object == ffi::Py_None() {
                 self.push_none();
             } else if ffi::PyBool_Check(object) != 0 {
                 self.push(type_index::BOOL, AnyValue { i: i64::from(object == ffi::Py_True()) });
