@@ -32,3 +32,4 @@ mod segments;
 pub mod serve;
 pub mod speaker;
 pub mod spoken;
+pub mod start;

@@ -1,7 +1,7 @@
 //! The worker's side of a call.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{
-    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Object, Tensor,
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
     type_index,
 };
 
@@ -27,6 +27,11 @@ use crate::segments::Segments;
 use nif_loader::library::{self, Refusal, functions, text};
 use nif_loader::table::Table;
 use nif_loader::{clock, julia, tvm_ffi};
+
+mod callback;
+mod garble;
+
+use callback::Callback;
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -52,13 +57,6 @@ struct ErrorRecord {
 struct Granted {
     tensor: Tensor,
     _shape: Box<[i64]>,
-}
-
-/// A callable of the host's among the arguments: the callee sees `object`.
-#[repr(C)]
-struct Callback {
-    object: Object,
-    argument: usize,
 }
 
 /// Everything a worker has.
@@ -380,18 +378,7 @@ impl Server {
                 *bytes = Some(Bytes { data: data.as_ptr().cast(), size: usize::try_from(it.value).ok()? });
                 AnyValue { p: std::ptr::from_mut(bytes.as_mut()?).cast() }
             }
-            type_index::TVM_FUNCTION => {
-                let object = Object {
-                    ref_count: 1 << 32 | 1,
-                    type_index: type_index::TVM_FUNCTION,
-                    padding: 0,
-                    deleter: null_mut(),
-                    call: call_back,
-                    cpp_call: null_mut(),
-                };
-                self.callbacks.push(Box::new(Callback { object, argument: i }));
-                AnyValue { p: std::ptr::from_mut(self.callbacks.last_mut()?.as_mut()).cast() }
-            }
+            type_index::TVM_FUNCTION => self.lend(i)?,
             _ => AnyValue { i: it.value.cast_signed() },
         })
     }
@@ -405,46 +392,6 @@ impl Server {
             room.copy_from_nonoverlapping(bytes.as_ptr(), length);
         }
         length as u32
-    }
-
-    /// Have the host call one of the arguments; none when that failed.
-    fn call_back(&mut self, argument: usize, values: &[Any]) -> Option<Any> {
-        let put: Vec<Value> = values
-            .iter()
-            // SAFETY: any bits are a number.
-            .map(|it| Value { type_index: it.type_index, zero: 0, value: unsafe { it.v.i }.cast_unsigned() })
-            .collect();
-        let size = size_of_val(put.as_slice());
-        // SAFETY: plain numbers without gaps.
-        let length = self.write_room(unsafe { std::slice::from_raw_parts(put.as_ptr().cast(), size) });
-        let head = ReplyHead {
-            what: reply::CALL_BACK,
-            status: 0,
-            kind: 0,
-            argument: i32::try_from(argument).ok()?,
-            type_index: type_index::NONE,
-            length,
-            value: 0,
-            start: 0,
-            ticks: 0,
-            dtype: DType { code: 0, bits: 0, lanes: 0 },
-            ndim: 0,
-            printed: u32::from(output::flush()),
-            zero: 0,
-        };
-        // SAFETY: the reply is ours until the bell rings.
-        unsafe { (*self.channel.reply()).head = head };
-        self.answer();
-        self.wait();
-        // SAFETY: the host has answered.
-        let given = unsafe { &*self.channel.request() };
-        self.read_mail(given.mail).ok()?;
-        let it = given.arguments[0];
-        (given.what == request::GRANT).then_some(Any {
-            type_index: it.kind,
-            zero: 0,
-            v: AnyValue { i: it.value.cast_signed() },
-        })
     }
 
     /// Ask the host for a block.
@@ -497,24 +444,6 @@ impl Server {
         self.granted.push(Box::new(Granted { tensor, _shape: own }));
         self.granted.last_mut().map(|it| &raw mut it.tensor)
     }
-
-    /// Answer nonsense: the same for the same seed.
-    fn garble(&mut self, seed: u32) {
-        let mut state = u64::from(seed);
-        let mut next = || {
-            // splitmix64
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^ z >> 31
-        };
-        let reply = self.channel.reply().cast::<u64>();
-        for i in 0..size_of::<Reply>() / 8 {
-            // SAFETY: the reply is ours until the bell rings.
-            unsafe { reply.add(i).write(next()) };
-        }
-        self.answer();
-    }
 }
 
 /// The table whose address Julia answered, if that is what it answered.
@@ -545,21 +474,6 @@ unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) ->
         Err(_) => return null_mut(),
     };
     server.allocate(dtype, shape).unwrap_or(null_mut())
-}
-
-/// The way in for a callback's callee.
-unsafe extern "C" fn call_back(object: *mut c_void, values: *const Any, count: i32, result: *mut Any) -> i32 {
-    // SAFETY: it points to the server that makes the running call, and is null on every other thread.
-    let Some(server) = (unsafe { SERVING.get().as_mut() }) else { return -1 };
-    // SAFETY: the contract gives the object of a callback, and `count` values.
-    let (argument, values) = unsafe {
-        let values = if count > 0 { std::slice::from_raw_parts(values, count as usize) } else { &[] };
-        ((*object.cast::<Callback>()).argument, values)
-    };
-    let Some(given) = server.call_back(argument, values) else { return -1 };
-    // SAFETY: the contract gives room for a result.
-    unsafe { result.write(given) };
-    0
 }
 
 unsafe extern "C" fn progress(done: i64, total: i64) {

@@ -187,6 +187,17 @@ pub enum Gives {
     Int(i128, i128),
 }
 
+/// Why a callback failed that this process knows nothing of.
+pub fn out_of_reach() -> Failure {
+    Failure::Nif {
+        kind: error_kind::ERROR,
+        argument: -1,
+        reason: "a callback was called from a thread that can't call Python meanwhile\nTo fix: call it from the thread of the \
+                 call; or mark the function long and use lane=\"direct\""
+            .into(),
+    }
+}
+
 /// What native code calls.
 unsafe extern "C" fn called(object: *mut c_void, values: *const Any, count: i32, result: *mut Any) -> i32 {
     // SAFETY: passed on.

@@ -10,7 +10,7 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject, 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::call::callback::Callback;
+use crate::call::callback::{self, Callback};
 use crate::call::failure::{Failure, refuse};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
 use crate::call::results::Results;
@@ -108,16 +108,10 @@ impl Frame {
         self.callbacks.iter().map(AsRef::as_ref).find(|it| it.address() == unsafe { value.v.p })
     }
 
-    /// Why a callback failed; without one that the host knows, that it was called where it can't be.
+    /// Why a callback failed.
     #[cold]
     pub fn raised(&self) -> Failure {
-        self.callbacks.iter().find_map(|it| it.failure()).unwrap_or_else(|| Failure::Nif {
-            kind: nif::abi::error_kind::ERROR,
-            argument: -1,
-            reason: "a callback was called from a thread that can't call Python meanwhile\nTo fix: call it from the thread of \
-                     the call; or mark the function long and use lane=\"direct\""
-                .into(),
-        })
+        self.callbacks.iter().find_map(|it| it.failure()).unwrap_or_else(callback::out_of_reach)
     }
 
     /// Add an argument that isn't there; the callee, or nobody, complains.

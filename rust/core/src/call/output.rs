@@ -17,6 +17,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+#[cfg(Py_3_12)]
+use crate::python::door;
+
 unsafe extern "C" {
     static mut stdout: *mut libc::FILE;
     fn __fpending(stream: *mut libc::FILE) -> usize;
@@ -39,7 +42,7 @@ static PLAIN: AtomicU64 = AtomicU64::new(0);
 /// Python 3.12 and newer tell when a name of `sys` changes; older ones count the changes.
 #[cfg(Py_3_12)]
 mod names {
-    use super::{AtomicU64, Ordering, c_int, ffi};
+    use super::{AtomicU64, Ordering, c_int, door, ffi};
 
     static CHANGES: AtomicU64 = AtomicU64::new(0);
 
@@ -56,7 +59,9 @@ mod names {
         _: *mut ffi::PyObject,
         _: *mut ffi::PyObject,
     ) -> c_int {
-        CHANGES.fetch_add(1, Ordering::Relaxed);
+        door::guard((), || {
+            CHANGES.fetch_add(1, Ordering::Relaxed);
+        });
         0
     }
 

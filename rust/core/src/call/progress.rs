@@ -12,6 +12,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::call::nif::Nif;
+use crate::python::door;
 use crate::telemetry::Teller;
 
 /// How often the bar of a call in this process is brought up to date.
@@ -98,8 +99,8 @@ fn watch(steps: &Steps, name: &str, is_main: bool) {
 
 /// `nif_host.progress` of this process.
 pub extern "C" fn progress(done: i64, total: i64) {
-    // SAFETY: a call's `Telling` lives as long as it runs.
-    crate::python::door::guard((), || {
+    door::guard((), || {
+        // SAFETY: a call's `Telling` lives as long as it runs.
         if let Some(it) = unsafe { RUNNING.get().as_ref() } {
             it.tell(done, total);
         }
