@@ -25,7 +25,8 @@ use crate::value::Value;
 #[derive(Debug)]
 pub struct Callback<'a, F> {
     object: NonNull<Object>,
-    of: PhantomData<(&'a Object, fn() -> F)>,
+    lent: PhantomData<&'a Object>,
+    of: PhantomData<fn() -> F>,
 }
 
 impl<F> Clone for Callback<'_, F> {
@@ -227,6 +228,6 @@ impl<'a, F: Callable> Argument<'a> for Callback<'a, F> {
     }
 
     unsafe fn make(raw: RawCallback) -> Self {
-        Self { object: raw.0, of: PhantomData }
+        Self { object: raw.0, lent: PhantomData, of: PhantomData }
     }
 }

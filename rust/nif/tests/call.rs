@@ -216,7 +216,7 @@ fn callbacks_are_called_and_fail_as_they_like() {
     };
     let f = Any { type_index: type_index::TVM_FUNCTION, zero: 0, v: AnyValue { p: (&raw mut object).cast() } };
     assert_eq!(text(function("fold").signature), "fold(f: fn(f64,i32)->f64, n: i32) -> f64");
-    assert_eq!(unsafe { call("fold", &[f, int(3)]).ok().unwrap().v.f }, 4.0);
+    assert_eq!(unsafe { call("fold", &[f, int(3)]).ok().unwrap().v.f }.to_bits(), 4.0_f64.to_bits());
     let raised =
         || Failure { kind: error_kind::RAISED, argument: -1, message: "a callback raised an exception".into() };
     assert_eq!(call("fold", &[f, int(4)]).err(), Some(raised()));

@@ -194,14 +194,14 @@ fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
     if events.writes {
         it.worker.send_more();
     }
-    if !it.worker.is_busy() {
-        pass_on(&it.worker, |it| it.is_full() || it.since.elapsed() >= HOLD);
-    } else {
+    if it.worker.is_busy() {
         if it.worker.spoken().iter().any(Spoken::is_full) {
             it.worker.channel().reply_bell.nudge();
         }
         // Whoever opens a library takes nothing.
         pass_on(&it.worker, |it| it.is_full() && it.since.elapsed() >= 4 * HOLD);
+    } else {
+        pass_on(&it.worker, |it| it.is_full() || it.since.elapsed() >= HOLD);
     }
     if it.starting.is_some_and(|since| since.elapsed() >= START) {
         it.starting = None;

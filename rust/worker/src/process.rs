@@ -262,7 +262,7 @@ impl Worker {
 
     /// Is it working on a request? Then whoever made that takes what it writes.
     pub fn is_busy(&self) -> bool {
-        let number = |bell: &crate::channel::Doorbell| bell.look() & (u32::MAX >> 1);
+        let number = |bell: &crate::bell::Doorbell| bell.look() & (u32::MAX >> 1);
         number(&self.channel().request_bell) != number(&self.channel().reply_bell)
     }
 

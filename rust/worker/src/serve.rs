@@ -76,6 +76,7 @@ pub struct Server {
     values: [Any; MAX_ARGUMENTS],
     tensors: [Option<Tensor>; MAX_ARGUMENTS],
     bytes: [Option<Bytes>; MAX_ARGUMENTS],
+    #[allow(clippy::vec_box, reason = "the callee holds addresses of the callbacks while the vector grows")]
     callbacks: Vec<Box<Callback>>,
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]

@@ -43,7 +43,7 @@ pub struct Frame {
     many: Vec<Box<[i64]>>,
     /// Arrays of shared buffers among the arguments.
     held: Vec<Py<PyAny>>,
-    /// Callables among the arguments.
+    #[allow(clippy::vec_box, reason = "callables; the callee holds their addresses while the vector grows")]
     callbacks: Vec<Box<Callback>>,
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
