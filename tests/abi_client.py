@@ -50,6 +50,7 @@ class AnyValue(c.Structure):
 
 SetError = c.CFUNCTYPE(None, c.c_void_p, c.c_int32, c.c_char_p, c.c_int32)
 AllocTensor = c.CFUNCTYPE(c.c_void_p, Dtype, c.c_int32, c.POINTER(c.c_int64))
+Progress = c.CFUNCTYPE(None, c.c_int64, c.c_int64)
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p)
 Call = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.POINTER(AnyValue), c.c_int32, c.POINTER(AnyValue))
 
@@ -61,6 +62,7 @@ class Host(c.Structure):
         ("set_error", SetError),
         ("alloc_tensor", AllocTensor),
         ("log", Log),
+        ("progress", Progress),
     )
 
 
@@ -122,7 +124,8 @@ class Client:
         self._set_error = SetError(self._on_error)
         self._alloc = AllocTensor(self._on_alloc)
         self._log = Log(lambda level, message: None)
-        self.host = Host(c.sizeof(Host), 1, self._set_error, self._alloc, self._log)
+        self._progress = Progress(lambda done, total: None)
+        self.host = Host(c.sizeof(Host), 1, self._set_error, self._alloc, self._log, self._progress)
         if isinstance(table, Path):
             library = c.CDLL(str(table))
             library.nif_init.restype = c.POINTER(Library)

@@ -18,10 +18,10 @@ import struct
 import sys
 import time
 
-REPLY_BELL, REQUEST, HEAD = 64, 256, struct.Struct("<IiiiiIQQQBBHI")
+REPLY_BELL, REQUEST, HEAD = 64, 320, struct.Struct("<IiiiiIQQQBBHIII")
 REPLY = REQUEST + 32 + 16 * 64 + (64 << 10)
 ROOM = REPLY + HEAD.size
-DONE, ALLOCATE = 1, 2
+DONE, ALLOCATE, CALL_BACK = 1, 2, 3
 RESULTS = {"some": "(a: f64, b: str, c: i64[_]?)?"}
 PR_SET_PDEATHSIG, SYS_FUTEX, FUTEX_WAKE = 1, {"x86_64": 202, "aarch64": 98}, 1
 
@@ -55,7 +55,9 @@ def reply(rng: random.Random, channel: mmap.mmap) -> None:
         shape = [rng.choice([0, 1, 1, 1, 3, 1000, 1 << 31, 1 << 62, -1, -(1 << 63)]) for _ in range(ndim)]
         struct.pack_into(f"<{ndim}q", channel, ROOM, *shape)
     if rng.random() < 0.02:
-        what, length = rng.choice([(0, 0), (3, 0), (DONE, 65537), (ALLOCATE, 9), (DONE, (1 << 32) - 1)])
+        what, length = rng.choice([(0, 0), (4, 0), (DONE, 65537), (ALLOCATE, 9), (DONE, (1 << 32) - 1)])
+    if rng.random() < 0.02:
+        what, length = CALL_BACK, rng.choice([0, 9, 16, 48])
     number = [0, 1, 2, 3, 6, 7, 8, 9, 10, 128, (1 << 31) - 1, -1, -(1 << 31)]
     (results,) = struct.unpack_from("<I", channel, REQUEST + 24)
     if what == DONE and results > 1 and rng.random() < 0.8:
@@ -69,7 +71,7 @@ def reply(rng: random.Random, channel: mmap.mmap) -> None:
     type_index = rng.choice([0, 1, 2, 3, 5, 6, 7, 7, 8, 8, 9, 11, 65, 70, -1])
     value = rng.choice([0, 1, 2, 3, 1 << 63, (1 << 64) - 1])
     dtype = rng.choice([0, 1, 2, 4, 5, 6, 17, 255]), rng.choice([1, 8, 16, 32, 64, 128, 255]), rng.choice([0, 1, 1, 2])
-    HEAD.pack_into(channel, REPLY, what, status, kind, argument, type_index, length, value, 0, 0, *dtype, ndim)
+    HEAD.pack_into(channel, REPLY, what, status, kind, argument, type_index, length, value, 0, 0, *dtype, ndim, 0, 0)
 
 
 def main(seed: str, _parent: str) -> None:
@@ -90,9 +92,9 @@ def main(seed: str, _parent: str) -> None:
         seen = asked.value
         if seed in {"shuffled", "another"}:
             (place,) = struct.unpack_from("<I", channel, REQUEST + 8)
-            HEAD.pack_into(channel, REPLY, DONE, 0, 0, 0, 1, 0, int(names[place][1:]), 0, 0, 0, 0, 0, 0)
+            HEAD.pack_into(channel, REPLY, DONE, 0, 0, 0, 1, 0, int(names[place][1:]), 0, 0, 0, 0, 0, 0, 0, 0)
         elif seed == "greedy":
-            HEAD.pack_into(channel, REPLY, ALLOCATE, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64, 1, 0)
+            HEAD.pack_into(channel, REPLY, ALLOCATE, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64, 1, 0, 0, 0)
         else:
             reply(rng, channel)
         answered.value += 1

@@ -18,7 +18,7 @@ include("faults.jl")
 include("cells.jl")
 
 using .Nif
-export @nif, AnyArray, Block, Bytes, ByteVector, Mat, MutMat, MutVec, NifError, Vec, checkcancel
+export @nif, AnyArray, Block, Bytes, ByteVector, Callback, Mat, MutMat, MutVec, NifError, Vec, checkcancel, progress
 
 const ROOMS = (Nif, Kernels, Wire, Faults)
 
@@ -37,6 +37,7 @@ nif_init(host::Ptr, modules::Module...) =
 """
 function table_address(host::Integer, modules::Module...)
     start_io()
+    use_descriptors()
     return UInt(nif_init(Ptr{Nif.Host}(UInt(host)), modules...))
 end
 
@@ -53,6 +54,26 @@ function start_io()
     able && !IO_THREAD[] || return
     IO_THREAD[] = true
     Base.invokelatest(Base.Experimental.make_io_thread)
+    return
+end
+
+"""
+    use_descriptors()
+
+Print to the descriptors 1 and 2 themselves. Julia prints to copies of them, so that what a host leads elsewhere for the time of a
+call would pass it by. A terminal, and what somebody has put in their place, stays as it is.
+"""
+function use_descriptors()
+    for (name, number) in ((:stdout, 1), (:stderr, 2))
+        stream = getfield(Base, name)
+        descriptor =
+            stream isa Base.PipeEndpoint ? Base._fd(stream) : stream isa Base.Filesystem.File ? stream.handle :
+            stream isa IOStream ? RawFD(ccall(:jl_ios_fd, Clong, (Ptr{Cvoid},), stream.ios)) : continue
+        flush(stream)
+        mine, theirs = stat(descriptor), stat(RawFD(number))
+        (mine.device, mine.inode) == (theirs.device, theirs.inode) || continue
+        Core.eval(Base, :($name = $(Base.Filesystem.File(RawFD(number)))))
+    end
     return
 end
 

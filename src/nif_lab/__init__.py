@@ -55,8 +55,10 @@ def get_include() -> str:
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Add ``%%rust``, ``%%zig``, ``%%nim``, ``%%julia`` and ``%%nif``: IPython calls it for ``%load_ext nif_lab``."""
     from .cells.magics import Magics
+    from .cells.output import settle
 
     Magics(shell)
+    shell.events.register("post_run_cell", settle)
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-__all__ = ["Progress", "tracked"]
+__all__ = ["CallBar", "Progress", "tracked"]
 
 #: Seconds before it shows anything.
 QUIET: Final = 1.0
@@ -76,24 +76,54 @@ class Progress:
         self._bars.__exit__(*error)
 
 
+class CallBar:
+    """The bar of a call whose function says how far it is. The core makes one when the call takes long.
+
+    Parameters
+    ----------
+    name : str
+        The function's.
+    seconds : float
+        How long the call has taken already.
+    is_main : bool, optional
+        Whether the call was made by the main thread; none for the thread that asks.
+    """
+
+    def __init__(self, name: str, seconds: float, is_main: bool | None = None) -> None:
+        self._bars = _late_bar(_seconds=seconds, _is_main=is_main, desc=name, total=1)
+        self._show = self._bars.__enter__()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that so many of so many steps are done."""
+        self._show(done, total=total)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._bars.__exit__(None, None, None)
+
+
 @contextmanager
-def _late_bar(quiet: float = QUIET, **options: Any) -> Iterator[Callable[..., None]]:
+def _late_bar(
+    quiet: float = QUIET, *, _seconds: float = 0.0, _is_main: bool | None = None, **options: Any
+) -> Iterator[Callable[..., None]]:
     """Give a function that shows how many are done; the bar is made when it is late enough to be shown.
 
     A notebook's bar is made of widgets: one that is never seen shouldn't leave any, in the kernel or in the saved file.
     """
-    start = time.monotonic()
+    start = time.monotonic() - _seconds
     made: list[Any] = []
     # A panel's thread has no output of its own: a bar would land in that of whatever cell runs.
-    is_main = threading.current_thread() is threading.main_thread()
+    is_main = threading.current_thread() is threading.main_thread() if _is_main is None else _is_main
 
-    def show(done: int, text: str = "") -> None:
+    def show(done: int, text: str = "", total: int | None = None) -> None:
         if not made and is_main and time.monotonic() - start >= quiet:
             # disable=None: not where standard error is a file or a pipe.
             made.append(_bars()(**options, leave=False, disable=None))
             made[0].start_t = time.time() - (time.monotonic() - start)
         for bar in made:
             bar.n = done
+            if total is not None:
+                bar.total = total
             if text:
                 bar.set_description_str(text, refresh=False)
             bar.refresh()

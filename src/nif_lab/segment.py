@@ -65,7 +65,16 @@ BACKEND: Final = np.dtype([("name", "S32"), ("head", "<u8"), ("reserved", "S24")
 BUCKETS: Final = 384
 #: What a function is, as it lies in the segment.
 ENTRY: Final = np.dtype(
-    [("name", "S64"), ("backend", "<u2"), ("lane", "<u2"), ("flags", "<u4"), ("since", "<u8"), ("reserved", "S48")]
+    [
+        ("name", "S64"),
+        ("backend", "<u2"),
+        ("lane", "<u2"),
+        ("flags", "<u4"),
+        ("since", "<u8"),
+        ("done", "<u8"),
+        ("steps", "<u8"),
+        ("reserved", "S32"),
+    ]
 )
 #: What one place counts of a function; ``due``, ``mask`` and ``typical`` are the writer's own.
 COUNTS: Final = np.dtype(

@@ -17,7 +17,7 @@
 //!     }
 //!
 //! Parameters: i8 to i64, u8 to u64, isize, usize (an integer outside its type is refused), f32, f64, bool, []const u8
-//! (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T), AnyArray. A truth value in an array is a
+//! (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T), AnyArray; Callback(fn (f64) f64). A truth value in an array is a
 //! nif.Bool. A first parameter of type std.mem.Allocator isn't the caller's: its memory lasts until the call is over.
 //!
 //! Results: void, the scalars above; []const u8 (text), Bytes, []T, []const T, [N]T and [][N]T, which are copied into
@@ -32,6 +32,7 @@ const builtin = @import("builtin");
 const abi = @import("nif/abi.zig");
 const arguments = @import("nif/arguments.zig");
 const arrays = @import("nif/arrays.zig");
+const callbacks = @import("nif/callback.zig");
 const calls = @import("nif/call.zig");
 const layouts = @import("nif/layout.zig");
 const messages = @import("nif/message.zig");
@@ -41,6 +42,7 @@ const signatures = @import("nif/signature.zig");
 pub const AnyArray = arrays.AnyArray;
 pub const Bool = arrays.Bool;
 pub const Bytes = arrays.Bytes;
+pub const Callback = callbacks.Callback;
 pub const Complex = arrays.Complex;
 pub const Matrix = arrays.Matrix;
 pub const MatrixMut = arrays.MatrixMut;
@@ -56,6 +58,7 @@ pub const allocateTensor = calls.allocateTensor;
 pub const cancelled = calls.cancelled;
 pub const fail = calls.fail;
 pub const log = calls.log;
+pub const progress = calls.progress;
 
 /// To be made `pub const panic` of the root file: a panic ends the call, not the process.
 pub const panic = @import("nif/panics.zig");
@@ -185,5 +188,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, calls, layouts, messages, results, signatures };
+    _ = .{ abi, arguments, arrays, callbacks, calls, layouts, messages, results, signatures };
 }

@@ -6,12 +6,12 @@ const ABI_VERSION = UInt32(1)
 const NONE, INT, BOOL, FLOAT = Int32(0), Int32(1), Int32(2), Int32(3)
 const DTYPE, DEVICE, TENSOR, STR, BYTES = Int32(5), Int32(6), Int32(7), Int32(8), Int32(9)
 const TVM_SMALL_STR, TVM_SMALL_BYTES = Int32(11), Int32(12)
-const TVM_STR, TVM_BYTES, TVM_TENSOR = Int32(65), Int32(66), Int32(70)
+const TVM_STR, TVM_BYTES, TVM_FUNCTION, TVM_TENSOR = Int32(65), Int32(66), Int32(68), Int32(70)
 "What precedes the payload of a TVM object."
 const TVM_HEADER = 24
 
 "Kinds of `nif_host.set_error`, by the names that `NifError` takes."
-const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6), index = Int32(11))
+const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6), index = Int32(11), raised = Int32(12))
 
 "`nif_function.flags`, by the names that `@nif` takes."
 const FLAGS = (long = UInt32(1), idempotent = UInt32(2), pure = UInt32(4), polls_cancel = UInt32(16), fault = UInt32(32))
@@ -59,6 +59,17 @@ struct Host
     set_error::Ptr{Cvoid}
     alloc_tensor::Ptr{Cvoid}
     log::Ptr{Cvoid}
+    progress::Ptr{Cvoid}
+end
+
+"A function of the caller's: the header of a TVM object, and how to call it."
+struct CallbackObject
+    ref_count::UInt64
+    type_index::Int32
+    padding::UInt32
+    deleter::Ptr{Cvoid}
+    call::Ptr{Cvoid}
+    cpp_call::Ptr{Cvoid}
 end
 
 struct Env

@@ -68,6 +68,18 @@ Leave the running call when its caller wants it stopped. Worth calling every mil
     return
 end
 
+"""
+    progress(done, total)
+
+How far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function with the flag `long` may call it in
+every turn of a loop.
+"""
+function progress(done::Integer, total::Integer)
+    host = HOST[]
+    host == C_NULL || ccall(unsafe_load(host).progress, Cvoid, (Int64, Int64), done, total)
+    return
+end
+
 "How many values the running call's host has room for."
 function room_for_results()
     env = env_now()
@@ -142,6 +154,7 @@ end
 const TVM_SETTER = Ref{Ptr{Cvoid}}(C_NULL)
 
 function report_to_tvm(f, kind, argument, message)
+    kind == KINDS.raised && return  # whoever raised it has told
     if TVM_SETTER[] == C_NULL
         everywhere = Ptr{Cvoid}(Sys.isapple() ? -2 : 0)  # RTLD_DEFAULT
         TVM_SETTER[] = ccall(:dlsym, Ptr{Cvoid}, (Ptr{Cvoid}, Cstring), everywhere, "TVMFFIErrorSetRaisedFromCStr")

@@ -72,11 +72,12 @@ item_text(type) =
 
 isresult(type) = result_text(type) !== nothing
 isparameter(type) =
+    iscallback(type) ||
     type in (String, Bytes, AnyArray) || (type isa DataType && isconcretetype(type) && type <: Scalar) ||
     (type isa DataType && type <: Union{VectorView,MatrixView} && hasmethod(dtype, Tuple{Type{eltype(type)}}))
 
 const PARAMETER_TYPES =
-    "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T} and AnyArray"
+    "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T}, AnyArray and Callback{Float64,Tuple{Float64}}"
 const RESULT_TYPES =
     "Nothing, Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, ByteVector, an Array{T} of one to three axes, Block, " *
     "a Tuple or NamedTuple of these, and a Union{Nothing,T} of any"

@@ -15,7 +15,7 @@ type
     ## What a `NifAny` holds; other numbers are possible and no type of ours.
     typeNone = 0, typeInt = 1, typeBool = 2, typeFloat = 3, typeDtype = 5, typeDevice = 6, typeTensor = 7,
     typeStr = 8, typeBytes = 9, typeTvmSmallStr = 11, typeTvmSmallBytes = 12, typeTvmStr = 65,
-    typeTvmBytes = 66, typeTvmTensor = 70
+    typeTvmBytes = 66, typeTvmFunction = 68, typeTvmTensor = 70
 
   NifFlag* = enum
     ## What the Lab may do with a function; bit n of `NifFunction.flags`.
@@ -63,6 +63,7 @@ type
     setError*: proc (env: ptr NifEnv; kind: int32; message: cstring; argument: int32) {.cdecl, raises: [], gcsafe.}
     allocTensor*: proc (dtype: NifDtype; ndim: int32; shape: ptr int64): ptr NifTensor {.cdecl, raises: [], gcsafe.}
     log*: proc (level: int32; message: cstring) {.cdecl, raises: [], gcsafe.}
+    progress*: proc (done, total: int64) {.cdecl, raises: [], gcsafe.}
 
   NifEnv* {.bycopy.} = object
     structSize*, nResults*: uint32 ## `nResults`: values that there is room for; 0 counts as 1
@@ -71,6 +72,16 @@ type
     cancel*: ptr int32
 
   NifArgs* = ptr UncheckedArray[NifAny]
+
+  NifObject* {.bycopy.} = object
+    ## A function of the caller's: the header of a TVM object, and how to call it.
+    refCount*: uint64
+    typeIndex*: int32
+    padding*: uint32
+    deleter*: pointer
+    call*: proc (self: ptr NifObject; args: NifArgs; count: int32; target: ptr NifAny): int32
+      {.cdecl, raises: [], gcsafe.}
+    cppCall*: pointer
 
   NifCall* = proc (env: ptr NifEnv; args: NifArgs; count: int32; target: ptr NifAny): int32
     {.cdecl, raises: [], gcsafe.}
@@ -203,10 +214,11 @@ static: # sizes and offsets as a C compiler sees them in nif_lab.h
   doAssert numbers(structs[0]) == @[48, 0, 8, 16, 20, 24, 32, 40]
   doAssert numbers(structs[1]) == @[16, 0, 8]
   doAssert numbers(structs[2]) == @[16, 0, 4, 8]
-  doAssert numbers(structs[3]) == @[32, 0, 4, 8, 16, 24]
+  doAssert numbers(structs[3]) == @[40, 0, 4, 8, 16, 24, 32]
   doAssert numbers(structs[4]) == @[32, 0, 4, 8, 16, 24]
   doAssert numbers(structs[5]) == @[40, 0, 8, 16, 24, 32, 36]
   doAssert numbers(structs[6]) == @[64, 0, 4, 8, 16, 24, 32, 36, 40, 48, 56]
+  doAssert sizeof(NifObject) == 40 and offsetOf(NifObject, call) == tvmHeaderSize
   doAssert sizeof(NifDtype) == 4 and sizeof(NifDevice) == 8 and sizeof(NifValue) == 8
 
 func hashOf(structs: openArray[seq[Place]]): uint32 =

@@ -4,7 +4,7 @@
 ## words an error is out of line.
 
 import std/[macros, sequtils]
-import ./abi, ./errors, ./results, ./text, ./views
+import ./abi, ./callbacks, ./errors, ./results, ./text, ./views
 
 {.push raises: [], gcsafe.}
 
@@ -12,7 +12,7 @@ type
   ParamKind* = enum
     ## The kinds of parameter; the strings are the types' names in a signature.
     IntParam = "i64", FloatParam = "f64", BoolParam = "bool", StrParam = "str", BytesParam = "bytes",
-    VectorParam, MatrixParam, AnyParam = "any[...]"
+    VectorParam, MatrixParam, CallbackParam, AnyParam = "any[...]"
 
   Param* = object
     name*, typeText*: string ## "x", "f64[n]"
@@ -247,6 +247,10 @@ func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
       slot.takeTensor(param, arg)
   of VectorParam, MatrixParam:
     slot.takeTensor(param, arg)
+  of CallbackParam:
+    if arg.typeIndex != ord(typeTvmFunction):
+      refuse(param, Type, arg[])
+    slot.data = arg.v.p
 
 # --- all arguments -----------------------------------------------------------------------------------------
 
@@ -308,6 +312,7 @@ template argument*(slot: Slot; T: typedesc): untyped =
   elif T is bool: slot.value.i != 0
   elif T is string: toText(slot)
   elif T is cstring: cast[cstring](slot.data)
+  elif T is Callback: T(handle: cast[ptr NifObject](slot.data))
   elif T is Bytes: Bytes(data: cast[ptr UncheckedArray[byte]](slot.data), len: slot.size)
   else: initAnyArray(slot.data, slot.size, slot.dtype, slot.dims, slot.rank)
 
@@ -326,9 +331,10 @@ func paramKind*(T: typedesc): ParamKind =
   elif T is string or T is cstring: StrParam
   elif T is Bytes: BytesParam
   elif T is AnyArray: AnyParam
+  elif T is Callback: CallbackParam
   else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int8 to int64, int, uint8 to uint64, uint, float32, " &
     "float64, bool, string, cstring, Bytes, " &
-    "openArray[T], Matrix[T] (var where it is written) and AnyArray".}
+    "openArray[T], Matrix[T] (var where it is written), AnyArray and Callback[proc (x: float): float]".}
 
 # --- composing a signature (at compile time) ---------------------------------------------------------------
 
@@ -356,6 +362,8 @@ func scalarParam*(name, default: string; T: typedesc): Param =
     result.bits = 8 * sizeof(T)
     result.unsigned = T is SomeUnsignedInt
     result.typeText = scalarText(T)
+  elif T is Callback:
+    result.typeText = callbackText(T)
 
 func initSignature*(name, doc: string; flags: set[NifFlag]; answer: string; params: seq[Param];
     dims: seq[seq[string]]): Signature =

@@ -15,6 +15,7 @@ type
     Memory = 5    ## no memory
     Cancelled = 6 ## the call noticed that it should stop
     Index = 11    ## an index is out of bounds
+    Raised = 12   ## a callback failed; its host knows why
 
   NifError* = object of CatchableError
     ## Raised by `fail`; becomes the exception of its kind on the caller's side.
@@ -80,6 +81,13 @@ proc log*(level: LogLevel; message: string) =
   if host != nil and host.log != nil:
     host.log(int32(ord(level)), cstring(message))
 
+proc progress*(done, total: int) {.inline.} =
+  ## How far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function with the flag `Long` may
+  ## call it in every turn of a loop, on the thread of the call.
+  let host = atomicLoadN(addr keptHost, ATOMIC_ACQUIRE)
+  if host != nil:
+    host.progress(int64(done), int64(total))
+
 # --- telling the caller ------------------------------------------------------------------------------------
 
 type TvmSetError = proc (kind, message: cstring) {.cdecl, raises: [], gcsafe.}
@@ -100,6 +108,8 @@ proc report*(env: ptr NifEnv; function: string; kind: ErrorKind; message, argume
     if env.host != nil:
       env.host.setError(env, int32(ord(kind)), cstring(message), int32(index))
     return
+  if kind == Raised:
+    return # whoever raised it has told
   let setError = tvmSetError()
   if setError != nil:
     let name = case kind

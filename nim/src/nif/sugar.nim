@@ -234,7 +234,7 @@ macro nif*(routine: untyped): untyped =
   ##     for i in 0 ..< x.len: result += x[i] * y[i]
   ##
   ## Parameters are all integers (one outside its type is refused), `float32`, `float64`, `bool`, `string` (a copy),
-  ## `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]` (`var` where it is written) and `AnyArray`. Scalars and strings may
+  ## `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]` (`var` where it is written), `AnyArray` and `Callback[proc (x: float): float]`. Scalars and strings may
   ## have default values.
   ##
   ## Results are the same scalars; `string`, `ByteSeq`, `seq[T]`, `seq[array[N, T]]` and `array[N, T]`, which are copied

@@ -1,6 +1,7 @@
 //! A call: from Python's arguments to native code and back.
 
 pub mod adapt;
+pub mod callback;
 pub mod entries;
 pub mod failure;
 pub mod foreign;
@@ -11,7 +12,9 @@ pub mod interrupt;
 pub mod limits;
 pub mod nif;
 pub mod origin;
+pub mod output;
 pub mod owner;
+pub mod progress;
 pub mod results;
 pub mod running;
 pub mod signature;

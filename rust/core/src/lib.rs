@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     clock::start();
     python::start(module.py())?;
+    call::output::start(module.py())?;
     memory::arrays::check_layout(module.py())?;
     module.add_class::<face::library::Library>()?;
     module.add_class::<call::nif::Nif>()?;

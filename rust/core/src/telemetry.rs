@@ -24,7 +24,7 @@ use pyo3::types::PyDict;
 
 use crate::telemetry::sampler::Sampler;
 use crate::telemetry::segment::Segment;
-pub use crate::telemetry::slot::{DIRECT, ISOLATED, Slot, Step};
+pub use crate::telemetry::slot::{DIRECT, ISOLATED, Slot, Step, Teller};
 
 /// One Lab's telemetry segment.
 #[pyclass(frozen, module = "nif_lab._core")]

@@ -27,6 +27,7 @@ pub mod type_index {
     pub const TVM_SMALL_BYTES: i32 = 12;
     pub const TVM_STR: i32 = 65;
     pub const TVM_BYTES: i32 = 66;
+    pub const TVM_FUNCTION: i32 = 68;
     pub const TVM_TENSOR: i32 = 70;
 }
 
@@ -40,6 +41,8 @@ pub mod error_kind {
     pub const CANCELLED: i32 = 6;
     /// An index is out of bounds. (7 to 10 are the Lab's own.)
     pub const INDEX_ERROR: i32 = 11;
+    /// A callback failed; its host knows why.
+    pub const RAISED: i32 = 12;
     /// Or-ed in: clean-up was skipped.
     pub const TAINTED: i32 = 0x100;
 }
@@ -112,6 +115,19 @@ pub struct Bytes {
     pub size: usize,
 }
 
+/// A function that can be called back: an object of TVM's, its header and its first payload.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Object {
+    pub ref_count: u64,
+    pub type_index: i32,
+    pub padding: u32,
+    pub deleter: *mut c_void,
+    /// Takes the object as its `env`.
+    pub call: Call,
+    pub cpp_call: *mut c_void,
+}
+
 /// The payload of [`Any`]; its `type_index` says which field counts.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -146,6 +162,8 @@ pub struct Host {
     pub alloc_tensor: unsafe extern "C" fn(dtype: DType, ndim: i32, shape: *const i64) -> *mut Tensor,
     /// `level`: 10 debug, 20 info, 30 warning, 40 error.
     pub log: unsafe extern "C" fn(level: i32, message: *const c_char),
+    /// How far the running call is.
+    pub progress: unsafe extern "C" fn(done: i64, total: i64),
 }
 
 /// What a host passes to each call; null when a TVM-FFI client calls.
@@ -228,7 +246,7 @@ layout! {
     "nif_tensor" Tensor { data, device, ndim, dtype, shape, strides, byte_offset }
     "nif_bytes" Bytes { data, size }
     "nif_any" Any { type_index, zero, v }
-    "nif_host" Host { struct_size, abi_version, set_error, alloc_tensor, log }
+    "nif_host" Host { struct_size, abi_version, set_error, alloc_tensor, log, progress }
     "nif_env" Env { struct_size, n_results, host, error, cancel }
     "nif_function" Function { name, signature, doc, call, flags, zero }
     "nif_library" Library {
@@ -283,8 +301,9 @@ const _: () = {
     assert!(offset_of!(Tensor, byte_offset) == 40);
     assert!(size_of::<Bytes>() == 16 && offset_of!(Bytes, size) == 8);
     assert!(size_of::<Any>() == 16 && offset_of!(Any, zero) == 4 && offset_of!(Any, v) == 8);
-    assert!(size_of::<Host>() == 32 && offset_of!(Host, set_error) == 8);
-    assert!(offset_of!(Host, alloc_tensor) == 16 && offset_of!(Host, log) == 24);
+    assert!(size_of::<Host>() == 40 && offset_of!(Host, set_error) == 8);
+    assert!(offset_of!(Host, alloc_tensor) == 16 && offset_of!(Host, log) == 24 && offset_of!(Host, progress) == 32);
+    assert!(size_of::<Object>() == 40 && offset_of!(Object, call) == TVM_OBJECT_HEADER);
     assert!(size_of::<Env>() == 32 && offset_of!(Env, host) == 8 && offset_of!(Env, error) == 16);
     assert!(offset_of!(Env, cancel) == 24);
     assert!(size_of::<Function>() == 40 && offset_of!(Function, call) == 24 && offset_of!(Function, flags) == 32);

@@ -21,7 +21,7 @@ use crate::value::{TensorView, Value, spell_list};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the parameter of a NIF",
     note = "a NIF takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, &str, Bytes, &[T], &mut [T], Matrix<T>, \
-            MatrixMut<T> and AnyArray",
+            MatrixMut<T>, AnyArray and Callback<fn(f64) -> f64>",
     note = "T is Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64 or a complex number"
 )]
 pub trait Argument<'a>: Sized {

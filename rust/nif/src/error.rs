@@ -26,6 +26,9 @@ pub enum Error {
     Memory(Text),
     #[error("cancelled")]
     Cancelled,
+    /// A callback failed: the caller gets the exception that it raised.
+    #[error("a callback raised an exception")]
+    Raised,
 }
 
 impl Error {
@@ -48,6 +51,7 @@ impl Error {
             Self::Index(_) => error_kind::INDEX_ERROR,
             Self::Memory(_) => error_kind::MEMORY_ERROR,
             Self::Cancelled => error_kind::CANCELLED,
+            Self::Raised => error_kind::RAISED,
         }
     }
 

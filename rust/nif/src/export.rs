@@ -4,14 +4,15 @@
 use std::any::Any as Payload;
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
+use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Once, OnceLock};
 
 use linkme::distributed_slice;
 
-use crate::abi::{ABI_VERSION, Any, Env, Function, Host, Library, STRUCT_HASH};
+use crate::abi::{ABI_VERSION, Any, Env, Function, Host, Library, STRUCT_HASH, flag};
 use crate::args::Arguments;
 use crate::error::Error;
 use crate::signature::{Nif, Param};
@@ -45,6 +46,9 @@ pub unsafe fn call<'a, const N: usize>(
         // SAFETY: as above.
         body(unsafe { Arguments::new(params, args, n_args) }?)
     });
+    if HAS_PRINTED.load(Ordering::Relaxed) || nif.flags & flag::LONG != 0 {
+        flush();
+    }
     match outcome {
         Ok(()) => 0,
         Err(error) => {
@@ -53,6 +57,30 @@ pub unsafe fn call<'a, const N: usize>(
             -1
         }
     }
+}
+
+/// Standard output may hold a line that has no end yet.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Something is printed that may not end in a newline.
+#[doc(hidden)]
+pub fn note_print() {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
+}
+
+#[cold]
+fn flush() {
+    HAS_PRINTED.store(false, Ordering::Relaxed);
+    let _ = std::io::stdout().flush(); // nobody could do anything about it
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __print {
+    ($($text:tt)*) => {{
+        $crate::export::note_print();
+        ::std::print!($($text)*)
+    }};
 }
 
 /// What this thread is doing.
@@ -85,6 +113,9 @@ fn guarded(env: *const Env, body: impl FnOnce() -> Result<(), Error>) -> Result<
 #[cold]
 fn panicked(text: String) -> Error {
     let is_index = ["index out of bounds: ", "range start index ", "range end index ", "slice index starts at "];
+    if text.ends_with(" value: Raised") {
+        return Error::Raised; // of a callback whose result was unwrapped
+    }
     let is_index = is_index.iter().any(|start| text.starts_with(start));
     if is_index { Error::Index(text.into()) } else { Error::Panic(text.into()) }
 }
@@ -142,6 +173,9 @@ fn report_to_tvm(nif: &Nif, error: &Error) {
         }
     });
     let Some(setter) = setter else { return };
+    if *error == Error::Raised {
+        return; // whoever raised it has told
+    }
     let kind = match error {
         Error::Type { .. } => c"TypeError",
         Error::Value { .. } => c"ValueError",
@@ -201,6 +235,16 @@ pub fn log(level: i32, message: &str) {
         let message = c_string(message);
         // SAFETY: the host copies the message.
         unsafe { (host.log)(level, message.as_ptr()) };
+    }
+}
+
+/// Tells how far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function that is `long` may call it
+/// in every turn of a loop, on the thread of the call.
+#[inline]
+pub fn progress(done: i64, total: i64) {
+    if let Some(host) = kept_host() {
+        // SAFETY: a host outlives the library.
+        unsafe { (host.progress)(done, total) };
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `&[T]`, `&mut [T]` | `T[n]`, `mut T[n]`: contiguous |
 //! | [`Matrix<'_, T>`](Matrix), [`MatrixMut<'_, T>`](MatrixMut) | `T[m,n]`, `mut T[m,n]`: any strides |
 //! | [`AnyArray<'_>`](AnyArray) | `any[...]` |
+//! | [`Callback<fn(f64, i64) -> f64>`](Callback) | `fn(f64,i64)->f64`: a function of the caller's |
 //!
 //! `T` is an [`Element`]; a truth value in an array is a [`Bool`]. An integer outside its type is refused.
 //!
@@ -48,6 +49,7 @@
 
 pub mod abi;
 pub mod args;
+pub mod callback;
 pub mod element;
 pub mod error;
 pub mod export;
@@ -58,14 +60,21 @@ pub mod tensor;
 pub mod value;
 
 pub use args::{AnyArray, Bytes};
+pub use callback::Callback;
 pub use element::{Bool, Complex, Element, F16};
 pub use error::Error;
-pub use export::{cancelled, log};
+pub use export::{cancelled, log, progress};
 pub use matrix::{Matrix, MatrixMut};
 #[cfg(feature = "macros")]
 pub use nif_macros::nif;
 pub use outcome::ByteBuf;
 pub use tensor::Tensor;
+
+/// What cells print by. Not among what `use nif::*` brings: there it would be in the standard library's way.
+pub mod output {
+    /// The standard library's `print!`, whose text is on its way when the call ends, with or without a newline.
+    pub use crate::__print as print;
+}
 
 /// What the expansion of `#[nif]` needs.
 #[doc(hidden)]

@@ -10,6 +10,8 @@ use crate::args::Argument;
 pub enum Kind {
     /// One value of that type: `f64`, `i32`, `str`.
     Scalar(&'static str),
+    /// A function of the caller's, by the types that it takes and gives.
+    Callback { takes: &'static [&'static str], gives: &'static str },
     /// Contiguous memory of any element type and rank.
     Any,
     /// `rank` axes of one element type.
@@ -44,7 +46,9 @@ impl Param {
             Kind::Array { .. } => {
                 assert!(dims.len() == 2, "a matrix is written `name[m, n]` in the documentation's first line");
             }
-            Kind::Scalar(_) => assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line"),
+            Kind::Scalar(_) | Kind::Callback { .. } => {
+                assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line");
+            }
         }
         Self { name, kind: T::KIND, dims }
     }
@@ -66,6 +70,7 @@ impl fmt::Display for Param {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Scalar(name) => f.write_str(name),
+            Kind::Callback { takes, gives } => write!(f, "fn({})->{gives}", takes.join(",")),
             Kind::Any => f.write_str("any[...]"),
             Kind::Array { element, .. } => write!(f, "{element}[{}]", self.dims.join(",")),
         }

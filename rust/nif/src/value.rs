@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::{fmt, slice};
 
-use crate::abi::{Any, Bytes, TVM_OBJECT_HEADER, Tensor, type_index};
+use crate::abi::{Any, Bytes, Object, TVM_OBJECT_HEADER, Tensor, type_index};
 use crate::element;
 
 /// A value of the running call, with all it points to.
@@ -89,6 +89,13 @@ impl<'a> Value<'a> {
                 _ => None,
             }
         }
+    }
+
+    /// A function of the caller's.
+    #[must_use]
+    pub fn function(self) -> Option<*const Object> {
+        // SAFETY: the type index says which field counts.
+        (self.0.type_index == type_index::TVM_FUNCTION).then(|| unsafe { self.0.v.p }.cast_const().cast())
     }
 
     /// What a TVM object holds.

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use nif::abi::{self, Any, AnyValue, DType, Device, Env, Host, Library, Tensor, error_kind, flag, type_index};
-use nif::{AnyArray, Bytes, Error, Matrix, MatrixMut, nif};
+use nif::{AnyArray, Bytes, Callback, Error, Matrix, MatrixMut, nif};
 
 /// `scale(a, x[n], out[n])`: out = a x.
 ///
@@ -59,6 +59,18 @@ fn ramp(n: i64) -> Result<nif::Tensor, Error> {
     Ok(out)
 }
 
+/// `fold(f, n)`: f called again and again.
+#[nif]
+fn fold(f: Callback<fn(f64, i32) -> f64>, n: i32) -> Result<f64, Error> {
+    (0..n).try_fold(1.0, |total, i| f.call(total, i))
+}
+
+/// `rash(f)`: doesn't look at what comes.
+#[nif]
+fn rash(f: Callback<fn() -> u8>) -> u8 {
+    f.call().unwrap()
+}
+
 nif::library!();
 
 #[derive(Debug, PartialEq)]
@@ -102,8 +114,16 @@ unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) ->
 
 unsafe extern "C" fn log(_: i32, _: *const c_char) {}
 
-static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: abi::ABI_VERSION, set_error, alloc_tensor, log };
+unsafe extern "C" fn progress(_: i64, _: i64) {}
+
+static HOST: Host = Host {
+    struct_size: size_of::<Host>() as u32,
+    abi_version: abi::ABI_VERSION,
+    set_error,
+    alloc_tensor,
+    log,
+    progress,
+};
 
 fn library() -> &'static Library {
     unsafe { &*nif_init(&raw const HOST) }
@@ -173,6 +193,36 @@ fn the_table_describes_the_functions() {
     assert!(text(library().compiler).starts_with("rustc "));
     assert_eq!(library().struct_hash, abi::STRUCT_HASH);
     assert!(abi::LAYOUT.starts_with("nif_tensor 48\nnif_tensor.data 0 8\n") && abi::LAYOUT.ends_with("unload 56 8"));
+}
+
+#[test]
+fn callbacks_are_called_and_fail_as_they_like() {
+    unsafe extern "C" fn add(_: *mut c_void, values: *const Any, count: i32, result: *mut Any) -> i32 {
+        unsafe {
+            if count == 2 && (*values.add(1)).v.i < 3 {
+                *result = Any { v: AnyValue { f: (*values).v.f + (*values.add(1)).v.i as f64 }, ..*values };
+                return 0;
+            }
+        }
+        -1
+    }
+    let mut object = abi::Object {
+        ref_count: 1,
+        type_index: type_index::TVM_FUNCTION,
+        padding: 0,
+        deleter: ptr::null_mut(),
+        call: add,
+        cpp_call: ptr::null_mut(),
+    };
+    let f = Any { type_index: type_index::TVM_FUNCTION, zero: 0, v: AnyValue { p: (&raw mut object).cast() } };
+    assert_eq!(text(function("fold").signature), "fold(f: fn(f64,i32)->f64, n: i32) -> f64");
+    assert_eq!(unsafe { call("fold", &[f, int(3)]).ok().unwrap().v.f }.to_bits(), 4.0_f64.to_bits());
+    let raised =
+        || Failure { kind: error_kind::RAISED, argument: -1, message: "a callback raised an exception".into() };
+    assert_eq!(call("fold", &[f, int(4)]).err(), Some(raised()));
+    assert_eq!(call("rash", &[f]).err(), Some(raised()));
+    let refused = call("rash", &[int(1)]).err().unwrap();
+    assert_eq!((refused.kind, refused.message.as_str()), (error_kind::TYPE_ERROR, "expected fn()->u8, got i64"));
 }
 
 #[test]

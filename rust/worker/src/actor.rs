@@ -2,8 +2,6 @@
 //!
 //! It never waits for anything but all of them at once, and every buffer of it has a bound.
 
-use std::io::{ErrorKind, PipeReader, Read};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +13,16 @@ use crate::message::FromWorker;
 use crate::process::{Heard, Wake, Worker};
 use crate::roster::{Next, Refused};
 use crate::speaker;
+use crate::spoken::{ERR, OUT, Spoken};
 
 /// How long a worker's words are held back: those of one that ends are part of the report of its end.
 const HOLD: Duration = Duration::from_millis(200);
-/// How much is held back at most.
-const HELD: usize = 32 << 10;
 /// So many times as much is read after a worker's end: more than a pipe holds.
 const LAST: u32 = 64;
 /// How long until descriptors are sent again that the system didn't take.
 const CROWDED: Duration = Duration::from_millis(5);
+/// How often is looked whether the caller has taken what a worker wrote, once no more can be held.
+const FULL: Duration = Duration::from_millis(10);
 /// How often descriptors are looked at one by one, where the system doesn't look at all of them at once.
 const SINGLY: Duration = Duration::from_millis(10);
 /// How long a worker may take to open its first source.
@@ -32,13 +31,8 @@ pub const START: Duration = Duration::from_secs(120);
 /// A worker that the thread watches.
 struct Watched {
     worker: Arc<Worker>,
-    /// Its standard error, until that is closed.
-    said: Option<PipeReader>,
     /// Since when it is starting; none once it has told of its first source.
     starting: Option<Instant>,
-    /// What it wrote and nobody has seen yet, and when it wrote the first of it.
-    held: Vec<u8>,
-    since: Instant,
     /// Nothing is read from its socket any more.
     is_deaf: bool,
 }
@@ -80,17 +74,10 @@ pub fn run(inner: &Inner, wake: &Arc<Wake>) {
 
 fn start(inner: &Inner, wake: &Arc<Wake>, all: &mut Vec<Watched>) {
     match Worker::start(&inner.recipe, wake) {
-        Ok((worker, said)) => {
+        Ok(worker) => {
             let worker = Arc::new(worker);
             inner.living().push(Arc::clone(&worker));
-            all.push(Watched {
-                worker,
-                said: Some(said),
-                starting: Some(Instant::now()),
-                held: Vec::new(),
-                since: Instant::now(),
-                is_deaf: false,
-            });
+            all.push(Watched { worker, starting: Some(Instant::now()), is_deaf: false });
         }
         Err(error) => inner.refuse(error.refused(&inner.recipe)),
     }
@@ -100,12 +87,15 @@ fn start(inner: &Inner, wake: &Arc<Wake>, all: &mut Vec<Watched>) {
 fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
     let mut descriptors = vec![PollFd::new(wake, PollFlags::IN)];
     let mut limit: Option<Duration> = None;
+    let mut pipes = Vec::with_capacity(all.len());
     let mut at_most = |other: Duration| limit = Some(limit.map_or(other, |it| it.min(other)));
     for it in all {
         descriptors.push(PollFd::from_borrowed_fd(it.worker.pidfd(), PollFlags::IN));
-        if let Some(said) = &it.said {
-            descriptors.push(PollFd::from_borrowed_fd(said.as_fd(), PollFlags::IN));
+        let listened = it.worker.listened();
+        for pipe in listened.iter().flatten() {
+            descriptors.push(PollFd::from_borrowed_fd(*pipe, PollFlags::IN));
         }
+        pipes.push(listened.iter().flatten().count());
         if !it.is_deaf {
             let (has_mail, is_crowded) = it.worker.has_mail();
             let out = if has_mail && !is_crowded { PollFlags::OUT } else { PollFlags::empty() };
@@ -114,8 +104,15 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
                 at_most(CROWDED);
             }
         }
-        if !it.held.is_empty() {
-            at_most(HOLD.saturating_sub(it.since.elapsed()));
+        for spoken in it.worker.spoken().iter().filter(|it| !it.held.is_empty()) {
+            let left = HOLD.saturating_sub(spoken.since.elapsed());
+            at_most(if spoken.is_full() {
+                FULL
+            } else if it.worker.is_busy() {
+                left.max(FULL)
+            } else {
+                left
+            });
         }
         if let Some(since) = it.starting {
             at_most(START.saturating_sub(since.elapsed()));
@@ -134,8 +131,11 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
     let mut next =
         |is_there: bool| if is_there { seen.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
     all.iter()
-        .map(|it| {
-            let (end, said, socket) = (next(true), next(it.said.is_some()), next(!it.is_deaf));
+        .zip(pipes)
+        .map(|(it, pipes)| {
+            let end = next(true);
+            let said = (0..pipes).fold(PollFlags::empty(), |all, _| all | next(true));
+            let socket = next(!it.is_deaf);
             Events {
                 has_ended: !end.is_empty(),
                 said: !said.is_empty(),
@@ -149,15 +149,15 @@ fn wait(wake: &Wake, all: &[Watched]) -> Vec<Events> {
 /// See what is new with a worker: whether it lives.
 fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
     if events.said || events.has_ended {
-        listen(it);
+        it.worker.listen();
     }
     // The last words come after what a pipe may hold before them.
     for _ in 0..LAST {
-        if !events.has_ended || it.held.len() < HELD {
+        if !events.has_ended || !it.worker.spoken().iter().any(Spoken::is_full) {
             break;
         }
-        pass_on(it);
-        listen(it);
+        pass_on(&it.worker, Spoken::is_full);
+        it.worker.listen();
     }
     if events.reads {
         let heard = it.worker.read_more();
@@ -175,10 +175,14 @@ fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
     }
     if events.has_ended {
         let is_closed = inner.roster().is_closed();
-        it.worker.keep(&it.held);
-        if is_closed {
-            speaker::say(&it.held); // nobody gets a report
+        let is_busy = it.worker.is_busy();
+        if is_closed || !is_busy {
+            pass_on(&it.worker, |_| is_closed); // nobody gets a report, or takes the rest
+            let rest = it.worker.spoken()[OUT].take(true);
+            speaker::say(speaker::Stream::Output, &rest);
         }
+        let last = it.worker.spoken()[ERR].take(true);
+        it.worker.keep(&last);
         inner.living().retain(|living| !Arc::ptr_eq(living, &it.worker));
         it.worker.reap();
         inner.roster().leave(&ById(Arc::clone(&it.worker)));
@@ -190,8 +194,14 @@ fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
     if events.writes {
         it.worker.send_more();
     }
-    if !it.held.is_empty() && (it.held.len() >= HELD || it.since.elapsed() >= HOLD) {
-        pass_on(it);
+    if it.worker.is_busy() {
+        if it.worker.spoken().iter().any(Spoken::is_full) {
+            it.worker.channel().reply_bell.nudge();
+        }
+        // Whoever opens a library takes nothing.
+        pass_on(&it.worker, |it| it.is_full() && it.since.elapsed() >= 4 * HOLD);
+    } else {
+        pass_on(&it.worker, |it| it.is_full() || it.since.elapsed() >= HOLD);
     }
     if it.starting.is_some_and(|since| since.elapsed() >= START) {
         it.starting = None;
@@ -202,37 +212,16 @@ fn look_after(inner: &Inner, it: &mut Watched, events: Events) -> bool {
     true
 }
 
-/// What was held back is for everybody to see.
-fn pass_on(it: &mut Watched) {
-    it.worker.keep(&it.held);
-    speaker::say(&it.held);
-    it.held.clear();
-}
-
-/// Read what the worker wrote to its standard error, as much as may be held back.
-fn listen(it: &mut Watched) {
-    let Some(said) = it.said.as_mut() else { return };
-    let mut piece = [0; 8 << 10];
-    while it.held.len() < HELD {
-        match said.read(&mut piece) {
-            Ok(0) => {
-                it.said = None;
-                return;
-            }
-            Ok(length) => {
-                if it.held.is_empty() {
-                    it.since = Instant::now();
-                }
-                it.held.extend_from_slice(&piece[..length]);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(_) => {
-                it.said = None;
-                return;
-            }
-        }
-    }
+/// What was held back, and is due, is for everybody to see.
+fn pass_on(worker: &Worker, is_due: impl Fn(&Spoken) -> bool) {
+    let take = |which: usize| {
+        let spoken = &mut worker.spoken()[which];
+        if !spoken.held.is_empty() && is_due(spoken) { spoken.take(true) } else { Vec::new() }
+    };
+    let (out, err) = (take(OUT), take(ERR));
+    worker.keep(&err);
+    speaker::say(speaker::Stream::Output, &out);
+    speaker::say(speaker::Stream::Error, &err);
 }
 
 /// What a starting worker said of its first source.

@@ -47,6 +47,11 @@ impl Doorbell {
         self.wake();
     }
 
+    /// Have whoever sleeps look up, for a reason other than the number.
+    pub fn nudge(&self) {
+        self.wake();
+    }
+
     #[inline]
     pub fn look(&self) -> u32 {
         self.number.number.load(Ordering::Acquire)

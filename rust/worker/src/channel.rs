@@ -4,7 +4,7 @@
 //! head once and checks it.
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use nif::abi::DType;
@@ -22,9 +22,9 @@ pub const NOWHERE: u32 = u32::MAX;
 pub mod request {
     /// Call a function.
     pub const CALL: u32 = 1;
-    /// The block that the running call asked for, as argument 0.
+    /// What the running call asked for, as argument 0: a block, or what a callback gave.
     pub const GRANT: u32 = 2;
-    /// There is no memory for that block.
+    /// There is no memory for that block; the callback failed.
     pub const REFUSE: u32 = 3;
     /// Only read the messages, one of which is to open something.
     pub const OPEN: u32 = 4;
@@ -36,6 +36,8 @@ pub mod reply {
     pub const DONE: u32 = 1;
     /// The running call wants a block of shared memory.
     pub const ALLOCATE: u32 = 2;
+    /// The running call calls its argument of that number with the values in the room.
+    pub const CALL_BACK: u32 = 3;
 }
 
 /// One argument; which fields count depends on the kind.
@@ -111,6 +113,9 @@ pub struct ReplyHead {
     /// What block is wanted; its shape is in the room.
     pub dtype: DType,
     pub ndim: u32,
+    /// Something was printed since the last reply.
+    pub printed: u32,
+    pub zero: u32,
 }
 
 /// What the worker answers.
@@ -177,6 +182,14 @@ impl Patience {
     }
 }
 
+/// How far a call is.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub struct Progress {
+    pub done: AtomicI64,
+    pub total: AtomicI64,
+}
+
 /// What a dying worker says of itself.
 #[repr(C, align(64))]
 pub struct LastWords {
@@ -195,6 +208,8 @@ pub struct Channel {
     pub host_cpu: AtomicI32,
     /// The last request whose function was entered: a later one can be made again elsewhere, whatever it does.
     pub begun: AtomicU32,
+    /// How far the running call is, as it says: steps that are done, and all of them; 0 of 0 where it says nothing.
+    pub progress: Progress,
     pub last_words: LastWords,
     request: UnsafeCell<Request>,
     reply: UnsafeCell<Reply>,

@@ -12,8 +12,9 @@ use nif_memory::Own;
 use crate::actor;
 use crate::line::Line;
 use crate::message::Source;
-use crate::process::{Exit, NoStart, Recipe, Step, Wake, Worker};
+use crate::process::{Exit, Recipe, Wake, Worker};
 use crate::roster::{Answer, Refused, Roster, START_TRIES};
+use crate::start::{NoStart, Step};
 
 /// The workers of one backend. Dropped, all of them end soon.
 pub struct Crew {

@@ -10,6 +10,7 @@ use nif_loader::clock;
 use nif_worker::channel::Channel;
 use nif_worker::crash;
 use nif_worker::message::{self, ToWorker};
+use nif_worker::output;
 use nif_worker::serve::Server;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
@@ -37,5 +38,6 @@ fn main() -> io::Result<()> {
     let channel =
         unsafe { &*mmap(null_mut(), size_of::<Channel>(), access, MapFlags::SHARED, &file, 0)?.cast::<Channel>() };
     crash::watch(&channel.last_words);
+    output::watch();
     Server::new(socket, channel).run()
 }

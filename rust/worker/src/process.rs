@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -21,10 +21,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_proce
 
 use crate::channel::Channel;
 use crate::message::{self, FromWorker, Inbox, Source, ToWorker};
-use crate::roster::Refused;
+use crate::spoken::{ERR, HELD, OUT, Spoken};
+use crate::start::{NoStart, Step};
 
 /// How much of what a worker wrote to its standard error is kept for the report of its end.
 const TAIL: usize = 4096;
+
+/// How much is taken at once of what a worker wrote.
+const MOST: usize = 1 << 20;
 
 /// How to start a backend's workers.
 #[derive(Clone, Debug)]
@@ -120,66 +124,6 @@ impl AsFd for Wake {
     }
 }
 
-/// What a start needs from the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Memory,
-    Socket,
-    Program,
-    Watch,
-}
-
-/// A worker that couldn't be started: what the system refused.
-#[derive(Debug)]
-pub struct NoStart {
-    pub step: Step,
-    pub error: io::Error,
-}
-
-impl NoStart {
-    fn at(step: Step) -> impl Fn(io::Error) -> Self {
-        move |error| Self { step, error }
-    }
-
-    /// What to tell the user.
-    #[must_use]
-    pub fn refused(&self, recipe: &Recipe) -> Refused {
-        let number = self.error.raw_os_error().unwrap_or(0);
-        let call = match self.step {
-            Step::Memory => "memfd_create",
-            Step::Socket => "socketpair",
-            Step::Program => "clone",
-            Step::Watch => "pidfd_open",
-        };
-        let (reason, cure, may_pass) = match (self.step, number) {
-            (_, libc::EMFILE) => (
-                "this process has no free file descriptor for a worker".into(),
-                "close files, or raise the limit (`ulimit -n`)",
-                true,
-            ),
-            (_, libc::ENFILE) => {
-                ("the system has no free file descriptor".into(), "close files of other programs", true)
-            }
-            (_, libc::ENOMEM) => ("the system has no memory for a worker".into(), "free memory", true),
-            (Step::Program, libc::EAGAIN) => (
-                "the system starts no more processes for this user".into(),
-                "end other processes, or raise the limit (`ulimit -u`, or the container's pids limit)",
-                true,
-            ),
-            (Step::Memory | Step::Socket | Step::Watch, libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL) => (
-                format!("the system refuses {call}, which isolated calls need: {}", self.error),
-                "run on Linux 5.3 or newer, in a container whose seccomp profile allows the call; or use lane=\"direct\"",
-                false,
-            ),
-            (Step::Program, _) => {
-                (format!("{} doesn't start: {}", recipe.program.display(), self.error), "nif-lab build", false)
-            }
-            _ => (format!("{call}: {}", self.error), "nif-lab doctor", false),
-        };
-        Refused { reason, cure: cure.into(), may_pass }
-    }
-}
-
 /// What goes over the socket and comes from it.
 #[derive(Default)]
 struct Post {
@@ -213,6 +157,9 @@ pub struct Worker {
     pub numbers: OnceLock<Vec<u32>>,
     exit: OnceLock<Exit>,
     why: OnceLock<&'static str>,
+    /// Its standard output and standard error, and what was read of them.
+    pipes: [PipeReader; 2],
+    spoken: Mutex<[Spoken; 2]>,
     tail: Mutex<VecDeque<u8>>,
     post: Mutex<Post>,
     /// Something came from the worker, or it has ended.
@@ -235,19 +182,21 @@ impl Drop for Unwatched {
 }
 
 impl Worker {
-    /// Start one, and tell it what to open. Its standard error comes along, which doesn't block.
+    /// Start one, and tell it what to open.
     ///
     /// To be called by a thread that lives as long as the worker may: the worker ends with it.
     ///
     /// # Errors
     ///
     /// The system's: no such program, no process, no memory, no descriptor.
-    pub fn start(recipe: &Recipe, wake: &Arc<Wake>) -> Result<(Self, PipeReader), NoStart> {
+    pub fn start(recipe: &Recipe, wake: &Arc<Wake>) -> Result<Self, NoStart> {
         let map = SharedMap::new(c"nif_lab lane", size_of::<Channel>()).map_err(NoStart::at(Step::Memory))?;
         let (socket, theirs) = UnixStream::pair().map_err(NoStart::at(Step::Socket))?;
         let (said, to) = io::pipe().map_err(NoStart::at(Step::Socket))?;
+        let (printed, print) = io::pipe().map_err(NoStart::at(Step::Socket))?;
         let quiet = || -> io::Result<()> {
             socket.set_nonblocking(true)?;
+            rustix::io::ioctl_fionbio(&printed, true)?;
             Ok(rustix::io::ioctl_fionbio(&said, true)?)
         };
         quiet().map_err(NoStart::at(Step::Socket))?;
@@ -256,7 +205,7 @@ impl Worker {
         // A backtrace takes a tenth of a second, in which nobody gets an answer.
         command.env("RUST_BACKTRACE", "0");
         // A group of its own: the terminal's Ctrl-C is the host's to handle, and what the worker starts ends with it.
-        command.stdin(OwnedFd::from(theirs)).stderr(to).stdout(Stdio::inherit()).process_group(0);
+        command.stdin(OwnedFd::from(theirs)).stdout(print).stderr(to).process_group(0);
         let mut child = Unwatched(Some(command.spawn().map_err(NoStart::at(Step::Program))?));
         let id = Pid::from_child(child.0.as_ref().expect("it was just started"));
         let pidfd =
@@ -270,6 +219,8 @@ impl Worker {
             numbers: OnceLock::new(),
             exit: OnceLock::new(),
             why: OnceLock::new(),
+            pipes: [printed, said],
+            spoken: Mutex::default(),
             tail: Mutex::default(),
             post: Mutex::default(),
             changed: Condvar::new(),
@@ -281,7 +232,7 @@ impl Worker {
             it.tell(&ToWorker::Open { source, first: 0 }, None);
         }
         it.tell(&ToWorker::Serve, None);
-        Ok((it, said))
+        Ok(it)
     }
 
     /// The memory of its calls.
@@ -289,6 +240,46 @@ impl Worker {
     pub fn channel(&self) -> &Channel {
         // SAFETY: made of that size in `start`, zeroed, and kept as long as the worker; all fields are atomics or in cells.
         unsafe { self.map.address().cast().as_ref() }
+    }
+
+    /// Its standard output and standard error, where there is something to be read and room for it.
+    pub fn listened(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let spoken = self.spoken();
+        std::array::from_fn(|i| (!spoken[i].is_closed && !spoken[i].is_full()).then(|| self.pipes[i].as_fd()))
+    }
+
+    pub fn spoken(&self) -> MutexGuard<'_, [Spoken; 2]> {
+        self.spoken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Read what it wrote, as much as may be held.
+    pub fn listen(&self) {
+        let mut spoken = self.spoken();
+        for (it, pipe) in spoken.iter_mut().zip(&self.pipes) {
+            it.listen(pipe, HELD);
+        }
+    }
+
+    /// Is it working on a request? Then whoever made that takes what it writes.
+    pub fn is_busy(&self) -> bool {
+        let number = |bell: &crate::bell::Doorbell| bell.look() & (u32::MAX >> 1);
+        number(&self.channel().request_bell) != number(&self.channel().reply_bell)
+    }
+
+    /// What it has written and nobody has seen yet, to its standard output and its standard error. `whole`: the call is over.
+    pub fn take_spoken(&self, whole: bool) -> [Vec<u8>; 2] {
+        let mut spoken = self.spoken();
+        let was_full = spoken.iter().any(Spoken::is_full);
+        for (it, pipe) in spoken.iter_mut().zip(&self.pipes) {
+            it.listen(pipe, MOST);
+        }
+        let taken = [spoken[OUT].take(whole), spoken[ERR].take(whole)];
+        drop(spoken);
+        if was_full {
+            self.wake.wake(); // there is room again
+        }
+        self.keep(&taken[ERR]);
+        taken
     }
 
     /// Readable when it has ended.

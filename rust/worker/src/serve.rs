@@ -21,18 +21,24 @@ use crate::channel::{
 };
 use crate::crash;
 use crate::message::{self, FromWorker, Source, ToWorker};
+use crate::output;
 use crate::processor::Aside;
 use crate::segments::Segments;
 use nif_loader::library::{self, Refusal, functions, text};
 use nif_loader::table::Table;
 use nif_loader::{clock, julia, tvm_ffi};
 
+mod callback;
+mod garble;
+
+use callback::Callback;
+
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// What this worker offers to its libraries; it lives as long as the process.
 pub static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log, progress };
 
 thread_local! {
     /// The server whose call runs on this thread.
@@ -70,6 +76,8 @@ pub struct Server {
     values: [Any; MAX_ARGUMENTS],
     tensors: [Option<Tensor>; MAX_ARGUMENTS],
     bytes: [Option<Bytes>; MAX_ARGUMENTS],
+    #[allow(clippy::vec_box, reason = "the callee holds addresses of the callbacks while the vector grows")]
+    callbacks: Vec<Box<Callback>>,
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     granted: Vec<Box<Granted>>,
@@ -90,6 +98,7 @@ impl Server {
             values: [Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }; MAX_ARGUMENTS],
             tensors: [const { None }; MAX_ARGUMENTS],
             bytes: [const { None }; MAX_ARGUMENTS],
+            callbacks: Vec::new(),
             granted: Vec::new(),
         }
     }
@@ -244,6 +253,8 @@ impl Server {
             ticks,
             dtype: DType { code: 0, bits: 0, lanes: 0 },
             ndim: 0,
+            printed: u32::from(output::flush()),
+            zero: 0,
         };
         if status != 0 {
             (head.length, head.value) = self.put_text(&error.message);
@@ -255,6 +266,11 @@ impl Server {
         // SAFETY: the reply is ours until the bell rings.
         unsafe { (*self.channel.reply()).head = head };
         self.granted.clear();
+        self.callbacks.clear();
+        let progress = &self.channel.progress;
+        if progress.total.load(Ordering::Relaxed) != 0 {
+            progress.total.store(0, Ordering::Relaxed);
+        }
         self.answer();
         Ok(())
     }
@@ -363,6 +379,7 @@ impl Server {
                 *bytes = Some(Bytes { data: data.as_ptr().cast(), size: usize::try_from(it.value).ok()? });
                 AnyValue { p: std::ptr::from_mut(bytes.as_mut()?).cast() }
             }
+            type_index::TVM_FUNCTION => self.lend(i)?,
             _ => AnyValue { i: it.value.cast_signed() },
         })
     }
@@ -395,6 +412,8 @@ impl Server {
             ticks: 0,
             dtype,
             ndim: shape.len() as u32,
+            printed: 0,
+            zero: 0,
         };
         // SAFETY: the reply is ours until the bell rings; its room is large enough, as was checked.
         unsafe {
@@ -426,24 +445,6 @@ impl Server {
         self.granted.push(Box::new(Granted { tensor, _shape: own }));
         self.granted.last_mut().map(|it| &raw mut it.tensor)
     }
-
-    /// Answer nonsense: the same for the same seed.
-    fn garble(&mut self, seed: u32) {
-        let mut state = u64::from(seed);
-        let mut next = || {
-            // splitmix64
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^ z >> 31
-        };
-        let reply = self.channel.reply().cast::<u64>();
-        for i in 0..size_of::<Reply>() / 8 {
-            // SAFETY: the reply is ours until the bell rings.
-            unsafe { reply.add(i).write(next()) };
-        }
-        self.answer();
-    }
 }
 
 /// The table whose address Julia answered, if that is what it answered.
@@ -474,6 +475,14 @@ unsafe extern "C" fn alloc_tensor(dtype: DType, ndim: i32, shape: *const i64) ->
         Err(_) => return null_mut(),
     };
     server.allocate(dtype, shape).unwrap_or(null_mut())
+}
+
+unsafe extern "C" fn progress(done: i64, total: i64) {
+    // SAFETY: it points to the server that makes the running call, and is null on every other thread.
+    if let Some(server) = unsafe { SERVING.get().as_ref() } {
+        server.channel.progress.done.store(done, Ordering::Relaxed);
+        server.channel.progress.total.store(total, Ordering::Relaxed);
+    }
 }
 
 unsafe extern "C" fn log(level: i32, message: *const c_char) {

@@ -1,4 +1,4 @@
-//! What workers write to their standard error, on its way to this process's.
+//! What workers write while they run no call, on its way to this process's standard output and standard error.
 //!
 //! Somebody may have stopped reading there, so a thread of its own writes, and may wait for ever. Nobody else does: what has no
 //! room in the queue is dropped, oldest first.
@@ -52,50 +52,59 @@ struct Speaker {
     more: Condvar,
 }
 
-static SPEAKER: Own<Speaker> = Own::new();
-
-fn speaker() -> &'static Speaker {
-    SPEAKER.get(|_| Speaker::default())
+/// Where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    Output,
+    Error,
 }
 
-/// Have text written to this process's standard error, without waiting for that.
-pub fn say(text: &[u8]) {
+static OUTPUT: Own<Speaker> = Own::new();
+static ERROR: Own<Speaker> = Own::new();
+
+fn speaker(stream: Stream) -> &'static Speaker {
+    let speaker = if stream == Stream::Output { &OUTPUT } else { &ERROR };
+    speaker.get(|_| Speaker::default())
+}
+
+/// Have text written there, without waiting for that.
+pub fn say(stream: Stream, text: &[u8]) {
     if text.is_empty() {
         return;
     }
-    let speaker = speaker();
+    let speaker = speaker(stream);
     let mut guard = speaker.queue.lock().unwrap_or_else(PoisonError::into_inner);
     guard.0.put(text);
     if !guard.1 {
-        let thread = std::thread::Builder::new().name("nif_lab stderr".into()).stack_size(128 << 10);
-        guard.1 = thread.spawn(write_all).is_ok();
+        let thread = std::thread::Builder::new().name("nif_lab says".into()).stack_size(128 << 10);
+        guard.1 = thread.spawn(move || write_all(stream)).is_ok();
     }
     drop(guard);
     speaker.more.notify_one();
 }
 
 /// The thread: it ends with the process.
-fn write_all() {
-    let speaker = speaker();
+fn write_all(stream: Stream) {
+    let speaker = speaker(stream);
     loop {
         let guard = speaker.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard =
             speaker.more.wait_while(guard, |it| it.0.text.is_empty()).unwrap_or_else(PoisonError::into_inner);
         let piece = guard.0.take().unwrap_or_default();
         drop(guard);
-        write(&piece);
+        write(stream, &piece);
     }
 }
 
-/// Not by `io::stderr`: its lock would stop whoever else writes there.
-fn write(mut piece: &[u8]) {
-    let stderr = rustix::stdio::stderr();
+/// Not by `io`'s streams: their locks would stop whoever else writes there.
+fn write(stream: Stream, mut piece: &[u8]) {
+    let to = if stream == Stream::Output { rustix::stdio::stdout() } else { rustix::stdio::stderr() };
     while !piece.is_empty() {
-        match rustix::io::write(stderr, piece) {
+        match rustix::io::write(to, piece) {
             Ok(length) => piece = &piece[length..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)], None);
+                let _ = poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None);
             }
             Err(_) => return,
         }

@@ -38,7 +38,7 @@ impl Kept {
     fn start(program: &str, name: &str) -> Self {
         let recipe = Recipe { program: program.into(), name: name.into(), source: None, spares: 0 };
         let wake = Arc::new(Wake::new().unwrap());
-        Self(Arc::new(Worker::start(&recipe, &wake).unwrap().0))
+        Self(Arc::new(Worker::start(&recipe, &wake).unwrap()))
     }
 
     fn line(&self) -> Line {
@@ -100,7 +100,7 @@ fn nonsense(channel: &Channel, random: &mut Random) -> ReplyHead {
     // SAFETY: as above; every bit pattern is a value.
     let head = unsafe { &mut (*channel.reply()).head };
     if random.below(4) > 0 {
-        head.what = [reply::DONE, reply::ALLOCATE, 0, 3][random.below(4)];
+        head.what = [reply::DONE, reply::ALLOCATE, reply::CALL_BACK, 4][random.below(4)];
         let room = u32::try_from(ROOM).unwrap();
         head.length = [0, 1, 8, room, room + 1, u32::MAX][random.below(6)];
         head.ndim = [0, 1, head.length / 8, 1 << 29, u32::MAX][random.below(5)];
@@ -126,7 +126,7 @@ fn any_reply_is_read_or_refused() {
             assert_eq!(answer(&mut line), State::Replied);
             match line.head() {
                 Some(head) => {
-                    assert!(head.what == reply::DONE || head.what == reply::ALLOCATE);
+                    assert!([reply::DONE, reply::ALLOCATE, reply::CALL_BACK].contains(&head.what));
                     assert!(makes_sense(&head), "{head:?}");
                     assert!(head.what == reply::DONE || u64::from(head.length) == u64::from(head.ndim) * 8);
                     assert_eq!((head.value, head.status), (written.value, written.status));

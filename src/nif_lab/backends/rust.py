@@ -43,7 +43,7 @@ CELL_FLAGS: Final = (
 )
 RELEASE: Final = ("-Copt-level=3", "-Ccodegen-units=1")
 #: What makes a cell of plain functions a library, after the functions: so their lines keep their numbers.
-EPILOGUE: Final = "\n#[allow(unused_imports)]\nuse nif::*;\nnif::library!();\n"
+EPILOGUE: Final = "\n#[allow(unused_imports)]\nuse nif::{*, output::print};\nnif::library!();\n"
 MARK: Final = "#[nif] "
 #: A public function at the margin, unless it is marked already; attributes stand on lines of their own.
 PLAIN: Final = re.compile(r"pub (?:const |async |unsafe |extern )*fn\b")

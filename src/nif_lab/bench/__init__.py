@@ -78,7 +78,20 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
     from ..lab import Lab
     from ..progress import Progress
-    from . import arrays, cells, dashboard, dispatch, lane, machine, memory, monitoring, recovery, transfer, wire
+    from . import (
+        arrays,
+        callbacks,
+        cells,
+        dashboard,
+        dispatch,
+        lane,
+        machine,
+        memory,
+        monitoring,
+        recovery,
+        transfer,
+        wire,
+    )
 
     if suite == "arrays":
         result = arrays.compare(Lab(["rust"], lane="direct"), rounds, seed)
@@ -86,7 +99,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         result = cells.compare(rounds, seed)
     elif suite == "dispatch":
         lab = Lab(lane="direct")
-        result = dispatch.compare(lab, rounds, seed)
+        result = dispatch.compare(lab, rounds, seed) | {"callbacks": callbacks.compare(lab, rounds, seed)}
     elif suite == "lane":
         result = lane.compare(rounds, seed)
     elif suite == "memory":

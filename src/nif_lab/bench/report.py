@@ -167,6 +167,11 @@ def _dispatch(result: dict[str, Any]) -> list[tuple[str, Rows]]:
                 f"{_ratio(spread['ratio_q1'])} – {_ratio(spread['ratio_q3'])}",
             ))  # fmt: skip
         tables.append((heading, rows))
+    if "callbacks" in result:
+        called: list[Sequence[str]] = [("", "ns", "quartiles")]
+        for name, it in sorted(result["callbacks"].items(), key=lambda it: it[1]["ns"]):
+            called.append((name, _ns(it["ns"]), f"{_ns(it['q1_ns'])} – {_ns(it['q3_ns'])}"))
+        tables.append(("a callback into Python", called))
     return tables
 
 

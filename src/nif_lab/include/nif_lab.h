@@ -34,6 +34,7 @@ enum nif_type {
   NIF_TVM_SMALL_BYTES = 12,
   NIF_TVM_STR = 65,    /* v.p: 24-byte object header, then a nif_bytes */
   NIF_TVM_BYTES = 66,  /* the same */
+  NIF_TVM_FUNCTION = 68, /* v.p is a nif_object*: a callback */
   NIF_TVM_TENSOR = 70  /* v.p: 24-byte object header, then a nif_tensor */
 };
 
@@ -46,6 +47,7 @@ enum nif_error_kind {
   NIF_MEMORY_ERROR = 5,
   NIF_CANCELLED = 6,
   NIF_INDEX_ERROR = 11, /* an index is out of bounds; 7 to 10 are the Lab's own */
+  NIF_RAISED = 12,      /* a callback failed: the host has the exception that it raised */
   /* Or-ed in: clean-up was skipped (a longjmp, say), so the host reloads the
    * library, or restarts its worker, before the next call. */
   NIF_TAINTED = 0x100
@@ -112,6 +114,17 @@ typedef struct nif_any {
   } v;
 } nif_any;
 
+/* A function of the caller's, borrowed for the call: `it->call(it, args, n_args, &result)`. 0: the result is set; -1: it
+ * failed, and the callee fails with NIF_RAISED (or gets over it). Integers and floats of all widths cross as in a call. */
+typedef struct nif_object {
+  uint64_t ref_count;
+  int32_t type_index; /* NIF_TVM_FUNCTION */
+  uint32_t padding;
+  void *deleter;
+  int32_t (*call)(void *object, const nif_any *args, int32_t n_args, nif_any *result);
+  void *cpp_call;
+} nif_object;
+
 struct nif_env;
 
 /* What a host offers to a library. It outlives the library. */
@@ -127,6 +140,8 @@ typedef struct nif_host {
   nif_tensor *(*alloc_tensor)(nif_dtype dtype, int32_t ndim, const int64_t *shape);
   /* level: 10 debug, 20 info, 30 warning, 40 error (Python's numbers) */
   void (*log)(int32_t level, const char *message);
+  /* How far the running call is, to be told by its own thread: two stores and no more. */
+  void (*progress)(int64_t done, int64_t total);
 } nif_host;
 
 /* What a host passes to each call. NULL when a TVM-FFI client calls. */

@@ -75,7 +75,9 @@ class Feed:
         counts = np.bincount(functions["backend"], functions["calls"], len(self._calls))
         per_second, moving = self._rates(counts)
         # The heads stand for memory and errors; whoever has called lately is shown to have stopped.
-        seen = (counts.tobytes(), int(functions["recovered"].sum()), header.tobytes(), moving)
+        steps = entries["steps"]
+        told = entries["done"][steps > 0].tobytes() + steps.tobytes()
+        seen = (counts.tobytes(), int(functions["recovered"].sum()), header.tobytes(), moving, told)
         if seen == self._seen and not len(calls) and not force:
             return None
         self._seen, self._number = seen, self._number + 1
@@ -93,6 +95,7 @@ class Feed:
                 for i, name in enumerate(backends)
             ],
             "functions": _busiest(functions, backends, ns),
+            "running": _running(entries, backends),
             "memory": self._memory_now(header),
             "errors": self._errors_now(int(header["heads"][2])),
             "tables": {
@@ -179,6 +182,20 @@ def _of_backend(name: str, rows: np.ndarray, ns: float, per_second: float) -> di
         "max_ns": float(rows["max"].max(initial=0)) * ns,
         "calls_per_s": float(per_second),
     }
+
+
+def _running(entries: np.ndarray, backends: list[str]) -> list[dict[str, Any]]:
+    """Return the calls that say how far they are."""
+    return [
+        {
+            "backend": backends[it["backend"]],
+            "function": it["name"].decode(errors="replace"),
+            "lane": word_of(LANES, it["lane"]),
+            "done": int(it["done"]),
+            "total": int(it["steps"]),
+        }
+        for it in entries[entries["steps"] > 0]
+    ]
 
 
 def _busiest(functions: np.ndarray, backends: list[str], ns: float) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ typedef struct {
     double f64;
     bool boolean;
     nif_text text;
+    nif_object *callback;
     nif_array any;
     nif_any_vector vector;
     nif_any_matrix matrix;
@@ -103,6 +104,12 @@ typedef struct {
 
 /* The running call fails: with this kind and text, `argument` (a parameter's name, or NULL) being at fault. */
 __attribute__((format(printf, 3, 4))) void nif_fail(int32_t kind, const char *argument, const char *format, ...);
+
+/* Call an argument back: what it gave; NIF_NONE, and the running call fails, where it raised an exception. */
+nif_any nif_call_back(nif_object *callback, int32_t n_args, const nif_any *args);
+
+/* How far the running call is. */
+void nif_progress(int64_t done, int64_t total);
 
 /* Whether the running call should stop; a function that asks has NIF_FLAG_POLLS_CANCEL. */
 bool nif_cancelled(void);

@@ -20,6 +20,7 @@ pub const TypeIndex = enum(i32) {
     tvm_small_bytes = 12,
     tvm_str = 65,
     tvm_bytes = 66,
+    tvm_function = 68,
     tvm_tensor = 70,
     _,
 };
@@ -36,6 +37,8 @@ pub const Kind = enum(i32) {
     memory = 5,
     cancelled = 6,
     index = 11,
+    /// A callback failed; its host knows why.
+    raised = 12,
     /// A panic whose clean-up was skipped: NIF_PANIC | NIF_TAINTED.
     tainted_panic = 0x104,
     tainted_index = 0x10b,
@@ -98,12 +101,23 @@ pub const Any = extern struct {
     };
 };
 
+/// A function of the caller's: the header of a TVM object, and how to call it.
+pub const Object = extern struct {
+    ref_count: u64,
+    type_index: TypeIndex,
+    padding: u32,
+    deleter: ?*anyopaque,
+    call: *const fn (object: *const Object, args: ?[*]const Any, n_args: i32, result: *Any) callconv(.c) i32,
+    cpp_call: ?*anyopaque,
+};
+
 pub const Host = extern struct {
     struct_size: u32,
     abi_version: u32,
     set_error: *const fn (env: *Env, kind: Kind, message: [*:0]const u8, argument: i32) callconv(.c) void,
     alloc_tensor: *const fn (dtype: DType, ndim: i32, shape: ?[*]const i64) callconv(.c) ?*Tensor,
     log: *const fn (level: i32, message: [*:0]const u8) callconv(.c) void,
+    progress: *const fn (done: i64, total: i64) callconv(.c) void,
 };
 
 pub const Env = extern struct {
@@ -153,7 +167,8 @@ comptime {
     assertLayout(Tensor, &.{ 48, 0, 8, 16, 20, 24, 32, 40 });
     assertLayout(Bytes, &.{ 16, 0, 8 });
     assertLayout(Any, &.{ 16, 0, 4, 8 });
-    assertLayout(Host, &.{ 32, 0, 4, 8, 16, 24 });
+    assertLayout(Host, &.{ 40, 0, 4, 8, 16, 24, 32 });
+    assertLayout(Object, &.{ 40, 0, 8, 12, 16, 24, 32 });
     assertLayout(Env, &.{ 32, 0, 4, 8, 16, 24 });
     assertLayout(Function, &.{ 40, 0, 8, 16, 24, 32, 36 });
     assertLayout(Library, &.{ 64, 0, 4, 8, 16, 24, 32, 36, 40, 48, 56 });

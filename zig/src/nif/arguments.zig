@@ -61,6 +61,7 @@ fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
         .bool => index == .bool,
         .str => index == .str or index == .tvm_small_str or index == .tvm_str,
         .bytes => isBytes(index),
+        .callback => index == .tvm_function,
         .vector, .matrix, .any => comptime unreachable,
     };
 }
@@ -92,7 +93,7 @@ inline fn takeArray(
     const has_dtype = switch (parameter.form) {
         .vector, .matrix => |dtype| std.meta.eql(tensor.dtype, dtype),
         .any => arrays.elementName(tensor.dtype) != null,
-        .int, .float, .bool, .str, .bytes => comptime unreachable,
+        .int, .float, .bool, .str, .bytes, .callback => comptime unreachable,
     };
     if (!has_dtype) return refuseType(call, .type, index, parameter.spelling);
     if (parameter.form != .any and tensor.ndim != parameter.dimensions.len) {
@@ -259,6 +260,7 @@ inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const
         .bool => return value.v.i != 0,
         .str => return textOf(value),
         .bytes => return .{ .data = sliceOf(bytesOf(value)) },
+        .callback => return .{ .object = @ptrCast(@alignCast(value.v.p.?)) },
         .vector => return @as(
             [*]@typeInfo(T).pointer.child,
             @ptrFromInt(array.address),
@@ -405,7 +407,7 @@ fn scalarName(index: abi.TypeIndex) []const u8 {
         .device => "device",
         .str, .tvm_small_str, .tvm_str => "str",
         .bytes, .tvm_small_bytes, .tvm_bytes => "bytes",
-        .tensor, .tvm_tensor, _ => "object",
+        .tensor, .tvm_tensor, .tvm_function, _ => "object",
     };
 }
 

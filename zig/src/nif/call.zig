@@ -65,6 +65,7 @@ pub const Call = struct {
 
     noinline fn tell(call: *const Call, kind: abi.Kind, argument: i32, text: [*:0]const u8) void {
         if (call.env) |env| return env.host.set_error(env, kind, text, argument);
+        if (kind == .raised) return; // whoever raised it has told
         const setError = tvmSetter() orelse return;
         // For callers that don't know where: "dot(): argument 'y': ...".
         var message: Message = .{};
@@ -84,6 +85,7 @@ pub const Call = struct {
             error.OutOfMemory => .{ .memory, "out of memory" },
             error.NoHost => .{ .memory, "needs a host to allocate" },
             error.Cancelled => .{ .cancelled, "cancelled" },
+            error.Raised => .{ .raised, "a callback raised an exception" },
             error.InvalidArgument, error.InvalidValue, error.InvalidCharacter, error.Overflow => .{ .value, @errorName(err) },
             error.OutOfBounds, error.IndexOutOfBounds => .{ .index, @errorName(err) },
             else => .{ .@"error", @errorName(err) },
@@ -163,7 +165,7 @@ pub fn panicAs(kind: abi.Kind, parts: anytype) noreturn {
 }
 
 /// `Error.Failed` is what `fail` returns.
-pub const Error = error{ Failed, OutOfMemory, NoHost, Cancelled };
+pub const Error = error{ Failed, OutOfMemory, NoHost, Cancelled, Raised };
 
 /// An error of the function's own: `return nif.fail(.value, "bins", "expected 1 or more, got {d}", .{bins});`
 ///
@@ -188,6 +190,13 @@ pub fn allocateTensor(dtype: abi.DType, shape: []const i64) Error!*abi.Tensor {
     return env.host.alloc_tensor(dtype, @intCast(shape.len), shape.ptr) orelse error.OutOfMemory;
 }
 
+/// How far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function that is `long` may call it in
+/// every turn of a loop, on the thread of the call.
+pub fn progress(done: i64, total: i64) void {
+    const host = kept_host.load(.acquire) orelse return;
+    host.progress(done, total);
+}
+
 pub const LogLevel = enum(i32) { debug = 10, info = 20, warning = 30, @"error" = 40 };
 
 /// A line in the Lab's log; lost where there is no host.
@@ -204,7 +213,7 @@ fn exceptionName(kind: abi.Kind) [*:0]const u8 {
         .type => "TypeError",
         .value => "ValueError",
         .index, .tainted_index => "IndexError",
-        .@"error", .panic, .memory, .cancelled, .tainted_panic => "RuntimeError",
+        .@"error", .panic, .memory, .cancelled, .raised, .tainted_panic => "RuntimeError",
     };
 }
 

@@ -30,6 +30,8 @@ pub const Form = union(enum) {
     bool,
     str,
     bytes,
+    /// A function, as signatures spell it.
+    callback: []const u8,
     vector: abi.DType,
     matrix: abi.DType,
     any,
@@ -37,7 +39,7 @@ pub const Form = union(enum) {
     pub fn isArray(form: Form) bool {
         return switch (form) {
             .vector, .matrix, .any => true,
-            .int, .float, .bool, .str, .bytes => false,
+            .int, .float, .bool, .str, .bytes, .callback => false,
         };
     }
 };
@@ -167,11 +169,14 @@ fn suggestedCall(
     if (takes_allocator) while (words.next()) |word| {
         if (word[word.len - 1] == ':') break;
     };
+    var depth: usize = 0;
     for (types) |maybe_type| {
         const T = maybe_type orelse @compileError(name ++ is_generic);
-        // A parameter's name ends in a colon; what stands between two of them is a type.
+        // A parameter's name ends in a colon; what stands between two of them is a type, with names of its own in parentheses.
         const word = while (words.next()) |word| {
-            if (word[word.len - 1] == ':') break word[0 .. word.len - 1];
+            const is_outside = depth == 0;
+            depth = depth + mem.count(u8, word, "(") - @min(depth + mem.count(u8, word, "("), mem.count(u8, word, ")"));
+            if (is_outside and word[word.len - 1] == ':') break word[0 .. word.len - 1];
         } else @compileError(name ++ ": write a space after the colon of each parameter");
         arguments = arguments ++ [_][]const u8{word ++ suggestedDimensions(T)};
     }
@@ -184,7 +189,7 @@ fn suggestedDimensions(comptime T: type) []const u8 {
         .vector => "[n]",
         .matrix => "[m,n]",
         .any => "[...]",
-        .int, .float, .bool, .str, .bytes => "",
+        .int, .float, .bool, .str, .bytes, .callback => "",
     };
 }
 
@@ -221,9 +226,9 @@ fn parameterOf(
         "write nif.Bool for its elements: an array may hold any byte, of which all but 0 are true"
     else
         "it takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, []const u8, nif.Bytes, []const T, []T, " ++
-            "nif.Matrix(T), nif.MatrixMut(T) and nif.AnyArray");
+            "nif.Matrix(T), nif.MatrixMut(T), nif.AnyArray and nif.Callback(fn (f64) f64)");
     const rank: usize = switch (form) {
-        .int, .float, .bool, .str, .bytes => 0,
+        .int, .float, .bool, .str, .bytes, .callback => 0,
         .vector, .any => 1,
         .matrix => 2,
     };
@@ -242,6 +247,7 @@ fn parameterOf(
             .int => results.integerName(T).?,
             .float => |bits| if (bits == 32) "f32" else "f64",
             .bool, .str, .bytes => @tagName(form),
+            .callback => |spelling| spelling,
             .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ axes ++ "]",
             .any => "any[...]",
         },
@@ -273,7 +279,12 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
             .{ .vector = arrays.elementType(pointer.child) }
         else
             null,
-        .@"struct" => if (@hasDecl(T, "Element")) .{ .matrix = arrays.elementType(T.Element) } else null,
+        .@"struct" => if (@hasDecl(T, "Element"))
+            .{ .matrix = arrays.elementType(T.Element) }
+        else if (@hasDecl(T, "Called"))
+            if (T.spelling) |spelling| .{ .callback = spelling } else null
+        else
+            null,
         else => null,
     };
 }

@@ -9,6 +9,7 @@ use crate::call::foreign;
 use crate::call::frame::Outcome;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
+use crate::call::output;
 use crate::call::results::{Results, to_python};
 use crate::call::signature::{Kind, MAX_PARAMS, Param, Signature};
 use crate::call::straight::{Arguments, kind};
@@ -26,7 +27,10 @@ unsafe extern "C" fn straight_call(
         let nif: &Nif = door::bound(this);
         let objects = if count == 0 { &[] } else { std::slice::from_raw_parts(values, count as usize) };
         let mut arguments = Arguments::<MAX_PARAMS>::new();
-        let is_plain = names.is_null() && objects.len() == nif.signature.params.len() && !nif.origin.needs_reload();
+        let is_plain = names.is_null()
+            && objects.len() == nif.signature.params.len()
+            && !nif.origin.needs_reload()
+            && !output::may_be_caught();
         if !is_plain || !arguments.take(objects, nif.mutable) {
             return unusual(this, values, count, names);
         }
@@ -45,7 +49,7 @@ unsafe extern "C" fn kinds_call<const N: usize, const KINDS: u32>(
     door::guard(std::ptr::null_mut(), || unsafe {
         let nif: &Nif = door::bound(this);
         let mut arguments = Arguments::<N>::new();
-        let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload();
+        let is_plain = names.is_null() && count as usize == N && !nif.origin.needs_reload() && !output::may_be_caught();
         if !is_plain || !arguments.take_kinds::<KINDS>(values, nif.mutable) {
             return unusual(this, values, count, names);
         }
@@ -130,6 +134,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
     unsafe {
         let timed = !PLAIN && nif.slot.is_next_timed();
         arguments.call(nif.target.get(), objects.len(), &mut error, timed, &mut outcome);
+        output::flush();
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();
             return door::enter(std::ptr::null_mut(), |py| {

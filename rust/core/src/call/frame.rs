@@ -10,6 +10,7 @@ use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject, 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::call::callback::{self, Callback};
 use crate::call::failure::{Failure, refuse};
 use crate::call::foreign::{self, Holding, Taken};
 use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
@@ -45,6 +46,8 @@ pub struct Frame {
     held: Vec<Py<PyAny>>,
     /// What keeps the arrays of other libraries.
     holdings: Vec<Holding>,
+    #[allow(clippy::vec_box, reason = "callables; the callee holds their addresses while the vector grows")]
+    callbacks: Vec<Box<Callback>>,
     pub count: usize,
     /// Bytes of all arrays: large calls release the GIL.
     pub bytes_total: usize,
@@ -79,6 +82,7 @@ impl Frame {
             many: Vec::new(),
             held: Vec::new(),
             holdings: Vec::new(),
+            callbacks: Vec::new(),
             count: 0,
             bytes_total: 0,
             error: ErrorRecord::default(),
@@ -94,6 +98,24 @@ impl Frame {
     /// Keep objects until the call is over.
     pub fn hold(&mut self, objects: Vec<Py<PyAny>>) {
         self.held.extend(objects);
+    }
+
+    /// The calling thread keeps the GIL while the function runs.
+    pub fn keep_gil(&self) {
+        self.callbacks.iter().for_each(|it| it.keep_gil());
+    }
+
+    /// The callback that an argument is.
+    pub fn callback(&self, index: usize) -> Option<&Callback> {
+        let value = self.value(index).filter(|it| it.type_index == type_index::TVM_FUNCTION)?;
+        // SAFETY: the type index says which field counts.
+        self.callbacks.iter().map(AsRef::as_ref).find(|it| it.address() == unsafe { value.v.p })
+    }
+
+    /// Why a callback failed.
+    #[cold]
+    pub fn raised(&self) -> Failure {
+        self.callbacks.iter().find_map(|it| it.failure()).unwrap_or_else(callback::out_of_reach)
     }
 
     /// Add an argument that isn't there; the callee, or nobody, complains.
@@ -203,7 +225,11 @@ impl Frame {
     ) -> Result<(), Failure> {
         // SAFETY: as in `push_object`.
         unsafe {
-            if object == ffi::Py_None() {
+            if let Some(shape) = param.callback.as_ref().filter(|_| ffi::PyCallable_Check(object) != 0) {
+                let callback = Callback::new(object, shape.clone(), self.count);
+                self.push(type_index::TVM_FUNCTION, AnyValue { p: callback.address() });
+                self.callbacks.push(callback);
+            } else if object == ffi::Py_None() {
                 self.push_none();
             } else if ffi::PyBool_Check(object) != 0 {
                 self.push(type_index::BOOL, AnyValue { i: i64::from(object == ffi::Py_True()) });

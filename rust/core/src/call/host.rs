@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nif::abi::{ABI_VERSION, Any, DEVICE_CPU, DType, Device, Env, Host, Tensor, type_index};
 
+use crate::call::progress::progress;
 use crate::memory::block::Block;
 use crate::memory::common::Common;
 use crate::python::door;
@@ -42,7 +43,7 @@ static UNCLAIMED: AtomicUsize = AtomicUsize::new(0);
 
 /// The host's table; it lives as long as the process.
 pub static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log };
+    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log, progress };
 
 /// While it lives, calls on this thread allocate from there.
 pub struct Allocating {

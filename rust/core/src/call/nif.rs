@@ -19,7 +19,9 @@ use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::interrupt;
 use crate::call::limits::Timeout;
 use crate::call::origin::{Origin, reload};
+use crate::call::output::{self, Catching};
 use crate::call::owner::Owner;
+use crate::call::progress::Telling;
 use crate::call::results::{Results, to_python};
 use crate::call::signature::{Several, Signature};
 use crate::call::target::{Place, Target, elsewhere};
@@ -138,21 +140,42 @@ impl Nif {
         unsafe { self.fill(py, &mut frame, given, &mut outputs)? };
         let call = self.target.get();
         let large = frame.bytes_total >= RELEASE_BYTES;
+        let catching = if output::may_be_caught() { Catching::begin(py)? } else { None };
         // SAFETY: `call` is a function of a library that isn't closed while a call runs, and the frame's objects are alive.
         let timed = self.slot.is_next_timed();
         let room = self.room().map(AsRef::as_ref);
         let mut several = Results::of(self.signature.several.as_ref());
+        if self.flags & (flag::POLLS_CANCEL | flag::LONG) == 0 && !large {
+            frame.keep_gil();
+        }
         let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room, &mut several) };
         let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
             let guard = interrupt::Guard::watch();
-            py.detach(|| run(guard.flag()))
+            let telling = Telling::of(self);
+            py.detach(|| telling.during(|| run(guard.flag())))
         } else if self.flags & flag::LONG != 0 || large {
-            py.detach(|| run(&interrupt::NEVER))
+            let telling = Telling::of(self);
+            py.detach(|| telling.during(|| run(&interrupt::NEVER)))
         } else {
             run(&interrupt::NEVER)
         };
         let (error, tensor) = (std::mem::take(&mut frame.error), outcome.claim());
+        finish_output(py, catching)?;
+        if error.kind == error_kind::RAISED {
+            return Err(self.raised(py, &frame));
+        }
         self.finish(py, &outcome, error, tensor, several, outputs)
+    }
+
+    /// A callback's own failure: the exception that it raised, or why what it gave isn't taken. Nothing of it is to be adapted.
+    #[cold]
+    pub fn raised(&self, py: Python<'_>, frame: &Frame) -> Failure {
+        let failure = frame.raised();
+        let kind = failure.kind();
+        match failure {
+            Failure::Nif { .. } => Failure::Given { kind, error: self.exception(py, failure) },
+            other => other,
+        }
     }
 
     pub fn is_long(&self) -> bool {
@@ -184,6 +207,7 @@ impl Nif {
         let mut held: Vec<Py<PyAny>> = given.values.iter().map(|it| unsafe { python::borrowed(py, *it) }).collect();
         held.extend(outputs.iter().map(|it| it.clone_ref(py)));
         let call = self.target.get();
+        let catching = if output::may_be_caught() { Catching::begin(py)? } else { None };
         let timed = self.slot.is_next_timed();
         let room = self.room().cloned();
         let cancel = Arc::new(AtomicI32::new(0));
@@ -191,17 +215,24 @@ impl Nif {
         let mut several = Results::of(self.signature.several.as_ref());
         // It goes along too: an interrupted wait leaves the call running, and a reload must not close its library.
         let running = self.origin.hand_over();
+        let telling = (self.flags & (flag::LONG | flag::POLLS_CANCEL) != 0).then(|| Telling::of(self));
         let done = owner.run(py, move || {
             let _running = running;
             // SAFETY: as in `invoke`, with `held` in place of the caller.
-            let outcome = unsafe { frame.run(call, &theirs, timed, room.as_deref(), &mut several) };
+            let mut run = || unsafe { frame.run(call, &theirs, timed, room.as_deref(), &mut several) };
+            let outcome = if let Some(it) = telling { it.during(run) } else { run() };
             let tensor = outcome.claim();
             (outcome, tensor, several, frame, held)
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
+        finish_output(py, catching)?;
         let (outcome, tensor, several, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
+        let error = std::mem::take(&mut frame.error);
+        if error.kind == error_kind::RAISED {
+            return Err(self.raised(py, &frame));
+        }
         drop(held);
-        self.finish(py, &outcome, std::mem::take(&mut frame.error), tensor, several, outputs)
+        self.finish(py, &outcome, error, tensor, several, outputs)
     }
 
     /// Put the arguments into the frame: positional, by keyword, and outputs that were left out.
@@ -397,6 +428,16 @@ impl Nif {
             }
         }
     }
+}
+
+/// A call is over: what it printed is on its way.
+#[inline]
+fn finish_output(py: Python<'_>, catching: Option<Catching>) -> Result<(), Failure> {
+    output::flush();
+    if let Some(it) = catching {
+        it.end(py)?;
+    }
+    Ok(())
 }
 
 /// The class of a function's named tuples; none where the values have no names.

@@ -5,6 +5,8 @@
 
 use std::ffi::CString;
 
+use crate::call::callback::{Gives, MOST};
+
 /// The most parameters a NIF may have, and the most values of a result.
 pub const MAX_PARAMS: usize = 16;
 
@@ -26,6 +28,40 @@ pub enum Default {
     Str(CString),
 }
 
+/// A callback's type, `fn(f64,u64)->f64`, as far as a call needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// For each value that it takes, whether it is a `u64`.
+    pub takes: Vec<bool>,
+    pub gives: Gives,
+    pub gives_name: String,
+}
+
+impl Shape {
+    /// None for what isn't a callback's type.
+    fn parse(spelled: &str) -> Option<Self> {
+        let (takes, gives) = spelled.strip_prefix("fn(")?.split_once(")->")?;
+        let takes: Vec<&str> = takes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+        let is_number = |it: &&str| matches!(Kind::of(it), Some(Kind::Bool | Kind::Int | Kind::Unsigned | Kind::Float));
+        if takes.len() > MOST || !takes.iter().all(is_number) {
+            return None;
+        }
+        let signed = |bits: u32| Gives::Int(-(1 << (bits - 1)), (1 << (bits - 1)) - 1);
+        let unsigned = |bits: u32| Gives::Int(0, (1 << bits) - 1);
+        let what = match gives {
+            "None" => Gives::Nothing,
+            "bool" => Gives::Bool,
+            "f32" | "f64" => Gives::Float,
+            _ => match gives.split_at_checked(1)? {
+                ("i", bits) => signed(bits.parse().ok().filter(|it| matches!(it, 8 | 16 | 32 | 64))?),
+                ("u", bits) => unsigned(bits.parse().ok().filter(|it| matches!(it, 8 | 16 | 32 | 64))?),
+                _ => return None,
+            },
+        };
+        Some(Self { takes: takes.iter().map(|it| *it == "u64").collect(), gives: what, gives_name: gives.into() })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     pub name: String,
@@ -35,6 +71,8 @@ pub struct Param {
     /// Set where the Lab can allocate the array itself: the element type and the axes.
     pub output: Option<(String, Vec<Extent>)>,
     pub default: Option<Default>,
+    /// Set for a callback.
+    pub callback: Option<Shape>,
     /// It has no place among the positional arguments.
     pub is_keyword: bool,
 }
@@ -176,6 +214,7 @@ impl Signature {
                 mutable: true,
                 output: None,
                 default: None,
+                callback: None,
                 is_keyword: false,
             };
             let params = vec![any; MAX_PARAMS];
@@ -201,12 +240,17 @@ impl Signature {
                 None => (false, spelled),
             };
             let is_keyword = has_keywords;
+            let callback = Shape::parse(spelled);
+            if callback.is_none() && spelled.starts_with("fn(") {
+                return Err(wrong("a callback that can't be read"));
+            }
             params.push(Param {
                 name: name.into(),
                 spelled: spelled.into(),
                 mutable,
                 output: None,
                 default,
+                callback,
                 is_keyword,
             });
         }
@@ -378,6 +422,17 @@ mod tests {
         assert_eq!(s.params[2].output, Some(("i64".to_string(), vec![Extent::Scalar(1)])));
         let unknown = Signature::parse("f(out: mut f64[k]) -> None").unwrap();
         assert_eq!((unknown.required(), unknown.params[0].output.as_ref()), (1, None));
+    }
+
+    #[test]
+    fn reads_callbacks() {
+        let s = Signature::parse("fold(f: fn(f64,u64)->i32, x: f64[n]) -> f64").unwrap();
+        let shape = s.params[0].callback.as_ref().unwrap();
+        assert_eq!((&shape.takes, shape.gives), (&vec![false, true], Gives::Int(-(1 << 31), (1 << 31) - 1)));
+        assert!(s.params[1].callback.is_none() && Signature::parse("f(g: fn()->None) -> f64").is_ok());
+        for text in ["f(g: fn(f64)) -> None", "f(g: fn(str)->f64) -> None", "f(g: fn(f64)->str) -> None"] {
+            assert!(Signature::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! One request to a worker, and what comes back: put into the channel, waited for, checked.
 
 use std::ffi::CString;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{Any, AnyValue, DEVICE_CPU, DType, Device, Tensor, error_kind, type_index};
 use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, Value, reply, request};
 use nif_worker::line::{Line, State};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, LaneFailure};
@@ -13,6 +15,8 @@ use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::limits::{Deadline, Limits};
 use crate::call::nif::Nif;
+use crate::call::output;
+use crate::call::progress::Bar;
 use crate::call::results::Results;
 use crate::lane::isolated::{end_of, forked_meanwhile};
 use crate::lane::parcel::Parcels;
@@ -38,6 +42,10 @@ pub struct Exchange<'a> {
     granted: Vec<HostTensor>,
     /// A string that the function returned; the outcome points to it.
     string: Option<CString>,
+    /// There may be more of what the function printed.
+    pub has_printed: bool,
+    /// Of a call that says how far it is.
+    bar: Option<Bar>,
     pub error: ErrorRecord,
     pub tensor: Option<Box<HostTensor>>,
     /// The values of a tuple.
@@ -59,6 +67,8 @@ impl<'a> Exchange<'a> {
             parcels: Parcels::new(),
             granted: Vec::new(),
             string: None,
+            has_printed: false,
+            bar: None,
             error: ErrorRecord::default(),
             tensor: None,
             several: Results::of(nif.signature.several.as_ref()),
@@ -83,11 +93,20 @@ impl<'a> Exchange<'a> {
                 self.is_spoilt = true;
                 return Err(LaneFailure::Garbage.into());
             };
+            self.has_printed |= head.printed != 0;
             if head.what == reply::DONE {
                 return self.conclude(py, line, &head);
             }
-            // A function that asks for memory without end never makes its host wait.
+            // A function that asks for something without end never makes its host wait.
             self.check(py, line)?;
+            if head.what == reply::CALL_BACK {
+                if head.printed != 0 {
+                    output::show(py, &line.worker.take_spoken(true))?; // before what the callback prints
+                }
+                self.call_back(py, line, &head);
+                line.ring();
+                continue;
+            }
             self.grant(line, &head);
             line.ring();
         }
@@ -156,6 +175,7 @@ impl<'a> Exchange<'a> {
                             (argument.segment, argument.offset) = (place.segment, place.offset);
                         }
                     }
+                    type_index::TVM_FUNCTION => argument.value = 0, // an address of this process
                     _ => {}
                 }
                 (&raw mut (*request).arguments).cast::<Argument>().add(index).write(argument);
@@ -184,8 +204,42 @@ impl<'a> Exchange<'a> {
                 break;
             }
             self.check(py, line)?;
+            self.show_progress(py, line)?;
+            self.has_printed = true; // nobody has looked
+            output::show(py, &line.worker.take_spoken(false))?;
         }
         Ok(state)
+    }
+
+    /// Show how far the call is, if its function says so.
+    fn show_progress(&mut self, py: Python<'_>, line: &mut Line) -> Result<(), Failure> {
+        let (done, total) = {
+            let it = line.progress();
+            (it.done.load(Ordering::Relaxed), it.total.load(Ordering::Relaxed))
+        };
+        if total <= 0 {
+            return Ok(());
+        }
+        self.nif.slot.teller().tell(done, total);
+        let bar = self.bar.get_or_insert_with(|| Bar::of(&self.nif.place, None));
+        if bar.is_due()
+            && let Err(error) = bar.show(py, done, total)
+        {
+            if !error.is_instance_of::<PyException>(py) {
+                self.stop(py, line); // Ctrl-C came while the bar was drawn
+                return Err(error.into());
+            }
+            error.write_unraisable(py, None);
+        }
+        Ok(())
+    }
+
+    /// Leave nothing of the bar behind.
+    pub fn end_progress(&mut self, py: Python<'_>) {
+        if let Some(mut bar) = self.bar.take() {
+            self.nif.slot.teller().tell(0, 0);
+            bar.close(py);
+        }
     }
 
     /// Stop the running call if the user or its deadline wants it.
@@ -215,6 +269,33 @@ impl<'a> Exchange<'a> {
             line.set_cancel(false);
             let is_done = |head: ReplyHead| head.what == reply::DONE && head.kind & error_kind::TAINTED == 0;
             self.is_spoilt = !(state == State::Replied && line.head().is_some_and(is_done));
+        }
+    }
+
+    /// Call a callable among the arguments, and put what it gave into the request.
+    #[cold]
+    fn call_back(&mut self, py: Python<'_>, line: &mut Line, head: &ReplyHead) {
+        let values: Vec<Any> = line
+            .room(head.length)
+            .chunks_exact(size_of::<Value>())
+            .map(|it| {
+                // SAFETY: any bits are a value.
+                let it = unsafe { it.as_ptr().cast::<Value>().read_unaligned() };
+                Any { type_index: it.type_index, zero: 0, v: AnyValue { i: it.value.cast_signed() } }
+            })
+            .collect();
+        let callback = usize::try_from(head.argument).ok().and_then(|it| self.frame.callback(it));
+        let given = callback.and_then(|it| it.call(py, &values));
+        let request = line.request();
+        // SAFETY: the request is the host's until it rings; any bits are a number.
+        unsafe {
+            (&raw mut (*request).mail).write(0);
+            (&raw mut (*request).what).write(if given.is_some() { request::GRANT } else { request::REFUSE });
+            if let Some(given) = given {
+                let argument = (&raw mut (*request).arguments).cast::<Argument>();
+                (*argument).kind = given.type_index;
+                (*argument).value = given.v.i.cast_unsigned();
+            }
         }
     }
 
@@ -268,7 +349,8 @@ impl<'a> Exchange<'a> {
             let message = String::from_utf8_lossy(&self.text(line, head)).into_owned();
             // Only kinds of the ABI are a function's to claim.
             let plain = head.kind & !error_kind::TAINTED;
-            let known = (0..=error_kind::CANCELLED).contains(&plain) || plain == error_kind::INDEX_ERROR;
+            let known = (0..=error_kind::CANCELLED).contains(&plain)
+                || matches!(plain, error_kind::INDEX_ERROR | error_kind::RAISED);
             let kind = if known { head.kind } else { error_kind::ERROR };
             self.error = ErrorRecord { kind, argument: head.argument, message };
             self.is_spoilt = kind & error_kind::TAINTED != 0;

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nif::abi::error_kind;
 use nif_loader::table::Table;
 use nif_worker::crew::{Crew, Holding, NoTurn, Opening, differs};
 use nif_worker::line::Line;
@@ -21,6 +22,7 @@ use crate::call::frame::Frame;
 use crate::call::limits::{Deadline, Limits, TICK};
 use crate::call::nif::Nif;
 use crate::call::origin::Lane;
+use crate::call::output;
 use crate::lane::exchange::Exchange;
 use crate::python::door::{Builtin, Given};
 
@@ -107,6 +109,8 @@ impl Nif {
             };
             let mut exchange = Exchange::new(self, number, &frame, limits, deadline);
             let answered = exchange.run(py, &mut line);
+            exchange.end_progress(py);
+            let spoken = exchange.has_printed.then(|| line.worker.take_spoken(true));
             if holding.is_forked() {
                 return answered.and_then(|_| Err(forked_meanwhile().into()));
             }
@@ -116,6 +120,7 @@ impl Nif {
             }
             if exchange.is_spoilt || line.worker.exit().is_some() {
                 let exit = end_of(py, &line.worker)?;
+                output::show(py, &line.worker.take_spoken(true))?;
                 // One that ended before it came to the function hasn't failed the call.
                 if matches!(answered, Err(Failure::Lane(LaneFailure::Crashed(_))))
                     && !(exchange.is_asked && line.has_begun())
@@ -127,7 +132,13 @@ impl Nif {
                 holding.line = Some(line);
             }
             drop(holding);
+            if let Some(spoken) = spoken {
+                output::show(py, &spoken)?;
+            }
             let outcome = answered?;
+            if exchange.error.kind == error_kind::RAISED {
+                return Err(self.raised(py, &frame));
+            }
             let (error, tensor) = (std::mem::take(&mut exchange.error), exchange.tensor.take());
             let several = std::mem::take(&mut exchange.several);
             return self.finish(py, &outcome, error, tensor, several, outputs);

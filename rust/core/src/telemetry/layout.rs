@@ -74,12 +74,15 @@ part! {
 }
 
 part! {
-    /// What a function is. Records of calls before `since` are of another one, which had the same number.
+    /// What a function is. Records of calls before `since` are of another one, which had the same number. A call that runs and says how
+    /// far it is has done `done` of so many `steps`; otherwise both are 0.
     Function {
         name: [AtomicU8; 64],
         kind: AtomicU64,
         since: AtomicU64,
-        reserved: [AtomicU64; 6],
+        done: AtomicU64,
+        steps: AtomicU64,
+        reserved: [AtomicU64; 4],
     }
 }
 

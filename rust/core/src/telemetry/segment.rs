@@ -280,7 +280,7 @@ impl Segment {
         }
     }
 
-    fn function(&self, number: usize) -> &Function {
+    pub fn function(&self, number: usize) -> &Function {
         self.at(AT[place::FUNCTIONS] + number * size_of::<Function>())
     }
 

@@ -44,6 +44,23 @@ impl Drop for Slot {
     }
 }
 
+/// Where a running call says how far it is.
+pub struct Teller {
+    segment: Arc<Segment>,
+    number: u16,
+}
+
+impl Teller {
+    /// So many of so many steps are done; 0 of 0 when the call is over.
+    pub fn tell(&self, done: i64, total: i64) {
+        if self.segment.is_enabled() {
+            let it = self.segment.function(usize::from(self.number));
+            it.done.store(done.max(0).cast_unsigned(), Ordering::Relaxed);
+            it.steps.store(total.max(0).cast_unsigned(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// A step of a recovery, as `nif_lab.recovery` numbers them; all zeros for a call that failed.
 #[derive(Clone, Copy, Default)]
 pub struct Step {
@@ -182,6 +199,11 @@ impl Slot {
         let weight = self.mine().counts.mask.load(Ordering::Relaxed).wrapping_add(1);
         self.observe(ticks);
         self.log(start, ticks, 0, weight);
+    }
+
+    /// Where a running call says how far it is.
+    pub fn teller(&self) -> Teller {
+        Teller { segment: Arc::clone(&self.segment), number: self.number }
     }
 
     /// A call that somebody else timed. The rings hold it as often as those that are timed here.

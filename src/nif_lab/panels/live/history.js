@@ -31,12 +31,13 @@ function historyView(root, hub, change) {
     "Drag to zoom in, double-click to show all. With the chart focused: wheel or + and − zoom, 0 shows all, ← → tell each call.");
   const body = make("tbody");
   const columns = ["time", "function", "took", "outcome", "cell"].map((it) => make("th", { scope: "col" }, it));
+  const running = make("div", { className: "nif-hint" });
   const table = make("details", { className: "nif-table", ontoggle: change },
     make("summary", {}, `The last ${ROWS} calls as a table`),
     make("div", { className: "nif-scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...columns)), body)));
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-roledescription", "scatter chart");
-  root.append(make("div", { className: "nif-tools" }, legend, reset),
+  root.append(make("div", { className: "nif-tools" }, legend, reset), running,
     make("div", { className: "nif-stage" }, canvas, band, tip), spoken, hint, table);
 
   let range = null; // [from, to] in seconds when zoomed
@@ -60,6 +61,9 @@ function historyView(root, hub, change) {
       legend.replaceChildren(...names.map(languageLabel), make("span", { className: "nif-muted" }, "hollow: failed"));
     }
     reset.disabled = !range;
+    running.replaceChildren(...(hub.head.running ?? []).map((it) => make("div", {},
+      `${it.backend}.${it.function} `, make("progress", { max: it.total, value: Math.min(it.done, it.total) }),
+      ` ${it.done} of ${it.total}`)));
     drawTable();
     const { pen, width, height, scale: dense, ink } = beginDrawing(canvas);
     const right = width - MARGIN.right;

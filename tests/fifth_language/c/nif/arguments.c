@@ -227,6 +227,9 @@ static bool take_one(item it) {
     case BOOL:
       it.taken->boolean = it.arg->v.i != 0;
       return type == NIF_BOOL || refuse_type(it, NIF_TYPE_ERROR);
+    case CALLBACK:
+      it.taken->callback = it.arg->v.p;
+      return type == NIF_TVM_FUNCTION || refuse_type(it, NIF_TYPE_ERROR);
     case STR:
     case BYTES:
       if (!(it.parameter->form == STR ? is_str(type) : is_bytes(type))) {

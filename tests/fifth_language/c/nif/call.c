@@ -61,6 +61,9 @@ static tvm_set_error *tvm_setter(void) {
 
 /* A TVM-FFI client doesn't know who and where. */
 static void tell_tvm(int32_t kind, int32_t argument, const char *text) {
+  if (kind == NIF_RAISED) {
+    return; /* whoever raised it has told */
+  }
   tvm_set_error *set_error = tvm_setter();
   word name = argument < 0 ? (word){"", 0} : running.signature->parameters[argument].name;
   const char *before = argument < 0 ? "" : "argument '", *after = argument < 0 ? "" : "': ";
@@ -136,3 +139,19 @@ void nif_give_text(nif_any *result, const char *data, int64_t size) {
 }
 
 void nif_give_none(nif_any *result) { *result = (nif_any){.type_index = NIF_NONE}; }
+
+/* --- the caller's functions --- */
+
+nif_any nif_call_back(nif_object *callback, int32_t n_args, const nif_any *args) {
+  nif_any given = {.type_index = NIF_NONE};
+  if (callback->call(callback, args, n_args, &given) != 0) {
+    nif_report(NIF_RAISED, -1, "a callback raised an exception");
+  }
+  return given;
+}
+
+void nif_progress(int64_t done, int64_t total) {
+  if (running.env) {
+    running.env->host->progress(done, total);
+  }
+}

@@ -94,6 +94,13 @@ static bool read_parameter(const char **at, parameter *read) {
   }
   read->is_mut = skip(at, "mut ");
   read->type.text = *at;
+  if (strncmp(*at, "fn(", 3) == 0) {
+    read_word(at, "-");
+    read_word(at, ",)");
+    read->type.size = (int32_t)(*at - read->type.text);
+    read->form = CALLBACK;
+    return true;
+  }
   word element = read_word(at, "[,)");
   if (skip(at, "[")) {
     do {
