@@ -296,7 +296,6 @@ impl Frame {
         Ok(Some(file.get().array(py)?))
     }
 
-    /// An array of another library.
     unsafe fn push_foreign(&mut self, taken: Taken, param: &Param) -> Result<(), Failure> {
         if param.mutable && taken.is_read_only {
             return Err(refuse(VALUE, self.count, "is read-only"));
@@ -304,12 +303,9 @@ impl Frame {
         let mut tensor = taken.tensor;
         let axes = tensor.ndim as usize;
         // SAFETY: shape, and strides if there are some, have `ndim` numbers; their copies may outlive them.
-        unsafe {
-            let numbers = |at: *mut i64| if axes == 0 { &[] } else { std::slice::from_raw_parts(at, axes) };
-            let lengths = numbers(tensor.shape);
-            let strides = (!tensor.strides.is_null()).then(|| numbers(tensor.strides));
-            (tensor.shape, tensor.strides) = self.keep_axes(lengths, strides, 1)?;
-        }
+        let numbers = |at: *mut i64| if axes == 0 { &[] } else { unsafe { std::slice::from_raw_parts(at, axes) } };
+        let strides = (!tensor.strides.is_null()).then(|| numbers(tensor.strides));
+        (tensor.shape, tensor.strides) = self.keep_axes(numbers(tensor.shape), strides, 1)?;
         self.bytes_total = self.bytes_total.saturating_add(taken.bytes);
         self.holdings.push(taken.holding);
         let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
