@@ -158,11 +158,13 @@ pub fn with_strides(lengths: &[i64]) -> Box<[i64]> {
 unsafe extern "C" fn managed_from_python(object: *mut c_void, out: *mut *mut Managed) -> c_int {
     // SAFETY: the contract: a thread with Python, an object of the type that has the table, and a place.
     unsafe {
-        answer(|py| {
-            let (tensor, axes, is_inherited, block) = buffer(py, object)?.get().leave(py)?;
-            let flags = if is_inherited { READ_ONLY } else { 0 };
-            *out = Leaving::make(tensor.data, tensor.dtype, axes, flags, Keeper::Block(block));
-            Ok(())
+        door::enter(-1, |py| {
+            answer(py, || {
+                let (tensor, axes, is_inherited, block) = buffer(py, object)?.get().leave(py)?;
+                let flags = if is_inherited { READ_ONLY } else { 0 };
+                *out = Leaving::make(tensor.data, tensor.dtype, axes, flags, Keeper::Block(block));
+                Ok(())
+            })
         })
     }
 }
@@ -170,9 +172,11 @@ unsafe extern "C" fn managed_from_python(object: *mut c_void, out: *mut *mut Man
 unsafe extern "C" fn tensor_from_python(object: *mut c_void, out: *mut Tensor) -> c_int {
     // SAFETY: as above.
     unsafe {
-        answer(|py| {
-            *out = buffer(py, object)?.get().tensor(py)?;
-            Ok(())
+        door::enter(-1, |py| {
+            answer(py, || {
+                *out = buffer(py, object)?.get().tensor(py)?;
+                Ok(())
+            })
         })
     }
 }
@@ -180,10 +184,12 @@ unsafe extern "C" fn tensor_from_python(object: *mut c_void, out: *mut Tensor) -
 unsafe extern "C" fn managed_to_python(managed: *mut Managed, out: *mut *mut c_void) -> c_int {
     // SAFETY: as above; the tensor is this function's from here on.
     unsafe {
-        answer(|py| {
-            let managed = NonNull::new(managed).ok_or_else(|| PyBufferError::new_err("no tensor"))?;
-            *out = array_of(py, Owned(managed))?.into_ptr().cast();
-            Ok(())
+        door::enter(-1, |py| {
+            answer(py, || {
+                let managed = NonNull::new(managed).ok_or_else(|| PyBufferError::new_err("no tensor"))?;
+                *out = array_of(py, Owned(managed))?.into_ptr().cast();
+                Ok(())
+            })
         })
     }
 }
@@ -203,7 +209,7 @@ unsafe extern "C" fn allocate(
     set_error: SetError,
 ) -> c_int {
     // SAFETY: the contract: a tensor whose shape has `ndim` numbers, and a place.
-    let made = door::guard(None, || unsafe {
+    let make = || unsafe {
         let it = &*prototype;
         let lengths = if it.ndim == 0 { &[] } else { std::slice::from_raw_parts(it.shape, it.ndim as usize) };
         let item = usize::from(it.dtype.bits).div_ceil(8) * usize::from(it.dtype.lanes);
@@ -212,25 +218,21 @@ unsafe extern "C" fn allocate(
         let address = (it.device.r#type == DEVICE_CPU).then(|| NonNull::new(alloc::alloc(room))).flatten()?;
         let keeper = Keeper::Room(address, room);
         Some(Leaving::make(address.as_ptr().cast(), it.dtype, with_strides(lengths), 0, keeper))
-    });
+    };
     // SAFETY: as above, and the contract of `SetError`.
-    unsafe {
-        if let Some(made) = made {
+    door::guard(-1, || unsafe {
+        if let Some(made) = make() {
             *out = made;
             return 0;
         }
         set_error(context, c"BufferError".as_ptr(), c"no memory of the host for such a tensor".as_ptr());
-    }
-    -1
+        -1
+    })
 }
 
-/// Run what may raise: 0, or -1 with Python's exception set.
-///
-/// # Safety
-/// This thread is attached.
-unsafe fn answer(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { door::enter(-1, |py| body(py).map_or_else(|error| (error.restore(py), -1).1, |()| 0)) }
+/// What C gets of what may raise: 0, or -1 with Python's exception set.
+fn answer(py: Python<'_>, body: impl FnOnce() -> PyResult<()>) -> c_int {
+    body().map_or_else(|error| (error.restore(py), -1).1, |()| 0)
 }
 
 /// # Safety
