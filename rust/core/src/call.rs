@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod limits;
 pub mod nif;
 pub mod origin;
+pub mod outcome;
 pub mod output;
 pub mod owner;
 pub mod progress;

@@ -6,9 +6,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::foreign;
-use crate::call::frame::Outcome;
 use crate::call::host::{self, ErrorRecord};
 use crate::call::nif::Nif;
+use crate::call::outcome::Outcome;
 use crate::call::output;
 use crate::call::results::{Results, to_python};
 use crate::call::signature::{Kind, MAX_PARAMS, Param, Signature};

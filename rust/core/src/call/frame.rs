@@ -1,7 +1,7 @@
-//! One call: its arguments in the ABI's form, and what came of it.
+//! One call's arguments in the ABI's form.
 #![allow(clippy::inline_always, reason = "on the path of every call")]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicI32;
 
@@ -13,14 +13,14 @@ use pyo3::prelude::*;
 use crate::call::callback::{self, Callback};
 use crate::call::failure::{Failure, refuse};
 use crate::call::foreign::{self, Holding, Taken};
-use crate::call::host::{self, Allocating, ErrorRecord, HostTensor};
+use crate::call::host::{Allocating, ErrorRecord};
+use crate::call::outcome::Outcome;
 use crate::call::results::Results;
 use crate::call::signature::{Default, Extent, MAX_PARAMS, Param};
 use crate::memory::buffer::{INHERITED, SharedBuffer};
 use crate::memory::common::Common;
 use crate::memory::file::MappedFile;
 use crate::python;
-use nif_loader::clock;
 
 /// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
 /// comes back only after 5 ms: docs/architecture.md has the measurement.
@@ -55,21 +55,10 @@ pub struct Frame {
     pub error: ErrorRecord,
 }
 
-/// What came of a call. It is read where the callee wrote it: a copy of all 16 bytes of the result would wait for the two
-/// halves that were written.
-pub struct Outcome {
-    pub status: i32,
-    pub result: Any,
-    /// When the call began and how long it took; none for one that isn't timed.
-    pub time: Option<(u64, u64)>,
-}
-
 // SAFETY: a frame's pointers lead into itself, or into Python objects whose owner keeps them alive until the call is over.
 unsafe impl Send for Frame {}
 // SAFETY: nothing is written through a shared reference.
 unsafe impl Sync for Frame {}
-// SAFETY: the result is a scalar, a constant string of the library, or the frame's tensor.
-unsafe impl Send for Outcome {}
 
 impl Frame {
     #[inline]
@@ -455,71 +444,5 @@ impl Frame {
             }
         }
         outcome
-    }
-}
-
-impl Outcome {
-    #[inline(always)]
-    pub fn new() -> Self {
-        Self { status: 0, result: Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }, time: None }
-    }
-
-    /// Call a function, between two looks at the clock if it is to be timed.
-    ///
-    /// # Safety
-    /// `call` is a live function of the ABI, `values` leads to `count` values, and what they point to is alive.
-    #[inline(always)]
-    pub unsafe fn run(
-        &mut self,
-        call: Call,
-        values: *const Any,
-        count: usize,
-        error: &mut ErrorRecord,
-        cancel: &AtomicI32,
-        timed: bool,
-    ) {
-        let mut env = host::env(error, cancel.as_ptr());
-        let start = if timed { clock::now() } else { 0 };
-        // SAFETY: the caller's promise; `env` and the result live through the call.
-        self.status = unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, &raw mut self.result) };
-        if timed {
-            self.time = Some((start, clock::now().wrapping_sub(start)));
-        }
-    }
-
-    /// The same for a function that returns several values.
-    ///
-    /// # Safety
-    /// As `run`'s.
-    #[cold]
-    #[allow(clippy::too_many_arguments, reason = "those of `run`, and where the values go")]
-    unsafe fn run_several(
-        &mut self,
-        call: Call,
-        values: *const Any,
-        count: usize,
-        error: &mut ErrorRecord,
-        cancel: &AtomicI32,
-        timed: bool,
-        several: &mut Results,
-    ) {
-        let mut env = host::env(error, cancel.as_ptr());
-        env.n_results = several.values.len() as u32;
-        let start = if timed { clock::now() } else { 0 };
-        // SAFETY: the caller's promise; there is room for as many values as `env` says.
-        let status =
-            unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, several.values.as_mut_ptr()) };
-        self.status = status;
-        if timed {
-            self.time = Some((start, clock::now().wrapping_sub(start)));
-        }
-        several.claim(status == 0);
-    }
-
-    /// The host's tensor that the call returned, if it returned one. To be asked on the thread of the call.
-    pub fn claim(&self) -> Option<Box<HostTensor>> {
-        let returned = self.status == 0 && self.result.type_index == type_index::TENSOR;
-        // SAFETY: the type index says which field counts.
-        host::has_unclaimed().then(|| host::claim(returned.then(|| unsafe { self.result.v.p }.cast_const().cast())))?
     }
 }

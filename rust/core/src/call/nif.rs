@@ -14,11 +14,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::failure::{Failure, lane_error, refuse};
-use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
+use crate::call::frame::{Frame, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::interrupt;
 use crate::call::limits::Timeout;
 use crate::call::origin::{Origin, reload};
+use crate::call::outcome::Outcome;
 use crate::call::output::{self, Catching};
 use crate::call::owner::Owner;
 use crate::call::progress::Telling;

@@ -13,9 +13,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::foreign::{self, Taken as Foreign};
-use crate::call::frame::{Outcome, RELEASE_BYTES};
+use crate::call::frame::RELEASE_BYTES;
 use crate::call::host::ErrorRecord;
 use crate::call::interrupt;
+use crate::call::outcome::Outcome;
 use crate::python::{self, dtype};
 
 /// How a parameter's argument is taken, chosen once from its type in the signature; what isn't of that kind is looked at as `ANY`.

@@ -11,10 +11,11 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, LaneFailure};
-use crate::call::frame::{Frame, Outcome, RELEASE_BYTES};
+use crate::call::frame::{Frame, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
 use crate::call::limits::{Deadline, Limits};
 use crate::call::nif::Nif;
+use crate::call::outcome::Outcome;
 use crate::call::output;
 use crate::call::progress::Bar;
 use crate::call::results::Results;

@@ -1,0 +1,89 @@
+//! What came of one call.
+#![allow(clippy::inline_always, reason = "on the path of every call")]
+
+use std::ffi::c_void;
+use std::sync::atomic::AtomicI32;
+
+use nif::abi::{Any, AnyValue, Call, type_index};
+use nif_loader::clock;
+
+use crate::call::host::{self, ErrorRecord, HostTensor};
+use crate::call::results::Results;
+
+/// What came of a call. It is read where the callee wrote it: a copy of all 16 bytes of the result would wait for the two
+/// halves that were written.
+pub struct Outcome {
+    pub status: i32,
+    pub result: Any,
+    /// When the call began and how long it took; none for one that isn't timed.
+    pub time: Option<(u64, u64)>,
+}
+
+// SAFETY: the result is a scalar, a constant string of the library, or the frame's tensor.
+unsafe impl Send for Outcome {}
+
+impl Outcome {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self { status: 0, result: Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }, time: None }
+    }
+
+    /// Call a function, between two looks at the clock if it is to be timed.
+    ///
+    /// # Safety
+    /// `call` is a live function of the ABI, `values` leads to `count` values, and what they point to is alive.
+    #[inline(always)]
+    pub unsafe fn run(
+        &mut self,
+        call: Call,
+        values: *const Any,
+        count: usize,
+        error: &mut ErrorRecord,
+        cancel: &AtomicI32,
+        timed: bool,
+    ) {
+        let mut env = host::env(error, cancel.as_ptr());
+        let start = if timed { clock::now() } else { 0 };
+        // SAFETY: the caller's promise; `env` and the result live through the call.
+        self.status = unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, &raw mut self.result) };
+        if timed {
+            self.time = Some((start, clock::now().wrapping_sub(start)));
+        }
+    }
+
+    /// The same for a function that returns several values.
+    ///
+    /// # Safety
+    /// As `run`'s.
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "those of `run`, and where the values go")]
+    pub unsafe fn run_several(
+        &mut self,
+        call: Call,
+        values: *const Any,
+        count: usize,
+        error: &mut ErrorRecord,
+        cancel: &AtomicI32,
+        timed: bool,
+        several: &mut Results,
+    ) {
+        let mut env = host::env(error, cancel.as_ptr());
+        env.n_results = several.values.len() as u32;
+        let start = if timed { clock::now() } else { 0 };
+        // SAFETY: the caller's promise; there is room for as many values as `env` says.
+        let status =
+            unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, several.values.as_mut_ptr()) };
+        self.status = status;
+        if timed {
+            self.time = Some((start, clock::now().wrapping_sub(start)));
+        }
+        several.claim(status == 0);
+    }
+
+    /// The host's tensor that the call returned, if it returned one. To be asked on the thread of the call.
+    pub fn claim(&self) -> Option<Box<HostTensor>> {
+        let returned = self.status == 0 && self.result.type_index == type_index::TENSOR;
+        // SAFETY: the type index says which field counts.
+        host::has_unclaimed().then(|| host::claim(returned.then(|| unsafe { self.result.v.p }.cast_const().cast())))?
+    }
+}
