@@ -93,7 +93,7 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
         if taken.array.ndim or taken.array.dtype.kind not in "biuf":
             return value
         value = taken.array.item()
-    if element.startswith("f") and isinstance(value, int) and not isinstance(value, bool):
+    if element in ("f32", "f64") and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
 

@@ -85,7 +85,7 @@ fn watch(steps: &Steps, name: &str, is_main: bool) {
         let (done, total) = (steps.done.load(Ordering::Relaxed), steps.total.load(Ordering::Relaxed));
         if bar.is_due() {
             let shown = Python::try_attach(|py| {
-                bar.show(py, done, total).unwrap_or_else(|error| error.write_unraisable(py, None))
+                bar.show(py, done, total).unwrap_or_else(|error| error.write_unraisable(py, None));
             });
             if shown.is_none() {
                 return; // Python is ending
