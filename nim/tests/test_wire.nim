@@ -30,8 +30,7 @@ proc encoded(nodes: openArray[Node]; data: openArray[byte]; dialect = rust; vers
   var encoder {.noinit.}: Encoder
   let (lead, size) = encoder.measure(table.toMatrix(nodes.len, columns), data, dialect, version, alignment, checksum)
   result = newSeqWith(size, 0xFF'u8) # a block isn't cleared
-  var target = initTarget(cast[ptr UncheckedArray[byte]](addr result[0]), size)
-  encoder.write(data, target)
+  encoder.write(data, cast[ptr UncheckedArray[byte]](addr result[0]))
 
 template refused(text: string; call: untyped) =
   try:

@@ -65,4 +65,5 @@ suite "xxh3":
       var target = initSummed(cast[ptr UncheckedArray[byte]](addr room[at]), size, true)
       target.put(data)
       check target.finish() == xxh3(data)
-      check room.toOpenArray(at, at + size - 1) == data
+      let isCopied = room.toOpenArray(at, at + size - 1) == data
+      check isCopied

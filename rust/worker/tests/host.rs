@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nif_memory::{Arena, Config};
-use nif_worker::channel::{Argument, Channel, ROOM, Reply, ReplyHead, Request, reply, request};
+use nif_worker::channel::{Argument, Channel, ROOM, Reply, ReplyHead, Request, Value, reply, request};
 use nif_worker::crew::{Crew, NoTurn};
 use nif_worker::line::{Line, State};
 use nif_worker::message::{Source, ToWorker};
@@ -128,7 +128,11 @@ fn any_reply_is_read_or_refused() {
                 Some(head) => {
                     assert!([reply::DONE, reply::ALLOCATE, reply::CALL_BACK].contains(&head.what));
                     assert!(makes_sense(&head), "{head:?}");
-                    assert!(head.what == reply::DONE || u64::from(head.length) == u64::from(head.ndim) * 8);
+                    match head.what {
+                        reply::ALLOCATE => assert_eq!(u64::from(head.length), u64::from(head.ndim) * 8),
+                        reply::CALL_BACK => assert_eq!(head.length as usize % size_of::<Value>(), 0),
+                        _ => {}
+                    }
                     assert_eq!((head.value, head.status), (written.value, written.status));
                     assert_eq!(line.room(head.length).len(), (head.length as usize).min(ROOM));
                     read += 1;
@@ -359,15 +363,20 @@ fn a_taken_worker_ends_with_its_line() {
 
 #[test]
 fn what_a_worker_started_ends_with_it() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let note = folder.join("grandchild");
-    let _ = std::fs::remove_file(&note);
-    let (crew, _) = serving(&format!("sleep 1000 & echo $! > {}; {OPENED}\nwait", note.display()));
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("grandchildren");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let (crew, _) = serving(&format!("sleep 1000 & echo $! > {}/$$; {OPENED}\nwait", folder.display()));
     let line = taken(&crew);
-    let grandchild: u32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
-    assert!(!ended(grandchild));
+    wait_until(|| std::fs::read_dir(&folder).unwrap().count() >= 2); // the spare's, too
+    thread::sleep(Duration::from_millis(20));
+    let notes = std::fs::read_dir(&folder).unwrap().map(|it| std::fs::read_to_string(it.unwrap().path()).unwrap());
+    let grandchildren: Vec<u32> = notes.map(|it| it.trim().parse().unwrap()).collect();
+    assert!(grandchildren.iter().all(|it| !ended(*it)));
     drop(line);
-    wait_until(|| std::fs::read_to_string(format!("/proc/{grandchild}/stat")).map_or(true, |it| it.contains(") Z")));
+    drop(crew);
+    let is_gone = |it: &u32| std::fs::read_to_string(format!("/proc/{it}/stat")).map_or(true, |it| it.contains(") Z"));
+    wait_until(|| grandchildren.iter().all(is_gone));
 }
 
 /// Whatever a worker sends or doesn't, its crew is dropped at once and every process ends.
@@ -382,9 +391,13 @@ fn a_crew_goes_at_once_whatever_its_workers_do() {
     ] {
         let (crew, _) = serving(script);
         crew.prepare();
-        wait_until(|| !crew.pids().is_empty());
-        thread::sleep(Duration::from_millis(50));
-        let pids = crew.pids();
+        // One that sends garbage may be over before anybody looks.
+        let begin = Instant::now();
+        let mut pids = Vec::new();
+        while begin.elapsed() < Duration::from_millis(100) {
+            pids.extend(crew.pids());
+            thread::sleep(Duration::from_millis(1));
+        }
         let start = Instant::now();
         match crew.take(Duration::from_millis(20)) {
             Ok(line) => assert!(line.is_none(), "{script}"),
