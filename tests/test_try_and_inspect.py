@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 from html import escape, unescape
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars
 import pytest
 
 from nif_lab import Lab
@@ -57,6 +59,35 @@ def test_a_cell_of_this_process_is_called_in_it(form: TryPanel, lab: Lab) -> Non
     assert form.call.phase == "done", form.problem.value
     assert "42.0" in form.result.value
     assert "in this process" in form.result.value
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The variables of a notebook."""
+    variables: dict[str, object] = {}
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(user_ns=variables, kernel=None))
+    return variables
+
+
+def test_a_variable_of_the_notebook_is_an_argument(form: TryPanel, notebook: dict[str, object]) -> None:
+    notebook["mine"] = polars.Series([1.0, 2.0, 6.0])
+    form.function.value = "sum"
+    form.fields["x"].value = " mine "
+    form.call.click()
+    assert form.call.phase == "done", form.problem.value
+    assert "9.0" in form.result.value
+    assert "lab.rust.sum(mine)" in form.result.value
+    for text in ("yours", "_mine", "mine.sum()"):
+        form.fields["x"].value = text
+        form.call.click()
+        assert "is no array" in form.problem.value, text
+
+
+def test_a_variable_of_the_notebook_is_a_value(inspector: InspectorPanel, notebook: dict[str, object]) -> None:
+    notebook["mine"] = np.arange(3, dtype=np.int16)
+    inspector.example.value = "your own"
+    inspector.typed.value = "mine"
+    assert (inspector._wire.decode(inspector.frame) == notebook["mine"]).all()
 
 
 def test_a_call_is_shown_with_its_code(form: TryPanel, lab: Lab) -> None:

@@ -17,7 +17,7 @@ from ..wire.schema import DIALECTS
 from .base import Panel
 from .style import title
 from .transfers import chooser, sign, status
-from .tryit import array_of
+from .tryit import array_of, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +101,8 @@ class InspectorPanel(Panel):
         text = self.typed.value.strip()
         if len(text) > _LONGEST:
             raise ValueError(f"a value of at most {_LONGEST:,} letters can be looked at; use nif_lab.wire for more")
+        if (found := variable(text)) is not None:
+            return found
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             if not isinstance(value := ast.literal_eval(text), (list, tuple)):
                 return value

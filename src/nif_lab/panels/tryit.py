@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import time
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -115,7 +116,7 @@ class TryPanel(Panel):
         parameters = [it for it in _parameters(self._nif().signature) if not it.is_output]
         typed = [self.fields[it.name].value for it in parameters]
         arguments = [
-            array_of(text, _dtype(it.kind)) if it.axes else text for it, text in zip(parameters, typed, strict=True)
+            _argument(text, _dtype(it.kind)) if it.axes else text for it, text in zip(parameters, typed, strict=True)
         ]
         start = time.perf_counter_ns()
         # The language that was chosen answers, or none does; each further try would have a deadline of its own.
@@ -179,7 +180,7 @@ def _field(it: _Parameter) -> widgets.Widget:
     if it.axes:
         shape = ", ".join(["64"] * it.axes)
         field = widgets.Text(f"random({shape})", description=it.name, style=style)
-        field.tooltip = "random(8, 8), zeros(8), ones(8), arange(8), linspace(0, 1, 8) or [1, 2, 3]"
+        field.tooltip = "random(8, 8), zeros(8), ones(8), arange(8), linspace(0, 1, 8), [1, 2, 3], or a variable's name"
         return field
     if it.kind == "bool":
         return widgets.Checkbox(description=it.name, indent=False)
@@ -196,6 +197,24 @@ def _dtype(kind: str) -> str:
         return {"any": "float64", "bool": "bool"}[kind]
     words = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
     return words[kind[0]] + kind[1:]
+
+
+def variable(text: str) -> Any:
+    """Return the notebook's variable of that name; None if there is none, or if the text is no name.
+
+    Names are looked up, nothing is evaluated. Those that begin with an underscore are nobody's business.
+    """
+    name = text.strip()
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or not name.isidentifier() or name.startswith("_"):
+        return None
+    return shell.user_ns.get(name)
+
+
+def _argument(text: str, dtype: str) -> Any:
+    """Return the array that a text describes, or whatever array a variable of the notebook is."""
+    found = variable(text)
+    return array_of(text, dtype) if found is None else found
 
 
 def array_of(text: str, dtype: str = "float64", most: int = _MOST) -> np.ndarray:
@@ -217,7 +236,8 @@ def array_of(text: str, dtype: str = "float64", most: int = _MOST) -> np.ndarray
     ValueError
         It is none of these, or too large.
     """
-    cure = f"write a list, [1, 2, 3], or one of {', '.join(_MAKERS)}: random(8, 8); its elements are {dtype}"
+    makers = ", ".join(_MAKERS)
+    cure = f"write a list, [1, 2, 3], a variable's name, or one of {makers}: random(8, 8); its elements are {dtype}"
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _MAKERS:
@@ -238,7 +258,9 @@ def array_of(text: str, dtype: str = "float64", most: int = _MOST) -> np.ndarray
 
 
 def _code(text: str, dtype: str) -> str:
-    """Return the Python that makes what `array_of` does, for a cell that has imported numpy as np."""
+    """Return the Python that makes what `_argument` does, for a cell that has imported numpy as np."""
+    if variable(text) is not None:
+        return text.strip()
     tree = ast.parse(text.strip(), mode="eval").body
     if not isinstance(tree, ast.Call):
         return f"np.array({ast.unparse(tree)}, {dtype!r})"
