@@ -7,7 +7,6 @@ random test can be repeated with the seed in its report: NIF_LAB_SEED=1234 pytes
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import numpy as np
 import pytest
-from labs import copied, in_lane, the_lab
+from labs import copied, in_lane, new_seed, the_lab
 
 import nif_lab.backends
 from nif_lab.arguments import LANES
@@ -68,10 +67,6 @@ def library(lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.T
 def generator(request: pytest.FixtureRequest, seed: int) -> np.random.Generator:
     request.node.add_report_section("setup", "seed", f"NIF_LAB_SEED={seed}")
     return np.random.default_rng(seed)
-
-
-def new_seed() -> int:
-    return int(os.environ.get("NIF_LAB_SEED") or secrets.randbits(32))
 
 
 @pytest.fixture

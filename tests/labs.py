@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,12 @@ from nif_lab.recovery import RecoveryPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["copied", "in_lane", "new_lab", "the_lab"]
+__all__ = ["copied", "in_lane", "new_lab", "new_seed", "the_lab"]
+
+
+def new_seed() -> int:
+    """Return the seed that the environment names, else a new one."""
+    return int(os.environ.get("NIF_LAB_SEED") or secrets.randbits(32))
 
 
 def new_lab(languages: Iterable[str] | None = None) -> Lab:

@@ -188,6 +188,8 @@ def slope(seconds: np.ndarray, values: np.ndarray) -> float:
 
     A worker that happens to be replaced while we count moves no median, as it would move a mean.
     """
+    if len(seconds) < 2:
+        return 0.0
     first, second = np.triu_indices(len(seconds), 1)
     return float(np.median((values[second] - values[first]) / (seconds[second] - seconds[first])) * 3600)
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import new_seed
-from labs import new_lab
+from labs import new_lab, new_seed
 
 from nif_lab.backends import julia
 from nif_lab.errors import BackendError, BufferReleased, NifError, NifPanic

@@ -335,7 +335,7 @@ def test_a_table_as_a_whole() -> None:
         (2**63, 2, "VALUE", "is not an int64"),
         ("text", 2, "MARKER", "no type for a str"),
         (None, 2, "MARKER", "no type for a NoneType"),
-        (np.array(["a"]), 2, "MARKER", "no type for str"),
+        (np.array(["a"]), 2, "VALUE", "got ndarray of text"),
         (np.zeros((1,) * 5), 2, "MARKER", "no type for float64[1, 1, 1, 1, 1]"),
         (np.zeros(2, np.uint8), 1, "MARKER", "no type for uint8[2]; version 2 has"),
         (np.zeros((2, 2), int), 1, "MARKER", "version 2 has"),

@@ -87,7 +87,8 @@ class Wire:
         """
         if by == "auto" and version == 2 and type(value) is np.ndarray:
             # What else these may be is refused below, or left to the codecs.
-            is_usual = dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
+            is_usual = (type(dialect), type(alignment), type(endianness)) == (str, int, str)
+            is_usual = is_usual and dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
             if is_usual and (written := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
                 return written
         spoken = rules.check_dialect(dialect)

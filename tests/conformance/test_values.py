@@ -69,7 +69,8 @@ def test_there_are_places_of_every_kind() -> None:
 def test_values_that_are_no_array_and_no_scalar(backend: LoadedBackend) -> None:
     for place in PLACES:
         for value in ({1.0}, {}, object(), 1j, slice(3)):
-            reason = f"expected {place.parameter.type}, got {type(value).__name__}"
+            cure = " (make it a list: list(x))" if isinstance(value, set) and place in ARRAYS else ""
+            reason = f"expected {place.parameter.type}, got {type(value).__name__}{cure}"
             refused(backend, place, value, NifTypeError, reason)
 
 
