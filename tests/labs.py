@@ -17,7 +17,15 @@ from nif_lab.recovery import RecoveryPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["copied", "in_lane", "new_lab", "new_seed", "the_lab"]
+__all__ = ["ANSWER", "copied", "in_lane", "new_lab", "new_seed", "the_lab"]
+
+#: A function that gives a number, by its name and the number.
+ANSWER = {
+    "rust": "pub fn {0}() -> i64 {{ {1} }}",
+    "zig": "pub fn {0}() i64 {{ return {1}; }}",
+    "nim": "proc {0}*(): int64 = {1}",
+    "julia": "{0}()::Int64 = {1}",
+}
 
 
 def new_seed() -> int:

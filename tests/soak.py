@@ -229,7 +229,7 @@ def soak(seconds: float, seed: int, languages: list[str] | None = None) -> dict[
         "seconds": seconds,
         "seed": seed,
         "languages": load.names,
-        "machine": f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d"),
         "done": dict(sorted(load.counts.items())),
         "wrong": load.wrong,

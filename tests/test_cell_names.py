@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from labs import ANSWER
 
 import nif_lab
 from nif_lab import backends
@@ -19,14 +20,6 @@ pytestmark = pytest.mark.slow
 
 LANGUAGES = backends.names()
 X = np.arange(10.0)
-
-#: A function that gives a number, by its name and the number.
-ANSWER = {
-    "rust": "pub fn {0}() -> i64 {{ {1} }}",
-    "zig": "pub fn {0}() i64 {{ return {1}; }}",
-    "nim": "proc {0}*(): int64 = {1}",
-    "julia": "{0}()::Int64 = {1}",
-}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
+from labs import ANSWER
 from nbclient import NotebookClient
 
 import nif_lab
@@ -36,13 +37,6 @@ pytestmark = pytest.mark.slow
 LANGUAGES = backends.names()
 X = np.arange(10.0)
 
-#: A function that gives a number, by its name and the number.
-ANSWER = {
-    "rust": "pub fn {0}() -> i64 {{ {1} }}",
-    "zig": "pub fn {0}() i64 {{ return {1}; }}",
-    "nim": "proc {0}*(): int64 = {1}",
-    "julia": "{0}()::Int64 = {1}",
-}
 #: The same without a documented call: vectors are of one length.
 PLAIN = {
     "rust": "/// Scales.\npub fn scaled(x: &[f64], by: f64, out: &mut [f64]) {\n"

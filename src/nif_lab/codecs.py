@@ -86,11 +86,13 @@ class Wire:
             The value can't be written so.
         """
         if by == "auto" and version == 2 and type(value) is np.ndarray:
-            # What else these may be is refused below, or left to the codecs.
-            is_usual = (type(dialect), type(alignment), type(endianness)) == (str, int, str)
-            is_usual = is_usual and dialect in DIALECT_NAMES and alignment == ALIGNMENT and endianness == "little"
-            if is_usual and (written := _core.encode_frame(self._memory.core, value, bool(checksum))) is not None:
-                return written
+            # Other values are refused below or left to the codecs. Objects of other types may compare as they like.
+            chosen = (dialect, alignment, endianness)
+            has_plain_types = tuple(map(type, chosen)) == (str, int, str)
+            if has_plain_types and dialect in DIALECT_NAMES and chosen[1:] == (ALIGNMENT, "little"):
+                written = _core.encode_frame(self._memory.core, value, bool(checksum))
+                if written is not None:
+                    return written
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))
         if endianness != "little":

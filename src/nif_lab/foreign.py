@@ -71,7 +71,7 @@ class Parameter:
 
 @lru_cache(maxsize=1024)
 def _parameters(signature: str) -> tuple[Parameter, ...]:
-    inside = signature[signature.index("(") + 1 : signature.rindex(")")]
+    inside = signature[signature.index("(") + 1 : signature.rindex(") -> ")]  # named results have parentheses, too
     return tuple(Parameter(name, kind, bool(mut)) for name, mut, kind in PARAMETER.findall(inside))
 
 

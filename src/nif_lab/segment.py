@@ -225,7 +225,7 @@ class Segment:
         return header
 
     def _now(self, name: str) -> int:
-        """Return one number of the header; the whole of it is ten times as dear to read."""
+        """Return one number of the header, without a copy of all of it."""
         return int(self._header[name][0])
 
     @property

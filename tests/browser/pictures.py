@@ -9,16 +9,9 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
-from servers import BROWSER_FLAGS, ROOT, Server, jupyterlab, open_notebook
+from servers import BROWSER_FLAGS, MEAN, ROOT, Server, jupyterlab, open_notebook
 
 IMAGES = ROOT / "docs/images"
-MEAN = """%%zig
-/// `mean(x[n])`: the arithmetic mean.
-pub fn mean(x: []const f64) f64 {
-    var total: f64 = 0;
-    for (x) |value| total += value;
-    return total / @as(f64, @floatFromInt(x.len));
-}"""
 #: A notebook's cells, each with what its output says when it is done.
 CELLS = {
     "%load_ext nif_lab\nimport numpy as np, nif_lab\nlab = nif_lab.Lab()\nx = np.arange(1000.0)\nprint('hi')": "hi",

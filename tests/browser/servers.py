@@ -34,6 +34,14 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+#: A cell that compiles.
+MEAN = """%%zig
+/// `mean(x[n])`: the arithmetic mean.
+pub fn mean(x: []const f64) f64 {
+    var total: f64 = 0;
+    for (x) |value| total += value;
+    return total / @as(f64, @floatFromInt(x.len));
+}"""
 # News and update checks would ask the network.
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},

@@ -6,17 +6,10 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from servers import ARTEFACTS, Server, open_notebook
+from servers import ARTEFACTS, MEAN, Server, open_notebook
 
 pytestmark = pytest.mark.slow
 
-MEAN = """%%zig
-/// `mean(x[n])`: the arithmetic mean.
-pub fn mean(x: []const f64) f64 {
-    var total: f64 = 0;
-    for (x) |value| total += value;
-    return total / @as(f64, @floatFromInt(x.len));
-}"""
 CELLS = {
     "%load_ext nif_lab\nimport numpy as np, nif_lab\nlab = nif_lab.Lab(['zig', 'nim'])\nprint('there')": "there",
     MEAN.replace("+= value", "+= valu"): "use of undeclared identifier 'valu'",

@@ -7,42 +7,25 @@ import io
 import math
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cells import functions_of_cell
 
-from nif_lab import _core, progress
-from nif_lab.backends.base import Options
-from nif_lab.cells.cell import compiled
-from nif_lab.cells.report import Report
-from nif_lab.errors import CellError, NifError, NifTypeError, NifValueError, WorkerUnavailable
+from nif_lab import progress
+from nif_lab.errors import NifError, NifTypeError, NifValueError, WorkerUnavailable
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
-
-CELLS: Final = Path(__file__).with_name("callbacks")
-SUFFIXES: Final = {"rust": "rs", "zig": "zig", "nim": "nim", "julia": "jl", "c": "c"}
 
 
 @pytest.fixture(scope="module")
 def cell(backend: LoadedBackend) -> Any:
     """The functions of a language's cell, in the backend's lane; the backend doesn't learn of them."""
-    code = (CELLS / f"cell.{SUFFIXES[backend.name]}").read_text("utf-8")
-    try:
-        made, _ = compiled(backend.backend, code, Options())
-    except CellError as error:
-        pytest.fail(str(Report(str(error), code, error.messages)), pytrace=False)
-    if backend.lane == "direct":
-        library = backend.backend.open_cell(code, made.library, *backend.recorded_in)
-    else:
-        assert backend.workers
-        source = backend.backend.cell_source(code, made.library)
-        library = _core.open_beside(backend.workers, source, backend.name, *backend.recorded_in)
-    functions = {name: nif.function for name, nif in library.functions.items()}
-    return SimpleNamespace(**functions, all=library.functions, backend=backend)
+    functions = functions_of_cell(backend, "callbacks")
+    return SimpleNamespace(**{name: nif.function for name, nif in functions.items()}, all=functions, backend=backend)
 
 
 def test_functions_go_in(cell: Any) -> None:

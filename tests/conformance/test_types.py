@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import inspect
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
+from cells import functions_of_cell
 
-from nif_lab import _core
-from nif_lab.backends.base import Options
-from nif_lab.cells.cell import compiled
-from nif_lab.cells.report import Report
-from nif_lab.errors import CellError, NifError, NifIndexError, NifMemoryError, NifTypeError, NifValueError
+from nif_lab.errors import NifError, NifIndexError, NifMemoryError, NifTypeError, NifValueError
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
-
-CELLS: Final = Path(__file__).with_name("types")
-SUFFIXES: Final = {"rust": "rs", "zig": "zig", "nim": "nim", "julia": "jl", "c": "c"}
 
 
 @pytest.fixture(scope="module")
 def typed(backend: LoadedBackend) -> Any:
     """The functions of a language's cell, in the backend's lane; the backend doesn't learn of them."""
-    code = (CELLS / f"cell.{SUFFIXES[backend.name]}").read_text("utf-8")
-    try:
-        made, _ = compiled(backend.backend, code, Options())
-    except CellError as error:
-        pytest.fail(str(Report(str(error), code, error.messages)), pytrace=False)
-    if backend.lane == "direct":
-        library = backend.backend.open_cell(code, made.library, *backend.recorded_in)
-    else:
-        assert backend.workers
-        source = backend.backend.cell_source(code, made.library)
-        library = _core.open_beside(backend.workers, source, backend.name, *backend.recorded_in)
-    return SimpleNamespace(**{name: nif.function for name, nif in library.functions.items()}, all=library.functions)
+    functions = functions_of_cell(backend, "types")
+    return SimpleNamespace(**{name: nif.function for name, nif in functions.items()}, all=functions)
 
 
 def test_any_byte_but_zero_is_true(typed: Any, rng: np.random.Generator) -> None:

@@ -104,7 +104,7 @@ end
 answer(::Spec{N,T,D,Nothing}, value) where {N,T,D} = nothing
 answer(::Spec{N,T,D,R}, value) where {N,T,D,R} = convert(R, value)::R
 
-"The C function of a NIF; it has a method for each. `entry` is what to ask."
+"The C function of a NIF, one method for each NIF. Call `entry` instead: it compiles the NIF first."
 function c_function end
 
 """
@@ -218,7 +218,7 @@ function compile(@nospecialize(f))
     end
     precompile(f, Tuple(types))
     precompile(arguments, (typeof(spec(f)), Ptr{AnyValue}, Int32))
-    # From the inside out: 1.5 boxes the arguments of a call to what isn't compiled yet, whenever that is called.
+    # The inner function first: Julia 1.5 boxes the arguments of each call to a function that was compiled after its caller.
     precompile(convert_and_call, (typeof(f), Ptr{AnyValue}, Int32, Ptr{AnyValue}))
     precompile(enter, (typeof(f), Ptr{Env}, Ptr{AnyValue}, Int32, Ptr{AnyValue}))
 end

@@ -1,4 +1,4 @@
-//! A number in shared memory that goes up, and somebody who sleeps until it does.
+//! A doorbell in shared memory: one side raises a number, the other sleeps until it does.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p nif-worker --release model` runs the model at the end of this file: every order of the
 //! two sides' steps, and a side that dies between any two of its steps.
@@ -62,12 +62,12 @@ impl Doorbell {
         self.sleepers.store(1, Ordering::SeqCst);
         fence_of_model();
         self.number.wait(seen, limit);
-        // The sleeper's own to take back: he who rings may be late, and would take back what was said for the next sleep.
+        // Only the sleeper clears its flag: the ringing side might do so late, when the flag is set for the next sleep.
         self.sleepers.store(0, Ordering::Relaxed);
     }
 }
 
-/// Loom takes `SeqCst` accesses for `AcqRel`, so that their one order has to be said by fences.
+/// Loom treats `SeqCst` accesses as `AcqRel`, so the model needs fences for their total order.
 #[inline]
 fn fence_of_model() {
     #[cfg(loom)]

@@ -202,7 +202,7 @@ def _dtype(kind: str) -> str:
 def variable(text: str) -> Any:
     """Return the notebook's variable of that name; None if there is none, or if the text is no name.
 
-    Names are looked up, nothing is evaluated. Those that begin with an underscore are nobody's business.
+    Names are looked up; nothing is evaluated. Names with a leading underscore are private and not found.
     """
     name = text.strip()
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None

@@ -233,8 +233,8 @@ function historyView(root, hub, change) {
     if (chosen >= 0) setText(spoken, describe(chosen));
   };
 
-  // A chart that is dear to draw, as without a graphics card, is drawn three times a second: putting it on the screen costs
-  // as much again, which nobody can time here.
+  // Without a graphics card a drawing takes long, and its way to the screen takes as long again, which can't be measured here.
+  // Such a chart is drawn three times a second. The last update is always drawn.
   let drawnAt = 0;
   let pause = 0;
   let later = 0;
