@@ -36,9 +36,10 @@ def inspector(lab: Lab) -> Iterator[InspectorPanel]:
 
 
 def test_every_function_of_every_language_has_a_form(form: TryPanel, lab: Lab) -> None:
-    for name in lab.backends:
+    for name, loaded in lab.backends.items():
         form.language.value = name
-        for function in lab.backends[name].kernels:
+        # Those of its own library: a cell of another test may be one that fails.
+        for function in sorted(set(loaded.kernels).intersection(dir(loaded.builtin))):
             form.function.value = function
             assert form.problem.value == ""
             wanted = [it for it in lab.backends[name].functions[function].parameters if it != "out"]

@@ -149,7 +149,7 @@ def test_it_looks_right_in_both_themes_and_at_each_width(jupyter: Server, page: 
     fails = "for bad in (x[:5], x[:7]):\n    try: lab.zig.dot(x, bad)\n    except ValueError: pass"
     run_all(page, jupyter.lab(jupyter.write("looks.ipynb", SETUP, "lab.dashboard()", "work(1)", fails)))
     wait_for_frames(page)
-    expect(page.locator(".nif-errors > li")).to_have_count(2, timeout=30_000)
+    expect(page.locator(".nif-errors > li")).to_have_count(2)
     page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
     for theme in ("Light", "Dark"):
         page.evaluate(
