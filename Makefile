@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak pictures fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak docs pictures fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ lint: build ## the style checks alone
 fuzz: build ## damaged frames against every codec, FUZZ_SECONDS (60) for each language
 	$(BIN)/python tests/fuzz_wire.py
 
+docs: build ## the site, with its notebooks run anew: build/site/index.html
+	$(BIN)/sphinx-build -W --keep-going -b html -c site . build/site
+
 pictures: build ## the README's pictures, from a real notebook in a real browser
 	$(BIN)/python tests/browser/pictures.py
 
@@ -74,7 +77,7 @@ $(VENV)/.cells: $(VENV)/.built
 julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)
 
 clean: ## remove what was built; caches in the user's own folders stay
-	rm -rf $(VENV) rust/target dist src/nif_lab/_native src/nif_lab/_core*.so report.html
+	rm -rf $(VENV) rust/target build dist src/nif_lab/_native src/nif_lab/_core*.so report.html
 
 # The compilers come first: the package's own build uses them.
 $(VENV)/.toolchains: pyproject.toml
@@ -85,7 +88,7 @@ $(VENV)/.toolchains: pyproject.toml
 # Old libraries are unlinked first: a notebook that runs has them mapped, and a build that wrote into them would kill it.
 $(VENV)/.built: $(VENV)/.toolchains $(SOURCES)
 	rm -rf src/nif_lab/_native src/nif_lab/_core*.so
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[lab,test,toolchains]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[docs,lab,test,toolchains]'
 	@touch $@
 
 $(VENV)/.julia: $(VENV)/.built julia/debian.py
