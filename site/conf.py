@@ -8,7 +8,7 @@ import nif_lab
 
 project = "nif_lab"
 author = "the nif_lab developers"
-copyright = f"2026, {author}"
+copyright = f"2026, {author}"  # noqa: A001 - the name that Sphinx reads
 version = release = nif_lab.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
