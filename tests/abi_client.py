@@ -63,6 +63,7 @@ class Host(c.Structure):
         ("alloc_tensor", AllocTensor),
         ("log", Log),
         ("progress", Progress),
+        ("gpu", c.c_void_p),
     )
 
 
@@ -125,7 +126,7 @@ class Client:
         self._alloc = AllocTensor(self._on_alloc)
         self._log = Log(lambda level, message: None)
         self._progress = Progress(lambda done, total: None)
-        self.host = Host(c.sizeof(Host), 1, self._set_error, self._alloc, self._log, self._progress)
+        self.host = Host(c.sizeof(Host), 1, self._set_error, self._alloc, self._log, self._progress, None)
         if isinstance(table, Path):
             library = c.CDLL(str(table))
             library.nif_init.restype = c.POINTER(Library)

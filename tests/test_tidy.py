@@ -32,6 +32,8 @@ LAYERS = {
     "_pyinstaller": 0,
     "julia_home": 1,
     "memory": 1,
+    "device_memory": 1,
+    "gpu": 3,
     "telemetry": 1,
     "bench": 4,
     "monitor": 4,

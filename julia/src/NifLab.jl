@@ -15,12 +15,13 @@ include("xxh3.jl")
 include("kernels.jl")
 include("wire.jl")
 include("faults.jl")
+include("gpu.jl")
 include("cells.jl")
 
 using .Nif
 export @nif, AnyArray, Block, Bytes, ByteVector, Callback, Mat, MutMat, MutVec, NifError, Vec, checkcancel, progress
 
-const ROOMS = (Nif, Kernels, Wire, Faults)
+const ROOMS = (Nif, Kernels, Wire, Faults, Gpu)
 
 """
     nif_init(host[, modules...]) -> Ptr{Nif.Library}

@@ -16,6 +16,7 @@ include("nif/views.jl")
 include("nif/spec.jl")
 include("nif/host.jl")
 include("nif/arguments.jl")
+include("nif/gpu.jl")
 include("nif/callbacks.jl")
 include("nif/export.jl")
 

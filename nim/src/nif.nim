@@ -4,12 +4,13 @@
 ## with the pragma. Nim's runtime and the table are set up by the loader (the library's constructor runs `NimMain`),
 ## exactly once and before any symbol can be called; so `__tvm_ffi_<name>` works without `nif_init`.
 
-import nif/[abi, args, callbacks, errors, results, sugar, views]
+import nif/[abi, args, callbacks, errors, gpu, results, sugar, views]
 
 export sugar.nif
 export abi.NifFlag, abi.NifDtype, abi.Bool, abi.toBool, abi.toElement, abi.Float16, abi.`$`, abi.dtypeOf, abi.elementSize
 export errors.ErrorKind, errors.NifError, errors.fail, errors.cancelled, errors.LogLevel, errors.log, errors.progress
 export callbacks.Callback, callbacks.call
+export gpu
 export views except initAnyArray, handle
 export results.ByteSeq, results.options
 

@@ -43,7 +43,7 @@ STRIDED, CONVERTED, SWAPPED, LISTED, UNPACKED = (
     "argument is a sequence", "elements of the argument unpacked",
 )  # fmt: skip
 #: What to do with memory of a GPU.
-TO_HOST: Final = "(copy it to the host first: {}; functions read the host's memory, GPU pools aren't built yet)"
+TO_HOST: Final = "(copy it to the host first: {}; only the gpu functions take memory of a device)"
 
 
 class Refusal(Exception):

@@ -23,6 +23,8 @@ from . import __version__, backends
 from .bench import add_arguments as benchmark_arguments
 from .bench import add_fault_arguments as fault_arguments
 from .errors import NifLabError, ToolchainMissing
+from .gpu import describe as describe_gpu
+from .text import format_bytes
 from .wire.schema import DIALECTS
 
 if TYPE_CHECKING:
@@ -87,9 +89,10 @@ def doctor(arguments: argparse.Namespace) -> int:
         if loaded.loaded and loaded.lane != "direct":
             entry["direct"] = _direct(name)
     healthy = all(entry["loaded"] and not entry.get("direct", {}).get("reason") for entry in report.values())
+    gpu = describe_gpu()
     if arguments.json:
         about = {"nif_lab": __version__, "python": platform.python_version(), "machine": platform.machine()}
-        print(json.dumps({"ok": healthy, **about, "backends": report}))
+        print(json.dumps({"ok": healthy, **about, "backends": report, "gpu": gpu}))
         return 0 if healthy else 1
     print(f"nif_lab {__version__}, Python {platform.python_version()}, {platform.machine()}")
     for name, entry in report.items():
@@ -104,6 +107,12 @@ def doctor(arguments: argparse.Namespace) -> int:
         if direct["reason"]:
             print(f"         direct lane: NOT loaded: {direct['reason']}")
             print(f"         to fix: {direct['cure']}")
+    for it in gpu["devices"]:
+        memory = f"{format_bytes(it['free'])} of {format_bytes(it['memory'])} free"
+        print(f"  {it['name']:<6} {it['model']}, {memory}, {gpu['driver']}, NVRTC {gpu['nvrtc'] or "isn't there"}")
+    if gpu["reason"]:
+        print(f"  gpu    {gpu['reason']}")
+        print(f"         to fix: {gpu['cure']}")
     return 0 if healthy else 1
 
 

@@ -21,6 +21,7 @@
     │   ├── AccessError                read from what is write-only, or the reverse
     │   ├── MappingError (OSError)     a file can't be mapped
     │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
+    ├── GpuUnavailable               no device, no driver, or a compiler for it is missing (reason and cure)
     ├── CopyRequired                 a strict transfer would have to copy
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
@@ -34,7 +35,8 @@
         ├── WorkerCrashed              its worker ended: signal, exit code, address, what it said last
         ├── CallTimeout (TimeoutError) it took too long, and its worker was ended
         ├── CircuitOpen                its workers ended too often; no call is made for a while
-        └── WorkerUnavailable          no worker could be started
+        ├── WorkerUnavailable          no worker could be started
+        └── GpuFault                   the driver of a GPU refused, or a kernel failed
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ __all__ = [
     "CellError",
     "CircuitOpen",
     "CopyRequired",
+    "GpuFault",
+    "GpuUnavailable",
     "HandleError",
     "MappingError",
     "Message",
@@ -299,6 +303,23 @@ def system_refusal(error: OSError, what: str) -> SystemRefusal:
     return SystemRefusal(f"the system refuses what {what} needs: {said}", SHORTAGES.get(number, NOT_ALLOWED), number)
 
 
+class GpuUnavailable(NifLabError):
+    """There is no device, no driver, or what compiles for it isn't there; all else works.
+
+    Parameters
+    ----------
+    reason
+        What is missing, one line.
+    cure
+        How to get it.
+    """
+
+    def __init__(self, reason: str, cure: str = "") -> None:
+        self.reason = reason
+        self.cure = cure
+        super().__init__(reason + (f"\nTo fix: {cure}" if cure else ""))
+
+
 class CopyRequired(NifLabError):
     """A strict transfer would have to copy; nothing was copied.
 
@@ -422,6 +443,39 @@ class WorkerUnavailable(NifError):
     is_busy: bool = False
 
 
+class GpuFault(NifError):
+    """The driver of a GPU refused, or a kernel failed: an illegal address, say.
+
+    After some faults (an illegal address is one) the driver refuses all further work of the process on that device.
+
+    Attributes
+    ----------
+    code : int
+        The driver's own; 0 where it isn't the driver that refused.
+    name : str
+        The driver's name for it: ``"CUDA_ERROR_ILLEGAL_ADDRESS"``.
+    kernel : str
+        The kernel that ran, where that is known.
+    """
+
+    kernel: str = ""
+
+    def __init__(
+        self,
+        message: str,
+        backend: str = "",
+        function: str = "",
+        argument: str | None = None,
+        reason: str = "",
+        code: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__(message, backend, function, argument, reason)
+        found = re.search(r"the driver says (\w+) \((\d+)\)", self.reason)
+        self.code = code or (int(found[2]) if found else 0)
+        self.name = name or (found[1] if found else "")
+
+
 #: Status code of the ABI (``enum nif_error_kind``), and from 7 to 10 of the isolated lane -> exception.
 KINDS: Final[dict[int, type[NifError]]] = {
     1: NifTypeError,
@@ -435,6 +489,7 @@ KINDS: Final[dict[int, type[NifError]]] = {
     9: CircuitOpen,
     10: WorkerUnavailable,
     11: NifIndexError,
+    13: GpuFault,
 }
 
 

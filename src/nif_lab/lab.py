@@ -22,6 +22,7 @@ from .cells import Cell, Cells, Request
 from .codecs import Wire
 from .errors import ArgumentValueError, BackendNotLoaded, system_refusal
 from .faults import Faults
+from .gpu import Gpu
 from .lane import Lane
 from .ledger import Ledger
 from .loaded import LoadedBackend
@@ -58,6 +59,8 @@ class Lab:
         direct for the others.
     policy
         What to do when an isolated call fails.
+    gpu_limits
+        Bytes that the pools of languages on each GPU may grow to: ``{"rust": 1 << 30}``.
 
     Attributes
     ----------
@@ -73,6 +76,8 @@ class Lab:
         Every copy that a call or transfer made, and the shares of what wasn't copied.
     faults : Faults
         Deliberate failures: ``lab.faults.inject("zig", "null_store")``.
+    gpu : Gpu
+        Devices, and kernels for them.
     memory : MemoryManager
         Pools, shared buffers and mapped files.
     telemetry : Telemetry
@@ -93,13 +98,14 @@ class Lab:
         pools: Iterable[Pool] = POOLS,
         lane: arguments.Lane | None = None,
         policy: RecoveryPolicy | None = None,
+        gpu_limits: Mapping[str, int] | None = None,
     ) -> None:
         if lane is not None:
             one_of("lane", lane, LANES)
         wanted = [languages.find(it) for it in (languages.names() if backends is None else names("backends", backends))]
         try:
             self.telemetry = Telemetry()
-            self.memory = MemoryManager(pools, self.telemetry.core)
+            self.memory = MemoryManager(pools, self.telemetry.core, gpu_limits)
         except OSError as error:
             raise system_refusal(error, "a Lab") from error
         # The functions hold the recovery, so it must not hold the Lab.
@@ -118,6 +124,7 @@ class Lab:
         self.ledger = Ledger(self.memory.core)
         self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
         this = weakref.ref(self)
+        self.gpu = Gpu(partial(_direct_function, this), self.memory.allocate)
         self.cells = Cells(partial(_in_lane, this), lambda name: _alive(this)._named(name))
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
@@ -412,6 +419,11 @@ def _alive(lab: weakref.ref[Lab]) -> Lab:
 
 def _in_lane(lab: weakref.ref[Lab], name: str, lane: arguments.Lane) -> LoadedBackend:
     return _alive(lab)._in_lane(name, lane)
+
+
+def _direct_function(lab: weakref.ref[Lab], name: str, function: str) -> Any:
+    """Return a function of a language in this process."""
+    return _in_lane(lab, name, "direct").find_function(function).function
 
 
 def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
 
@@ -18,17 +18,17 @@ from . import _core
 from ._core import MappedFile, SharedBuffer
 from .arguments import ACCESSES, Access, expect, names, one_of, path_of, whole
 from .arrays import given_array
+from .device_memory import DeviceBuffer, DeviceMemory, device_number
 from .errors import ArgumentTypeError, ArgumentValueError, HandleError, MappingError
 from .text import format_bytes, table_html
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import ArrayLike, DTypeLike
 
 __all__ = [
     "POOLS",
     "Collections",
+    "DeviceBuffer",
     "MappedFile",
     "MemoryManager",
     "MemoryMetrics",
@@ -254,6 +254,8 @@ class MemoryManager:
         Size classes in place of `POOLS`, the smallest first.
     telemetry
         The Lab's, which gets the samples.
+    gpu_limits
+        Bytes that the pools of languages on each GPU may grow to, in place of `nif_lab.device_memory.GPU_LIMITS`.
 
     Examples
     --------
@@ -262,18 +264,49 @@ class MemoryManager:
     ...     lab.rust.sum(buffer)
     """
 
-    def __init__(self, pools: Iterable[Pool] = POOLS, telemetry: _core.Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        pools: Iterable[Pool] = POOLS,
+        telemetry: _core.Telemetry | None = None,
+        gpu_limits: Mapping[str, int] | None = None,
+    ) -> None:
         self.pools = tuple(expect("pools", pools, Iterable, "several of nif_lab.memory.Pool"))
         _check(self.pools)
         rows = [(it.name, it.block_bytes, it.blocks, it.limit_bytes) for it in self.pools]
         self.core = _core.Memory(rows, telemetry)
         self.core.strict = False
+        self.devices = DeviceMemory(self.core, gpu_limits)
         self.empty = self.core.empty
         self.zeros = self.core.zeros
 
+    @overload
     def allocate(
-        self, shape: Shape, dtype: DTypeLike = np.float64, languages: Iterable[str] = ("python",)
-    ) -> SharedBuffer:
+        self,
+        shape: Shape,
+        dtype: DTypeLike = ...,
+        languages: Iterable[str] = ...,
+        device: None = ...,
+        prefer: None = ...,
+    ) -> SharedBuffer: ...
+
+    @overload
+    def allocate(
+        self, shape: Shape, dtype: DTypeLike = ..., languages: Iterable[str] = ..., *, device: str, prefer: None = ...
+    ) -> DeviceBuffer: ...
+
+    @overload
+    def allocate(
+        self, shape: Shape, dtype: DTypeLike = ..., languages: Iterable[str] = ..., *, prefer: Literal["gpu"]
+    ) -> SharedBuffer | DeviceBuffer: ...
+
+    def allocate(
+        self,
+        shape: Shape,
+        dtype: DTypeLike = np.float64,
+        languages: Iterable[str] = ("python",),
+        device: str | None = None,
+        prefer: Literal["gpu"] | None = None,
+    ) -> SharedBuffer | DeviceBuffer:
         """Return a buffer of zeros that languages own together.
 
         Parameters
@@ -284,16 +317,38 @@ class MemoryManager:
             Of the elements; no Python objects.
         languages
             Who owns it: the reference count begins with their number, and each ``release(language)`` lowers it.
+        device
+            ``"gpu"`` or ``"gpu:1"``: it lies there, in the pool of the first language that has one. In the host's memory
+            unless given.
+        prefer
+            ``"gpu"``: on the first device if there is one, the array is larger than 1 MiB, and one of the languages has a
+            GPU pool.
 
         Raises
         ------
         PoolExhausted
             When its pool is at its limit, or the system has no memory.
+        GpuUnavailable
+            When there is no such device, with the reason and the cure.
         """
         owners = list(names("languages", languages))
         if not owners or not all(owners):
             raise ArgumentValueError("languages", "expected the name of one language or more")
+        if prefer is not None and one_of("prefer", prefer, ("gpu",)) and device is None:
+            device = "gpu" if self.devices.prefers(shape, dtype, owners) else None
+        if device is not None:
+            return self.devices.allocate(shape, dtype, owners, device)
         return self.core.allocate(shape, dtype, owners)
+
+    def to_device(self, array: ArrayLike, languages: Iterable[str] = ("python",), device: str = "gpu") -> DeviceBuffer:
+        """Return a buffer on a device with a copy of any array of the host, in row-major order."""
+        device_number(device)
+        plain = None if type(array) is np.ndarray else given_array("array", array)
+        value = np.asarray(array) if plain is None else plain
+        owners = list(names("languages", languages))
+        buffer = self.devices.allocate(value.shape, value.dtype.newbyteorder("="), owners, device, zeroed=False)
+        buffer.copy_from(value)
+        return buffer
 
     def from_array(self, array: ArrayLike, languages: Iterable[str] = ("python",)) -> SharedBuffer:
         """Return a buffer with a copy of any array, in row-major order; the only copy there will be."""
@@ -361,11 +416,11 @@ class MemoryManager:
 
     def disown(self, language: str) -> int:
         """End all that a language owns, because it is gone; return how many buffers that were."""
-        return self.core.disown(language)
+        return self.core.disown(language) + self.devices.core.disown(language)
 
     def trim(self) -> int:
         """Give free blocks back to the system; return the bytes. It happens by itself when memory is short."""
-        return self.core.trim()
+        return self.core.trim() + self.devices.core.trim()
 
     def resolve(self, handle: tuple[int, int, int]) -> tuple[int, int]:
         """Return the address and size in bytes of the block that a handle means.
@@ -378,14 +433,20 @@ class MemoryManager:
         words = tuple(handle) if isinstance(handle, Iterable) else ()
         if len(words) != 3 or not all(isinstance(it, int) and 0 <= it < 1 << 64 for it in words):
             raise HandleError(f"expected the three numbers of a handle, got {handle!r}")
+        if words[0] >> 31 == 1:  # a segment of a device
+            return self.devices.core.resolve(*words)
         return self.core.resolve(*words)
 
     def metrics(self) -> MemoryMetrics:
         """Return all figures as they are now."""
         read: Any = self.core.metrics()
+        languages = dict(read["languages"])
+        for name, (count, size) in self.devices.core.languages().items():
+            before = languages.get(name, (0, 0))
+            languages[name] = (before[0] + count, before[1] + size)
         return MemoryMetrics(
-            tuple(PoolMetrics(**pool) for pool in read["pools"]),
-            dict(read["languages"]),
+            tuple(PoolMetrics(**pool) for pool in (*read["pools"], *self.devices.metrics())),
+            languages,
             Collections(*read["collections"]),
             Pressure(**read["pressure"]) if "pressure" in read else None,
         )

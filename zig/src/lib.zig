@@ -4,6 +4,7 @@ const nif = @import("nif.zig");
 const kernels = @import("kernels.zig");
 const wire = @import("wire.zig");
 const faults = @import("faults.zig");
+const gpu = @import("gpu.zig");
 
 pub const panic = nif.panic;
 
@@ -12,9 +13,10 @@ comptime {
         .{ .functions = kernels, .source = @embedFile("kernels.zig") },
         .{ .functions = wire, .source = @embedFile("wire.zig") },
         .{ .functions = faults, .source = @embedFile("faults.zig") },
+        .{ .functions = gpu, .source = @embedFile("gpu.zig") },
     });
 }
 
 test {
-    _ = .{ nif, kernels, wire, faults, @import("xxh3.zig") };
+    _ = .{ nif, kernels, wire, faults, gpu, @import("xxh3.zig") };
 }

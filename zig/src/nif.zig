@@ -34,6 +34,7 @@ const arguments = @import("nif/arguments.zig");
 const arrays = @import("nif/arrays.zig");
 const callbacks = @import("nif/callback.zig");
 const calls = @import("nif/call.zig");
+const gpus = @import("nif/gpu.zig");
 const layouts = @import("nif/layout.zig");
 const messages = @import("nif/message.zig");
 const results = @import("nif/results.zig");
@@ -44,6 +45,7 @@ pub const Bool = arrays.Bool;
 pub const Bytes = arrays.Bytes;
 pub const Callback = callbacks.Callback;
 pub const Complex = arrays.Complex;
+pub const GpuArray = gpus.GpuArray;
 pub const Matrix = arrays.Matrix;
 pub const MatrixMut = arrays.MatrixMut;
 
@@ -57,6 +59,7 @@ pub const LogLevel = calls.LogLevel;
 pub const allocateTensor = calls.allocateTensor;
 pub const cancelled = calls.cancelled;
 pub const fail = calls.fail;
+pub const launch = gpus.launch;
 pub const log = calls.log;
 pub const progress = calls.progress;
 
@@ -188,5 +191,5 @@ test "pure means idempotent too" {
 }
 
 test {
-    _ = .{ abi, arguments, arrays, callbacks, calls, layouts, messages, results, signatures };
+    _ = .{ abi, arguments, arrays, callbacks, calls, gpus, layouts, messages, results, signatures };
 }

@@ -11,7 +11,7 @@ const TVM_STR, TVM_BYTES, TVM_FUNCTION, TVM_TENSOR = Int32(65), Int32(66), Int32
 const TVM_HEADER = 24
 
 "Kinds of `nif_host.set_error`, by the names that `NifError` takes."
-const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6), index = Int32(11), raised = Int32(12))
+const KINDS = (type = Int32(1), value = Int32(2), error = Int32(3), panic = Int32(4), memory = Int32(5), cancelled = Int32(6), index = Int32(11), raised = Int32(12), gpu = Int32(13))
 
 "`nif_function.flags`, by the names that `@nif` takes."
 const FLAGS = (long = UInt32(1), idempotent = UInt32(2), pure = UInt32(4), polls_cancel = UInt32(16), fault = UInt32(32))
@@ -60,6 +60,19 @@ struct Host
     alloc_tensor::Ptr{Cvoid}
     log::Ptr{Cvoid}
     progress::Ptr{Cvoid}
+    gpu::Ptr{Cvoid}  # a `Gpu`; null in a host without
+end
+
+"What a host offers for GPUs: see nif_lab.h. Each returns 0, or a code of which `message` says more."
+struct Gpu
+    struct_size::UInt32
+    zero::UInt32
+    tensor::Ptr{Cvoid}
+    fill::Ptr{Cvoid}
+    copy::Ptr{Cvoid}
+    launch::Ptr{Cvoid}
+    synchronize::Ptr{Cvoid}
+    message::Ptr{Cvoid}
 end
 
 "A function of the caller's: the header of a TVM object, and how to call it."

@@ -58,12 +58,24 @@ type
     zero*: uint32
     v*: NifValue
 
+  NifGpu* {.bycopy.} = object
+    ## What a host offers for GPUs: see nif_lab.h. Each returns 0, or a code of which `message` says more.
+    structSize*, zero*: uint32
+    tensor*: proc (number: uint64; isWritten: int32; target: ptr NifTensor): int32 {.cdecl, raises: [], gcsafe.}
+    fill*: proc (target: ptr NifTensor; value: float64): int32 {.cdecl, raises: [], gcsafe.}
+    copy*: proc (target, source: ptr NifTensor): int32 {.cdecl, raises: [], gcsafe.}
+    launch*: proc (kernel: uint64; shape: ptr uint32; arguments: pointer; size: uint64; places: ptr uint32;
+      nPlaces: uint64): int32 {.cdecl, raises: [], gcsafe.}
+    synchronize*: proc (device: int32): int32 {.cdecl, raises: [], gcsafe.}
+    message*: proc (): cstring {.cdecl, raises: [], gcsafe.}
+
   NifHost* {.bycopy.} = object
     structSize*, abiVersion*: uint32
     setError*: proc (env: ptr NifEnv; kind: int32; message: cstring; argument: int32) {.cdecl, raises: [], gcsafe.}
     allocTensor*: proc (dtype: NifDtype; ndim: int32; shape: ptr int64): ptr NifTensor {.cdecl, raises: [], gcsafe.}
     log*: proc (level: int32; message: cstring) {.cdecl, raises: [], gcsafe.}
     progress*: proc (done, total: int64) {.cdecl, raises: [], gcsafe.}
+    gpu*: ptr NifGpu ## nil in a host without
 
   NifEnv* {.bycopy.} = object
     structSize*, nResults*: uint32 ## `nResults`: values that there is room for; 0 counts as 1
@@ -214,10 +226,11 @@ static: # sizes and offsets as a C compiler sees them in nif_lab.h
   doAssert numbers(structs[0]) == @[48, 0, 8, 16, 20, 24, 32, 40]
   doAssert numbers(structs[1]) == @[16, 0, 8]
   doAssert numbers(structs[2]) == @[16, 0, 4, 8]
-  doAssert numbers(structs[3]) == @[40, 0, 4, 8, 16, 24, 32]
+  doAssert numbers(structs[3]) == @[48, 0, 4, 8, 16, 24, 32, 40]
   doAssert numbers(structs[4]) == @[32, 0, 4, 8, 16, 24]
   doAssert numbers(structs[5]) == @[40, 0, 8, 16, 24, 32, 36]
   doAssert numbers(structs[6]) == @[64, 0, 4, 8, 16, 24, 32, 36, 40, 48, 56]
+  doAssert sizeof(NifGpu) == 56 and offsetOf(NifGpu, tensor) == 8
   doAssert sizeof(NifObject) == 40 and offsetOf(NifObject, call) == tvmHeaderSize
   doAssert sizeof(NifDtype) == 4 and sizeof(NifDevice) == 8 and sizeof(NifValue) == 8
 

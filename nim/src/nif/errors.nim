@@ -16,6 +16,7 @@ type
     Cancelled = 6 ## the call noticed that it should stop
     Index = 11    ## an index is out of bounds
     Raised = 12   ## a callback failed; its host knows why
+    Gpu = 13      ## the driver of a GPU refused, or a kernel failed
 
   NifError* = object of CatchableError
     ## Raised by `fail`; becomes the exception of its kind on the caller's side.
@@ -87,6 +88,11 @@ proc progress*(done, total: int) {.inline.} =
   let host = atomicLoadN(addr keptHost, ATOMIC_ACQUIRE)
   if host != nil:
     host.progress(int64(done), int64(total))
+
+proc gpuServices*(): ptr NifGpu =
+  ## What the host offers for GPUs; nil where there is no host or it has nothing for them.
+  let host = atomicLoadN(addr keptHost, ATOMIC_ACQUIRE)
+  if host == nil: nil else: host.gpu
 
 # --- telling the caller ------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<memory::Memory>()?;
     module.add_class::<memory::buffer::SharedBuffer>()?;
     module.add_class::<memory::file::MappedFile>()?;
+    module.add_class::<memory::gpu::Gpu>()?;
+    module.add_class::<memory::gpu::buffer::DeviceBuffer>()?;
     module.add_class::<telemetry::recorder::Recorder>()?;
     module.add_class::<telemetry::Telemetry>()?;
     module.add_function(wrap_pyfunction!(face::library::open_library, module)?)?;
@@ -44,6 +46,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(face::library::layout, module)?)?;
     module.add_function(wrap_pyfunction!(telemetry::telemetry_layout, module)?)?;
     module.add_function(wrap_pyfunction!(memory::in_shared_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_driver, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_device, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_load, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_kernel, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_synchronize, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_pin, module)?)?;
+    module.add_function(wrap_pyfunction!(memory::gpu::gpu_array, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copies::copy_array, module)?)?;
     module.add_function(wrap_pyfunction!(memory::frames::encode_frame, module)?)?;
     module.add_function(wrap_pyfunction!(memory::frames::view_frame, module)?)?;

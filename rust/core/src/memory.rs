@@ -8,6 +8,7 @@ pub mod copies;
 pub mod dlpack;
 pub mod file;
 pub mod frames;
+pub mod gpu;
 pub mod keeper;
 pub mod ledger;
 pub mod shared;

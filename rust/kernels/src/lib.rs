@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod faults;
+mod gpu;
 mod kernels;
 mod wire;
 

@@ -36,6 +36,7 @@ pub struct Piece {
 const _: () = assert!(size_of::<Piece>() * 5 / 4 + size_of::<u32>() <= 64, "what is kept for a block");
 
 impl Piece {
+    #[must_use]
     pub fn is_live(&self) -> bool {
         self.generation != 0
     }
@@ -66,6 +67,10 @@ fn list_of(size: u32) -> (u32, u32) {
 }
 
 impl Heap {
+    /// All of it in one free piece.
+    ///
+    /// # Errors
+    /// When there is no memory for what is kept about the pieces.
     pub fn new(size: u32) -> Result<Self, TryReserveError> {
         let mut lists = Vec::new();
         lists.try_reserve_exact(OCTAVES as usize)?;
@@ -89,11 +94,13 @@ impl Heap {
         &mut self.pieces[index as usize]
     }
 
+    #[must_use]
     pub fn piece(&self, index: u32) -> &Piece {
         &self.pieces[index as usize]
     }
 
     /// Bytes that all this takes.
+    #[must_use]
     pub fn metadata(&self) -> usize {
         self.pieces.capacity() * size_of::<Piece>()
             + self.lists.len() * size_of::<[u32; STEPS as usize]>()

@@ -6,7 +6,7 @@ mod arena;
 pub mod file;
 pub mod files;
 mod fork;
-mod heap;
+pub mod heap;
 mod index;
 mod map;
 mod pool;

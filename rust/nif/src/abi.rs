@@ -43,6 +43,8 @@ pub mod error_kind {
     pub const INDEX_ERROR: i32 = 11;
     /// A callback failed; its host knows why.
     pub const RAISED: i32 = 12;
+    /// The driver of a GPU refused, or a kernel failed.
+    pub const GPU_ERROR: i32 = 13;
     /// Or-ed in: clean-up was skipped.
     pub const TAINTED: i32 = 0x100;
 }
@@ -150,6 +152,27 @@ pub struct Any {
     pub v: AnyValue,
 }
 
+/// What a host offers for GPUs: see `nif_lab.h`. Each returns 0, or a code of which `message` says more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Gpu {
+    pub struct_size: u32,
+    pub zero: u32,
+    pub tensor: unsafe extern "C" fn(number: u64, is_written: i32, out: *mut Tensor) -> i32,
+    pub fill: unsafe extern "C" fn(to: *const Tensor, value: f64) -> i32,
+    pub copy: unsafe extern "C" fn(to: *const Tensor, from: *const Tensor) -> i32,
+    pub launch: unsafe extern "C" fn(
+        kernel: u64,
+        shape: *const u32,
+        arguments: *const c_void,
+        size: u64,
+        places: *const u32,
+        n_places: u64,
+    ) -> i32,
+    pub synchronize: unsafe extern "C" fn(device: i32) -> i32,
+    pub message: unsafe extern "C" fn() -> *const c_char,
+}
+
 /// What a host offers to a library. It outlives the library.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +187,14 @@ pub struct Host {
     pub log: unsafe extern "C" fn(level: i32, message: *const c_char),
     /// How far the running call is.
     pub progress: unsafe extern "C" fn(done: i64, total: i64),
+    /// For GPUs; null in a host without.
+    pub gpu: *const Gpu,
 }
+
+// SAFETY: a table that nobody writes after it is made.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
 
 /// What a host passes to each call; null when a TVM-FFI client calls.
 #[repr(C)]
@@ -246,7 +276,7 @@ layout! {
     "nif_tensor" Tensor { data, device, ndim, dtype, shape, strides, byte_offset }
     "nif_bytes" Bytes { data, size }
     "nif_any" Any { type_index, zero, v }
-    "nif_host" Host { struct_size, abi_version, set_error, alloc_tensor, log, progress }
+    "nif_host" Host { struct_size, abi_version, set_error, alloc_tensor, log, progress, gpu }
     "nif_env" Env { struct_size, n_results, host, error, cancel }
     "nif_function" Function { name, signature, doc, call, flags, zero }
     "nif_library" Library {
@@ -301,8 +331,9 @@ const _: () = {
     assert!(offset_of!(Tensor, byte_offset) == 40);
     assert!(size_of::<Bytes>() == 16 && offset_of!(Bytes, size) == 8);
     assert!(size_of::<Any>() == 16 && offset_of!(Any, zero) == 4 && offset_of!(Any, v) == 8);
-    assert!(size_of::<Host>() == 40 && offset_of!(Host, set_error) == 8);
+    assert!(size_of::<Host>() == 48 && offset_of!(Host, gpu) == 40 && offset_of!(Host, set_error) == 8);
     assert!(offset_of!(Host, alloc_tensor) == 16 && offset_of!(Host, log) == 24 && offset_of!(Host, progress) == 32);
+    assert!(size_of::<Gpu>() == 56 && offset_of!(Gpu, tensor) == 8 && offset_of!(Gpu, message) == 48);
     assert!(size_of::<Object>() == 40 && offset_of!(Object, call) == TVM_OBJECT_HEADER);
     assert!(size_of::<Env>() == 32 && offset_of!(Env, host) == 8 && offset_of!(Env, error) == 16);
     assert!(offset_of!(Env, cancel) == 24);

@@ -29,6 +29,9 @@ pub enum Error {
     /// A callback failed: the caller gets the exception that it raised.
     #[error("a callback raised an exception")]
     Raised,
+    /// The driver of a GPU refused, or a kernel failed.
+    #[error("{0}")]
+    Gpu(Text),
 }
 
 impl Error {
@@ -52,6 +55,7 @@ impl Error {
             Self::Memory(_) => error_kind::MEMORY_ERROR,
             Self::Cancelled => error_kind::CANCELLED,
             Self::Raised => error_kind::RAISED,
+            Self::Gpu(_) => error_kind::GPU_ERROR,
         }
     }
 

@@ -53,6 +53,7 @@ pub mod callback;
 pub mod element;
 pub mod error;
 pub mod export;
+pub mod gpu;
 pub mod matrix;
 pub mod outcome;
 pub mod signature;

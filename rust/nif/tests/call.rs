@@ -123,6 +123,7 @@ static HOST: Host = Host {
     alloc_tensor,
     log,
     progress,
+    gpu: std::ptr::null(),
 };
 
 fn library() -> &'static Library {

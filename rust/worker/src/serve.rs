@@ -37,8 +37,15 @@ use callback::Callback;
 const SPIN: Duration = Duration::from_micros(50);
 
 /// What this worker offers to its libraries; it lives as long as the process.
-pub static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log, progress };
+pub static HOST: Host = Host {
+    struct_size: size_of::<Host>() as u32,
+    abi_version: ABI_VERSION,
+    set_error,
+    alloc_tensor,
+    log,
+    progress,
+    gpu: &raw const nif_gpu::services::SERVICES,
+};
 
 thread_local! {
     /// The server whose call runs on this thread.

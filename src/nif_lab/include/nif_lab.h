@@ -48,6 +48,7 @@ enum nif_error_kind {
   NIF_CANCELLED = 6,
   NIF_INDEX_ERROR = 11, /* an index is out of bounds; 7 to 10 are the Lab's own */
   NIF_RAISED = 12,      /* a callback failed: the host has the exception that it raised */
+  NIF_GPU_ERROR = 13,   /* the driver of a GPU refused, or a kernel failed */
   /* Or-ed in: clean-up was skipped (a longjmp, say), so the host reloads the
    * library, or restarts its worker, before the next call. */
   NIF_TAINTED = 0x100
@@ -73,6 +74,8 @@ enum nif_dtype_code {
 };
 
 #define NIF_DEVICE_CPU 1
+#define NIF_DEVICE_CUDA 2
+#define NIF_DEVICE_ROCM 10
 
 typedef struct nif_dtype {
   uint8_t code;
@@ -125,6 +128,28 @@ typedef struct nif_object {
   void *cpp_call;
 } nif_object;
 
+/* What a host offers for GPUs. Arrays there are passed as numbers (u64), never as addresses. Work is begun in the order of the calls and
+ * goes on after them; `copy` to or from the CPU waits. 0: done or begun. Otherwise a code: the driver's own, or -1 for a number of no array or
+ * kernel, -2 for that of an array that was released, -3 where there is no device, -4 for an array that is read-only; `message` says more. */
+typedef struct nif_gpu {
+  uint32_t struct_size;
+  uint32_t zero;
+  /* The array of a number: row-major, `data` is an address of the device. Valid for the call. `is_written`: whether the call writes to it. */
+  int32_t (*tensor)(uint64_t number, int32_t is_written, nif_tensor *out);
+  int32_t (*fill)(const nif_tensor *to, double value);
+  /* Row-major arrays of as many bytes, each on a device or on the CPU. */
+  int32_t (*copy)(const nif_tensor *to, const nif_tensor *from);
+  /* `shape`: blocks in x, y, z; threads of a block in x, y, z; bytes that a block shares. `arguments` are packed as the kernel's parameters
+   * are; at each of `places`, a byte offset there, is the number of an array, which becomes its address. An offset
+   * with the top bit is that of an array which the kernel only reads. */
+  int32_t (*launch)(uint64_t kernel, const uint32_t shape[7], const void *arguments, uint64_t size,
+                    const uint32_t *places, uint64_t n_places);
+  /* Wait for all work of a device, and learn whether it failed. */
+  int32_t (*synchronize)(int32_t device);
+  /* Why the last of these failed on this thread. */
+  const char *(*message)(void);
+} nif_gpu;
+
 struct nif_env;
 
 /* What a host offers to a library. It outlives the library. */
@@ -142,6 +167,8 @@ typedef struct nif_host {
   void (*log)(int32_t level, const char *message);
   /* How far the running call is, to be told by its own thread: two stores and no more. */
   void (*progress)(int64_t done, int64_t total);
+  /* For GPUs; NULL in a host without. Whether there is a device is told by its functions. */
+  const nif_gpu *gpu;
 } nif_host;
 
 /* What a host passes to each call. NULL when a TVM-FFI client calls. */

@@ -39,6 +39,8 @@ pub const Kind = enum(i32) {
     index = 11,
     /// A callback failed; its host knows why.
     raised = 12,
+    /// The driver of a GPU refused, or a kernel failed.
+    gpu = 13,
     /// A panic whose clean-up was skipped: NIF_PANIC | NIF_TAINTED.
     tainted_panic = 0x104,
     tainted_index = 0x10b,
@@ -111,6 +113,25 @@ pub const Object = extern struct {
     cpp_call: ?*anyopaque,
 };
 
+/// What a host offers for GPUs: see nif_lab.h. Each returns 0, or a code of which `message` says more.
+pub const Gpu = extern struct {
+    struct_size: u32,
+    zero: u32,
+    tensor: *const fn (number: u64, is_written: i32, out: *Tensor) callconv(.c) i32,
+    fill: *const fn (to: *const Tensor, value: f64) callconv(.c) i32,
+    copy: *const fn (to: *const Tensor, from: *const Tensor) callconv(.c) i32,
+    launch: *const fn (
+        kernel: u64,
+        shape: [*]const u32,
+        arguments: ?[*]const u8,
+        size: u64,
+        places: ?[*]const u32,
+        n_places: u64,
+    ) callconv(.c) i32,
+    synchronize: *const fn (device: i32) callconv(.c) i32,
+    message: *const fn () callconv(.c) [*:0]const u8,
+};
+
 pub const Host = extern struct {
     struct_size: u32,
     abi_version: u32,
@@ -118,6 +139,8 @@ pub const Host = extern struct {
     alloc_tensor: *const fn (dtype: DType, ndim: i32, shape: ?[*]const i64) callconv(.c) ?*Tensor,
     log: *const fn (level: i32, message: [*:0]const u8) callconv(.c) void,
     progress: *const fn (done: i64, total: i64) callconv(.c) void,
+    /// For GPUs; null in a host without.
+    gpu: ?*const Gpu,
 };
 
 pub const Env = extern struct {
@@ -167,7 +190,8 @@ comptime {
     assertLayout(Tensor, &.{ 48, 0, 8, 16, 20, 24, 32, 40 });
     assertLayout(Bytes, &.{ 16, 0, 8 });
     assertLayout(Any, &.{ 16, 0, 4, 8 });
-    assertLayout(Host, &.{ 40, 0, 4, 8, 16, 24, 32 });
+    assertLayout(Host, &.{ 48, 0, 4, 8, 16, 24, 32, 40 });
+    assertLayout(Gpu, &.{ 56, 0, 4, 8, 16, 24, 32, 40, 48 });
     assertLayout(Object, &.{ 40, 0, 8, 12, 16, 24, 32 });
     assertLayout(Env, &.{ 32, 0, 4, 8, 16, 24 });
     assertLayout(Function, &.{ 40, 0, 8, 16, 24, 32, 36 });

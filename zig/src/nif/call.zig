@@ -197,6 +197,12 @@ pub fn progress(done: i64, total: i64) void {
     host.progress(done, total);
 }
 
+/// What the host offers for GPUs; null where there is no host or it has nothing for them.
+pub fn gpu() ?*const abi.Gpu {
+    const host = kept_host.load(.acquire) orelse return null;
+    return host.gpu;
+}
+
 pub const LogLevel = enum(i32) { debug = 10, info = 20, warning = 30, @"error" = 40 };
 
 /// A line in the Lab's log; lost where there is no host.
@@ -213,7 +219,7 @@ fn exceptionName(kind: abi.Kind) [*:0]const u8 {
         .type => "TypeError",
         .value => "ValueError",
         .index, .tainted_index => "IndexError",
-        .@"error", .panic, .memory, .cancelled, .raised, .tainted_panic => "RuntimeError",
+        .@"error", .panic, .memory, .cancelled, .raised, .gpu, .tainted_panic => "RuntimeError",
     };
 }
 

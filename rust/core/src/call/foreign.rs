@@ -17,7 +17,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::memory::buffer::SharedBuffer;
-use crate::memory::dlpack::{Exchange, HOST, LEGACY, Managed, READ_ONLY, VERSION, VERSIONED, Version, table_of};
+use crate::memory::dlpack::{Exchange, HOST, Managed, VERSION, table_of, tensor_in, tensor_of};
 use crate::memory::file::MappedFile;
 use crate::python;
 
@@ -204,39 +204,6 @@ fn capsule_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     };
     // SAFETY: a new reference, or an exception.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
-}
-
-/// The tensor in a capsule, and whether it may only be read: old capsules can't say, so theirs are.
-///
-/// # Safety
-/// The capsule stays alive while the tensor is used.
-unsafe fn tensor_in(capsule: &Bound<'_, PyAny>) -> Option<(NonNull<Tensor>, bool)> {
-    let object = capsule.as_ptr();
-    // SAFETY: the names say what capsules lead to.
-    unsafe {
-        if ffi::PyCapsule_IsValid(object, VERSIONED.as_ptr()) != 0 {
-            let managed = ffi::PyCapsule_GetPointer(object, VERSIONED.as_ptr()).cast::<Managed>();
-            return tensor_of(NonNull::new(managed)?);
-        }
-        if ffi::PyCapsule_IsValid(object, LEGACY.as_ptr()) != 0 {
-            return Some((NonNull::new(ffi::PyCapsule_GetPointer(object, LEGACY.as_ptr()).cast())?, true));
-        }
-    }
-    None
-}
-
-/// The tensor of a known version, and whether it may only be read.
-///
-/// # Safety
-/// It is live.
-unsafe fn tensor_of(managed: NonNull<Managed>) -> Option<(NonNull<Tensor>, bool)> {
-    // SAFETY: the caller's promise. Of another version only the head may be read.
-    unsafe {
-        let Version { major, .. } = managed.as_ref().version;
-        let is_read_only = managed.as_ref().flags & READ_ONLY != 0;
-        let tensor = NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor);
-        (major == VERSION.major).then_some((tensor, is_read_only))
-    }
 }
 
 /// What keeps a tensor's memory and axes through a call.

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
 use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, Device, Tensor, type_index};
@@ -20,6 +21,7 @@ use crate::call::signature::{Default, Extent, MAX_PARAMS, Param};
 use crate::memory::buffer::{INHERITED, SharedBuffer};
 use crate::memory::common::Common;
 use crate::memory::file::MappedFile;
+use crate::memory::gpu::{self, buffer::DeviceBuffer, buffer::Held};
 use crate::python;
 
 /// Arrays of this size together are worth a release of the GIL even in a short function. Beside a busy Python thread it
@@ -46,6 +48,8 @@ pub struct Frame {
     held: Vec<Py<PyAny>>,
     /// What keeps the arrays of other libraries.
     holdings: Vec<Holding>,
+    /// Memory of devices.
+    on_devices: Vec<Arc<Held>>,
     #[allow(clippy::vec_box, reason = "callables; the callee holds their addresses while the vector grows")]
     callbacks: Vec<Box<Callback>>,
     pub count: usize,
@@ -71,6 +75,7 @@ impl Frame {
             many: Vec::new(),
             held: Vec::new(),
             holdings: Vec::new(),
+            on_devices: Vec::new(),
             callbacks: Vec::new(),
             count: 0,
             bytes_total: 0,
@@ -254,6 +259,10 @@ impl Frame {
                 let pointer = array.as_ptr();
                 self.held.push(array);
                 return self.push_array(py, pointer.cast(), param);
+            } else if param.is_unsigned()
+                && let Some(number) = self.device_number(py, object)?
+            {
+                self.push(type_index::INT, AnyValue { i: number.cast_signed() });
             } else if let Some(taken) = foreign::take(py, object, param.mutable)? {
                 return self.push_foreign(taken, param);
             } else {
@@ -283,6 +292,23 @@ impl Frame {
             return Err(refuse(VALUE, self.count, "is write-only: map the file read_write to read it"));
         }
         Ok(Some(file.get().array(py)?))
+    }
+
+    /// The number of an array on a device, ours or another library's, which the frame then keeps.
+    unsafe fn device_number(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> Result<Option<u64>, Failure> {
+        // SAFETY: the GIL is held and `object` is alive.
+        let object = unsafe { Borrowed::from_ptr(py, object) };
+        if let Ok(buffer) = object.cast::<DeviceBuffer>() {
+            let held = buffer.get().held(py)?;
+            let number = held.number;
+            self.on_devices.push(held);
+            return Ok(Some(number));
+        }
+        let view = gpu::buffer::view(&object, None)?;
+        let Some(held) = view.map(|it| it.held(py)).transpose()? else { return Ok(None) };
+        let number = held.number;
+        self.on_devices.push(held);
+        Ok(Some(number))
     }
 
     unsafe fn push_foreign(&mut self, taken: Taken, param: &Param) -> Result<(), Failure> {

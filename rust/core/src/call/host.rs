@@ -42,8 +42,15 @@ thread_local! {
 static UNCLAIMED: AtomicUsize = AtomicUsize::new(0);
 
 /// The host's table; it lives as long as the process.
-pub static HOST: Host =
-    Host { struct_size: size_of::<Host>() as u32, abi_version: ABI_VERSION, set_error, alloc_tensor, log, progress };
+pub static HOST: Host = Host {
+    struct_size: size_of::<Host>() as u32,
+    abi_version: ABI_VERSION,
+    set_error,
+    alloc_tensor,
+    log,
+    progress,
+    gpu: &raw const nif_gpu::services::SERVICES,
+};
 
 /// While it lives, calls on this thread allocate from there.
 pub struct Allocating {

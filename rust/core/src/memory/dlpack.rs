@@ -32,6 +32,7 @@ pub const VERSION: Version = Version { major: 1, minor: 3 };
 pub const HOST: [i32; 3] = [DEVICE_CPU, 3, 11];
 /// The elements must not be written to.
 pub const READ_ONLY: u64 = 1;
+const HERE: Device = Device { r#type: DEVICE_CPU, id: 0 };
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -104,6 +105,8 @@ pub fn capsule(py: Python<'_>) -> PyResult<Py<PyAny>> {
 /// What a tensor that leaves this core is kept by.
 enum Keeper {
     Block(#[allow(dead_code, reason = "held, not read")] Arc<Block>),
+    /// Of a device.
+    Device(#[allow(dead_code, reason = "held, not read")] Arc<dyn Send + Sync>),
     Room(NonNull<u8>, Room),
 }
 
@@ -127,7 +130,18 @@ struct Leaving {
 
 impl Leaving {
     fn make(data: *mut c_void, dtype: DType, axes: Box<[i64]>, flags: u64, keeper: Keeper) -> *mut Managed {
-        let (ndim, device) = ((axes.len() / 2) as i32, Device { r#type: DEVICE_CPU, id: 0 });
+        Self::make_on(HERE, data, dtype, axes, flags, keeper)
+    }
+
+    fn make_on(
+        device: Device,
+        data: *mut c_void,
+        dtype: DType,
+        axes: Box<[i64]>,
+        flags: u64,
+        keeper: Keeper,
+    ) -> *mut Managed {
+        let ndim = (axes.len() / 2) as i32;
         let null = std::ptr::null_mut();
         let tensor = Tensor { data, device, ndim, dtype, shape: null, strides: null, byte_offset: 0 };
         let managed =
@@ -142,6 +156,54 @@ impl Leaving {
 unsafe extern "C" fn drop_leaving(managed: *mut Managed) {
     // SAFETY: `Leaving::make` made it, and it is its first field.
     door::guard((), || drop(unsafe { Box::from_raw(managed.cast::<Leaving>()) }));
+}
+
+/// `DLManagedTensor`, of producers and consumers without versions.
+#[repr(C)]
+struct Unversioned {
+    tensor: Tensor,
+    inner: *mut Managed,
+    deleter: Option<unsafe extern "C" fn(*mut Unversioned)>,
+}
+
+unsafe extern "C" fn drop_unversioned(managed: *mut Unversioned) {
+    // SAFETY: `device_capsule` made it; what is inside is its own.
+    door::guard((), || unsafe { drop_leaving(Box::from_raw(managed).inner) });
+}
+
+unsafe extern "C" fn drop_capsule(capsule: *mut ffi::PyObject) {
+    // SAFETY: a capsule of `device_capsule`; who has taken the tensor has renamed it.
+    door::guard((), || unsafe {
+        if ffi::PyCapsule_IsValid(capsule, VERSIONED.as_ptr()) != 0 {
+            drop_leaving(ffi::PyCapsule_GetPointer(capsule, VERSIONED.as_ptr()).cast());
+        } else if ffi::PyCapsule_IsValid(capsule, LEGACY.as_ptr()) != 0 {
+            drop_unversioned(ffi::PyCapsule_GetPointer(capsule, LEGACY.as_ptr()).cast());
+        }
+    });
+}
+
+/// What `__dlpack__` of memory on a device returns; `keeper` is held until its consumer lets go.
+pub fn device_capsule(
+    py: Python<'_>,
+    tensor: &Tensor,
+    lengths: &[i64],
+    is_read_only: bool,
+    keeper: Arc<dyn Send + Sync>,
+    has_versions: bool,
+) -> PyResult<Py<PyAny>> {
+    let flags = if is_read_only { READ_ONLY } else { 0 };
+    let (axes, keeper) = (with_strides(lengths), Keeper::Device(keeper));
+    let managed = Leaving::make_on(tensor.device, tensor.data, tensor.dtype, axes, flags, keeper);
+    // SAFETY: fresh structs, that the capsule owns until a consumer renames it.
+    unsafe {
+        if has_versions {
+            return python::owned(py, ffi::PyCapsule_New(managed.cast(), VERSIONED.as_ptr(), Some(drop_capsule)));
+        }
+        let tensor = (*managed).tensor;
+        let legacy = Box::new(Unversioned { tensor, inner: managed, deleter: Some(drop_unversioned) });
+        let pointer = Box::into_raw(legacy).cast();
+        python::owned(py, ffi::PyCapsule_New(pointer, LEGACY.as_ptr(), Some(drop_capsule)))
+    }
 }
 
 /// Row-major strides after the lengths.
@@ -338,5 +400,38 @@ pub fn table_of(kind: &Bound<'_, PyType>) -> Option<&'static Exchange> {
             table = table?.previous.as_ref();
         }
         table.filter(|it| it.managed.is_some())
+    }
+}
+
+/// The tensor in a capsule, and whether it may only be read: old capsules can't say, so theirs are.
+///
+/// # Safety
+/// The capsule stays alive while the tensor is used.
+pub unsafe fn tensor_in(capsule: &Bound<'_, PyAny>) -> Option<(NonNull<Tensor>, bool)> {
+    let object = capsule.as_ptr();
+    // SAFETY: the names say what capsules lead to.
+    unsafe {
+        if ffi::PyCapsule_IsValid(object, VERSIONED.as_ptr()) != 0 {
+            let managed = ffi::PyCapsule_GetPointer(object, VERSIONED.as_ptr()).cast::<Managed>();
+            return tensor_of(NonNull::new(managed)?);
+        }
+        if ffi::PyCapsule_IsValid(object, LEGACY.as_ptr()) != 0 {
+            return Some((NonNull::new(ffi::PyCapsule_GetPointer(object, LEGACY.as_ptr()).cast())?, true));
+        }
+    }
+    None
+}
+
+/// The tensor of a known version, and whether it may only be read.
+///
+/// # Safety
+/// It is live.
+pub unsafe fn tensor_of(managed: NonNull<Managed>) -> Option<(NonNull<Tensor>, bool)> {
+    // SAFETY: the caller's promise. Of another version only the head may be read.
+    unsafe {
+        let Version { major, .. } = managed.as_ref().version;
+        let is_read_only = managed.as_ref().flags & READ_ONLY != 0;
+        let tensor = NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor);
+        (major == VERSION.major).then_some((tensor, is_read_only))
     }
 }

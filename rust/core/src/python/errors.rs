@@ -55,3 +55,16 @@ pub fn buffer_error(py: Python<'_>, class: &str, reason: &str) -> PyErr {
 pub fn file_error(py: Python<'_>, path: &str, reason: &str, cure: &str) -> PyErr {
     make(py, "MappingError", (path, reason, cure))
 }
+
+/// What a device refused.
+pub fn gpu_error(py: Python<'_>, error: &nif_gpu::Error) -> PyErr {
+    use nif_gpu::Error as Gpu;
+    let text = error.to_string();
+    match error {
+        Gpu::Unavailable { reason, cure } => make(py, "GpuUnavailable", (reason, cure)),
+        Gpu::Full { .. } => memory_error(py, &text),
+        Gpu::Driver { code, name, .. } => make(py, "GpuFault", (text, "", "", None::<&str>, "", *code, name)),
+        Gpu::Stale | Gpu::Unknown => buffer_error(py, "HandleError", &text),
+        Gpu::ReadOnly => buffer_error(py, "AccessError", &text),
+    }
+}

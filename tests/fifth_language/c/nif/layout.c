@@ -17,7 +17,7 @@ static const struct place {
   STRUCT(nif_any) FIELD(nif_any, type_index) FIELD(nif_any, zero) FIELD(nif_any, v)
   STRUCT(nif_host) FIELD(nif_host, struct_size) FIELD(nif_host, abi_version) FIELD(nif_host, set_error)
   FIELD(nif_host, alloc_tensor) FIELD(nif_host, log)
-  FIELD(nif_host, progress)
+  FIELD(nif_host, progress) FIELD(nif_host, gpu)
   STRUCT(nif_env) FIELD(nif_env, struct_size) FIELD(nif_env, n_results) FIELD(nif_env, host) FIELD(nif_env, error)
   FIELD(nif_env, cancel)
   STRUCT(nif_function) FIELD(nif_function, name) FIELD(nif_function, signature) FIELD(nif_function, doc)

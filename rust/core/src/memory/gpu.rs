@@ -1,0 +1,199 @@
+//! Memory of devices: a Lab's pools there, and what is asked of the driver by name.
+
+pub mod buffer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_void;
+use std::os::fd::IntoRawFd;
+use std::sync::{Arc, Mutex, Weak};
+
+use nif_gpu::{Device, Driver, Pool, kernels};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::memory::Memory;
+use crate::memory::common::{Common, lock};
+use crate::memory::gpu::buffer::{DeviceBuffer, Held, Shared};
+use crate::python::errors::gpu_error;
+
+/// The pools of a Lab, on all devices. Nothing is opened before the first block.
+#[pyclass(frozen, module = "nif_lab._core")]
+pub struct Gpu {
+    common: Arc<Common>,
+    pools: Mutex<BTreeMap<(i32, String), Arc<Pool>>>,
+    /// Buffers with owners.
+    buffers: Arc<Registry>,
+}
+
+/// Live buffers by their numbers.
+pub type Registry = Mutex<HashMap<u64, Weak<Shared>>>;
+
+/// A pool in another process: descriptor, offset and size of each of its parts.
+type Parts = Vec<(i32, usize, usize)>;
+
+impl Gpu {
+    fn pool(&self, py: Python<'_>, device: i32, name: &str, limit: usize) -> PyResult<Arc<Pool>> {
+        let mut pools = lock(&self.pools);
+        if let Some(pool) = pools.get(&(device, name.to_owned())) {
+            return Ok(Arc::clone(pool));
+        }
+        let device_ = Device::get(device).map_err(|error| gpu_error(py, &error))?;
+        let spelled = if device == 0 { name.to_owned() } else { format!("{name}:{device}") };
+        let pool = Pool::new(&spelled, device_, limit).map_err(|error| gpu_error(py, &error))?;
+        pools.insert((device, name.to_owned()), Arc::clone(&pool));
+        Ok(pool)
+    }
+}
+
+#[pymethods]
+impl Gpu {
+    #[new]
+    fn new(memory: &Bound<'_, Memory>) -> Self {
+        Self { common: Arc::clone(&memory.get().common), pools: Mutex::default(), buffers: Arc::default() }
+    }
+
+    /// A buffer on a device, its elements zeros if so: device, pool, the pool's limit in bytes, lengths, NumPy's dtype, owners.
+    #[allow(clippy::too_many_arguments, reason = "Python's side has the names")]
+    fn allocate(
+        &self,
+        py: Python<'_>,
+        device: i32,
+        pool: &str,
+        limit: usize,
+        lengths: Vec<i64>,
+        dtype: &Bound<'_, PyAny>,
+        languages: Vec<String>,
+        zeroed: bool,
+    ) -> PyResult<DeviceBuffer> {
+        let pool = self.pool(py, device, pool, limit)?;
+        let (dtype, bytes) = buffer::measure(dtype, &lengths)?;
+        let block = pool.allocate(bytes).map_err(|error| gpu_error(py, &error))?;
+        if zeroed {
+            // SAFETY: the block's own memory.
+            let filled = unsafe { block.device().fill(block.address, 0, 1, bytes) };
+            filled.map_err(|error| gpu_error(py, &error))?;
+        }
+        let (address, device_) = (block.address, block.device());
+        let (number, handle) = (block.handle.number(), block.handle);
+        let entry = buffer::entry(device_, address, bytes, dtype, &lengths, false);
+        let held = Held::new(number, &entry, device_, Some(block), None);
+        Ok(DeviceBuffer::new(held, entry, handle, languages, Some(&self.common), Some(&self.buffers)))
+    }
+
+    /// The figures of every pool, in the form of the host's.
+    fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let pools: Vec<_> = lock(&self.pools).values().map(|it| it.metrics()).collect();
+        let all = PyList::empty(py);
+        for it in pools {
+            let pool = PyDict::new(py);
+            pool.set_item("name", it.name)?;
+            pool.set_item("capacity", it.capacity)?;
+            pool.set_item("segments", it.segments)?;
+            pool.set_item("active", it.active)?;
+            pool.set_item("blocks", it.blocks)?;
+            pool.set_item("peak", it.peak)?;
+            pool.set_item("allocations", it.allocations)?;
+            pool.set_item("releases", it.releases)?;
+            pool.set_item("committed", it.committed)?;
+            pool.set_item("cached", it.cached)?;
+            pool.set_item("metadata", it.metadata)?;
+            pool.set_item("fragmentation", it.fragmentation)?;
+            all.append(pool)?;
+        }
+        Ok(all.unbind())
+    }
+
+    /// Buffers on devices that each language owns, and their bytes.
+    fn languages(&self) -> BTreeMap<String, (u64, u64)> {
+        let live: Vec<Arc<Shared>> = lock(&self.buffers).values().filter_map(Weak::upgrade).collect();
+        let mut sums = BTreeMap::<String, (u64, u64)>::new();
+        for buffer in live {
+            for (language, count) in lock(&buffer.owners).iter().filter(|(_, count)| **count > 0) {
+                let (buffers, bytes) = sums.entry(language.clone()).or_default();
+                let _ = count;
+                (*buffers, *bytes) = (*buffers + 1, *bytes + buffer.bytes as u64);
+            }
+        }
+        sums
+    }
+
+    /// End all that a language owns on devices: how many buffers that were.
+    fn disown(&self, language: &str) -> usize {
+        let live: Vec<Arc<Shared>> = lock(&self.buffers).values().filter_map(Weak::upgrade).collect();
+        live.iter().filter(|it| it.disown(language)).count()
+    }
+
+    /// Give memory behind the last blocks back to the devices: how many bytes.
+    fn trim(&self, py: Python<'_>) -> PyResult<usize> {
+        let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
+        let trimmed: Result<Vec<usize>, _> = py.detach(|| pools.iter().map(|it| it.trim()).collect());
+        trimmed.map(|it| it.iter().sum()).map_err(|error| gpu_error(py, &error))
+    }
+
+    /// Where a handle leads: address and size.
+    fn resolve(&self, py: Python<'_>, segment: u32, generation: u32, offset: u64) -> PyResult<(u64, usize)> {
+        let handle = nif_gpu::Handle { segment, generation, offset };
+        let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
+        let pool = pools.iter().find(|it| it.segment == segment).ok_or(nif_gpu::Error::Unknown);
+        pool.and_then(|it| it.resolve(handle)).map_err(|error| gpu_error(py, &error))
+    }
+
+    /// A pool's segment, base, size and parts, for a process that maps it: the caller closes the descriptors.
+    fn export(&self, py: Python<'_>, device: i32, pool: &str) -> PyResult<Option<(u32, u64, usize, Parts)>> {
+        let Some(pool) = lock(&self.pools).get(&(device, pool.to_owned())).cloned() else { return Ok(None) };
+        let (base, size, parts) = pool.export().map_err(|error| gpu_error(py, &error))?;
+        let parts = parts.into_iter().map(|it| (it.descriptor.into_raw_fd(), it.offset, it.size)).collect();
+        Ok(Some((pool.segment, base, size, parts)))
+    }
+}
+
+/// The driver: kind, library, version, and how many devices.
+#[pyfunction]
+pub fn gpu_driver(py: Python<'_>) -> PyResult<(&'static str, String, i32, i32)> {
+    let driver = Driver::get().map_err(|error| gpu_error(py, &error))?;
+    Ok((driver.kind.name(), driver.path.clone(), driver.version, driver.devices))
+}
+
+/// A device: name, bytes free and in all, capability (90 for 9.0), granularity of its memory.
+#[pyfunction]
+pub fn gpu_device(py: Python<'_>, id: i32) -> PyResult<(String, usize, usize, i32, usize)> {
+    let device = Device::get(id).map_err(|error| gpu_error(py, &error))?;
+    let (free, _) = device.free_memory().map_err(|error| gpu_error(py, &error))?;
+    Ok((device.name.clone(), free, device.memory, device.capability, device.granularity))
+}
+
+/// Load compiled kernels on a device: the module's number.
+#[pyfunction]
+pub fn gpu_load(py: Python<'_>, device: i32, image: &[u8]) -> PyResult<usize> {
+    Device::get(device).and_then(|it| kernels::load(it, image)).map_err(|error| gpu_error(py, &error))
+}
+
+/// A kernel of a module: its number.
+#[pyfunction]
+pub fn gpu_kernel(py: Python<'_>, module: usize, name: &str) -> PyResult<u64> {
+    kernels::find(module, name).map_err(|error| gpu_error(py, &error))
+}
+
+/// Wait for all work of a device; an error if some of it failed.
+#[pyfunction]
+pub fn gpu_synchronize(py: Python<'_>, device: i32) -> PyResult<()> {
+    py.detach(|| Device::get(device).and_then(Device::synchronize)).map_err(|error| gpu_error(py, &error))
+}
+
+/// Lock memory of the host in place, or let it go: true if that changed something.
+#[pyfunction]
+pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, bytes: usize, on: bool) -> PyResult<bool> {
+    let done = py.detach(|| {
+        let pointer = std::ptr::with_exposed_provenance_mut::<c_void>(address);
+        let device = Device::get(device)?;
+        // SAFETY: Python's side gives memory of the arena, which stays until it is let go.
+        unsafe { if on { device.pin(pointer, bytes) } else { device.unpin(pointer).map(|()| true) } }
+    });
+    done.map_err(|error| gpu_error(py, &error))
+}
+
+/// Another library's array on a device, as a buffer that nobody owns; None for an array that isn't on one.
+#[pyfunction]
+pub fn gpu_array(object: &Bound<'_, PyAny>) -> PyResult<Option<DeviceBuffer>> {
+    buffer::view(object, None)
+}

@@ -1,0 +1,539 @@
+//! An array on a device that languages own together.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nif::abi::{DType, Device as DeviceNumber, dtype_code};
+use nif_gpu::buffers::{self, Entry};
+use nif_gpu::{Block, Device, Driver, Handle};
+use numpy::PY_ARRAY_API;
+use numpy::npyffi::PyArrayObject;
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::memory::common::{Common, lock};
+use crate::memory::dlpack;
+use crate::memory::gpu::Registry;
+use crate::python;
+use crate::python::errors::{buffer_error, gpu_error};
+
+/// Copies between the host and a device, as the ledger has them.
+const TO_DEVICE: &str = "host to device";
+const FROM_DEVICE: &str = "device to host";
+/// `__dlpack__`'s numbers of streams: the default one, and each thread's own.
+const NO_STREAM: i64 = -1;
+const DEFAULT_STREAM: i64 = 1;
+
+/// The memory of a buffer: a block of a pool, or another library's array. Views of it hold it too.
+pub struct Held {
+    pub number: u64,
+    device: &'static Device,
+    block: Option<Block>,
+    _object: Option<Py<PyAny>>,
+    /// Another stream than the default one has got it.
+    is_elsewhere: AtomicBool,
+    forks: u32,
+}
+
+impl Held {
+    pub fn new(
+        number: u64,
+        entry: &Entry,
+        device: &'static Device,
+        block: Option<Block>,
+        object: Option<Py<PyAny>>,
+    ) -> Arc<Self> {
+        buffers::publish(number, entry.clone());
+        let forks = nif_memory::forks();
+        Arc::new(Self { number, device, block, _object: object, is_elsewhere: AtomicBool::new(false), forks })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.forks != nif_memory::forks() {
+            return; // the parent's
+        }
+        buffers::forget(self.number);
+        if self.is_elsewhere.load(Ordering::Acquire) && self.block.is_some() {
+            // Nobody knows whether that stream still exists. A device that failed has nothing left to wait for.
+            let _ = self.device.synchronize_all();
+        }
+    }
+}
+
+/// What a buffer is, apart from its Python object.
+pub struct Shared {
+    /// None once the last owner has released it.
+    held: Mutex<Option<Arc<Held>>>,
+    pub owners: Mutex<BTreeMap<String, usize>>,
+    pub bytes: usize,
+    number: u64,
+    registry: Option<Arc<Registry>>,
+    forks: u32,
+}
+
+impl Shared {
+    fn count(&self) -> usize {
+        lock(&self.owners).values().sum()
+    }
+
+    fn free(&self) {
+        let held = lock(&self.held).take();
+        drop(held);
+    }
+
+    /// A language is gone, with all its counts. Did it own this?
+    pub fn disown(&self, language: &str) -> bool {
+        let mut owners = lock(&self.owners);
+        let owned = owners.get_mut(language).is_some_and(|count| std::mem::take(count) > 0);
+        let is_last = owned && owners.values().all(|count| *count == 0);
+        drop(owners);
+        if is_last {
+            self.free();
+        }
+        owned
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let (Some(registry), true) = (&self.registry, self.forks == nif_memory::forks()) {
+            lock(registry).remove(&self.number);
+        }
+    }
+}
+
+/// One block of a device's memory as an array that languages own together.
+///
+/// It is freed when the last owner has released it and the last view of another library is gone.
+#[pyclass(frozen, module = "nif_lab", weakref)]
+pub struct DeviceBuffer {
+    shared: Arc<Shared>,
+    entry: Entry,
+    handle: Handle,
+    common: Option<Arc<Common>>,
+    /// What libraries got that only know the address: they rely on this object, so it keeps the memory.
+    lent: Mutex<Option<Arc<Held>>>,
+}
+
+/// DLPack's type of NumPy's, and the bytes of so many elements.
+pub fn measure(dtype: &Bound<'_, PyAny>, lengths: &[i64]) -> PyResult<(DType, usize)> {
+    let py = dtype.py();
+    let number: i32 = dtype.getattr(intern!(py, "num"))?.extract()?;
+    let is_native = dtype.getattr(intern!(py, "isnative"))?.is_truthy()?;
+    let found = python::dtype::from_numpy(number).filter(|_| is_native);
+    let found =
+        found.ok_or_else(|| PyTypeError::new_err("devices have numbers and truth values of native byte order"))?;
+    let item = usize::from(found.bits / 8);
+    if let Some(length) = lengths.iter().find(|it| **it < 0) {
+        return Err(PyValueError::new_err(format!("an axis has 0 elements or more, got {length}")));
+    }
+    let bytes = lengths.iter().try_fold(item, |n, length| n.checked_mul(usize::try_from(*length).ok()?));
+    let bytes =
+        bytes.ok_or_else(|| PyValueError::new_err(format!("shape {lengths:?} is more than can be addressed")))?;
+    Ok((found, bytes))
+}
+
+/// An array on a device, as the calls of all languages find it.
+pub fn entry(device: &Device, address: u64, bytes: usize, dtype: DType, lengths: &[i64], is_read_only: bool) -> Entry {
+    let number = DeviceNumber { r#type: device.driver.kind.dlpack(), id: device.id };
+    Entry { address, bytes, dtype, lengths: lengths.into(), device: number, is_read_only }
+}
+
+/// Another library's array, if it is on a device of the driver's; it is read where it lies.
+///
+/// Copies of it aren't in a ledger without one.
+pub fn view(object: &Bound<'_, PyAny>, common: Option<&Arc<Common>>) -> PyResult<Option<DeviceBuffer>> {
+    let py = object.py();
+    if !object.hasattr(intern!(py, "__dlpack_device__"))? {
+        return Ok(None);
+    }
+    let (kind, id): (i32, i32) = object.call_method0(intern!(py, "__dlpack_device__"))?.extract()?;
+    if dlpack::HOST.contains(&kind) {
+        return Ok(None);
+    }
+    let driver = Driver::get().map_err(|error| gpu_error(py, &error))?;
+    if kind != driver.kind.dlpack() {
+        let reason =
+            format!("it is on a device of DLPack's type {kind}, and the driver here is {}", driver.kind.name());
+        return Err(PyBufferError::new_err(reason));
+    }
+    let device = Device::get(id).map_err(|error| gpu_error(py, &error))?;
+    let options = PyDict::new(py);
+    // HIP's default stream is number 0.
+    options.set_item("stream", if kind == 2 { DEFAULT_STREAM } else { 0 })?;
+    options.set_item("max_version", (dlpack::VERSION.major, dlpack::VERSION.minor))?;
+    let name = intern!(py, "__dlpack__");
+    let capsule = object.call_method(name, (), Some(&options)).or_else(|error| {
+        if !error.is_instance_of::<PyTypeError>(py) {
+            return Err(error);
+        }
+        options.del_item("max_version")?;
+        object.call_method(name, (), Some(&options))
+    })?;
+    // SAFETY: the capsule is kept as long as the view.
+    let found = unsafe { dlpack::tensor_in(&capsule) };
+    let (tensor, mut is_read_only) = found.ok_or_else(|| PyBufferError::new_err("a capsule that can't be read"))?;
+    if capsule.str()?.to_string_lossy().contains("\"dltensor\"") {
+        // Old capsules can't say; of those who still make them only JAX's arrays never change.
+        let module: String = object.get_type().getattr(intern!(py, "__module__"))?.extract()?;
+        is_read_only = module.starts_with("jax");
+    }
+    // SAFETY: the producer keeps it; shape and strides have `ndim` numbers.
+    let (tensor, lengths, is_row_major) = unsafe {
+        let it = *tensor.as_ref();
+        let axes = usize::try_from(it.ndim).unwrap_or(0);
+        let lengths: Vec<i64> = (0..axes).map(|axis| *it.shape.add(axis)).collect();
+        let packed = dlpack::with_strides(&lengths);
+        let fits =
+            |axis: usize| it.strides.is_null() || lengths[axis] <= 1 || *it.strides.add(axis) == packed[axes + axis];
+        let is_row_major = lengths.contains(&0) || (0..axes).all(fits);
+        (it, lengths, is_row_major)
+    };
+    if !is_row_major {
+        return Err(PyBufferError::new_err("expected row-major memory of a device (x = x.copy(), x = x.contiguous())"));
+    }
+    let item = python::dtype::size_of(tensor.dtype)
+        .filter(|_| tensor.dtype.code != dtype_code::COMPLEX || tensor.dtype.bits >= 64);
+    let item = item.ok_or_else(|| PyBufferError::new_err("an element type that NumPy doesn't have"))?;
+    let bytes = lengths.iter().fold(item, |n, length| n.saturating_mul(usize::try_from(*length).unwrap_or(0)));
+    let address = tensor.data.addr() as u64 + tensor.byte_offset;
+    let entry = entry(device, address, bytes, tensor.dtype, &lengths, is_read_only);
+    let number = nif_gpu::pool::foreign_number();
+    let handle = Handle { segment: (number >> 32) as u32, generation: number as u32, offset: 0 };
+    let held = Held::new(number, &entry, device, None, Some(capsule.unbind()));
+    Ok(Some(DeviceBuffer::new(held, entry, handle, vec!["python".into()], common, None)))
+}
+
+fn released(py: Python<'_>) -> PyErr {
+    buffer_error(py, "BufferReleased", "this buffer was released by all its owners")
+}
+
+impl DeviceBuffer {
+    pub fn new(
+        held: Arc<Held>,
+        entry: Entry,
+        handle: Handle,
+        languages: Vec<String>,
+        common: Option<&Arc<Common>>,
+        registry: Option<&Arc<Registry>>,
+    ) -> Self {
+        let mut owners = BTreeMap::new();
+        for language in languages {
+            *owners.entry(language).or_insert(0) += 1;
+        }
+        let (bytes, number) = (entry.bytes, held.number);
+        let shared = Arc::new(Shared {
+            held: Mutex::new(Some(held)),
+            owners: Mutex::new(owners),
+            bytes,
+            number,
+            registry: registry.cloned(),
+            forks: nif_memory::forks(),
+        });
+        if let Some(registry) = registry {
+            lock(registry).insert(number, Arc::downgrade(&shared));
+        }
+        Self { shared, entry, handle, common: common.cloned(), lent: Mutex::new(None) }
+    }
+
+    /// Its memory, which the caller then keeps.
+    pub fn held(&self, py: Python<'_>) -> PyResult<Arc<Held>> {
+        if self.shared.forks != nif_memory::forks() {
+            let reason = "this buffer belongs to the process that this one was forked from, and drivers don't work after a fork\n\
+                          To fix: start processes by multiprocessing's \"spawn\", or copy it before: buffer.numpy()";
+            return Err(buffer_error(py, "OwnershipError", reason));
+        }
+        lock(&self.shared.held).clone().ok_or_else(|| released(py))
+    }
+
+    fn note(&self, bytes: usize, reason: &str) {
+        if let Some(common) = &self.common {
+            common.ledger().note(bytes, "gpu", reason);
+        }
+    }
+
+    fn device_(&self, py: Python<'_>) -> PyResult<&'static Device> {
+        Ok(self.held(py)?.device)
+    }
+
+    fn names(&self) -> String {
+        let owners = lock(&self.shared.owners);
+        let names: Vec<&str> = owners.iter().filter(|(_, count)| **count > 0).map(|(name, _)| name.as_str()).collect();
+        names.join(", ")
+    }
+
+    fn numpy_dtype<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (number, _) =
+            python::dtype::to_numpy(self.entry.dtype).ok_or_else(|| PyTypeError::new_err("no such element type"))?;
+        // SAFETY: NumPy knows the number; a new reference, or an exception.
+        unsafe { Bound::from_owned_ptr_or_err(py, PY_ARRAY_API.PyArray_DescrFromType(py, number).cast()) }
+    }
+
+    fn refuse_inherited(&self, py: Python<'_>) -> PyResult<()> {
+        if self.shared.forks == nif_memory::forks() { Ok(()) } else { self.held(py).map(|_| ()) }
+    }
+}
+
+#[pymethods]
+impl DeviceBuffer {
+    /// A copy in the host's memory, as a NumPy array; it waits for the device.
+    fn numpy(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let held = self.held(py)?;
+        let array = py.import("numpy")?.call_method1("empty", (self.shape(py)?, self.numpy_dtype(py)?))?;
+        // SAFETY: a fresh array.
+        let data = unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data } as usize;
+        let (from, bytes) = (self.entry.address, self.entry.bytes);
+        let copied = py.detach(|| {
+            let to = std::ptr::with_exposed_provenance_mut(data);
+            // SAFETY: as many bytes on both sides; the array is nobody else's yet.
+            unsafe { held.device.download(to, from, bytes) }
+        });
+        copied.map_err(|error| gpu_error(py, &error))?;
+        self.note(bytes, FROM_DEVICE);
+        Ok(array.unbind())
+    }
+
+    /// Set the elements to those of an array of the host, of the same shape; it waits until that may change again.
+    fn copy_from(&self, source: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = source.py();
+        let held = self.held(py)?;
+        if self.entry.is_read_only {
+            return Err(buffer_error(py, "AccessError", "this array of another library is read-only"));
+        }
+        let numpy = py.import("numpy")?;
+        let array = numpy.call_method1("ascontiguousarray", (source, self.numpy_dtype(py)?))?;
+        let array =
+            if self.entry.lengths.is_empty() { array.call_method1("reshape", (PyTuple::empty(py),))? } else { array };
+        let lengths: Vec<i64> = array.getattr("shape")?.extract()?;
+        if *lengths != *self.entry.lengths {
+            return Err(PyValueError::new_err(format!("expected shape {:?}, got {lengths:?}", self.entry.lengths)));
+        }
+        // SAFETY: an array that is kept until the end of this function.
+        let data = unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data } as usize;
+        let (to, bytes) = (self.entry.address, self.entry.bytes);
+        let copied = py.detach(|| {
+            let from = std::ptr::with_exposed_provenance(data);
+            // SAFETY: as many bytes on both sides.
+            unsafe { held.device.upload(to, from, bytes) }
+        });
+        copied.map_err(|error| gpu_error(py, &error))?;
+        self.note(bytes, TO_DEVICE);
+        Ok(())
+    }
+
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        Err(PyTypeError::new_err("this array is on a device: buffer.numpy() copies it to the host"))
+    }
+
+    /// `stream`: where its consumer will use it, in DLPack's numbers; work begun here comes first.
+    #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
+    fn __dlpack__(
+        &self,
+        py: Python<'_>,
+        stream: Option<i64>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(i32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Py<PyAny>> {
+        let held = self.held(py)?;
+        if dl_device.is_some_and(|it| it != self.__dlpack_device__()) {
+            return Err(PyBufferError::new_err("the buffer is on another device: copy it there first"));
+        }
+        if copy == Some(true) {
+            return Err(PyBufferError::new_err("a copy isn't made here: copy the array that you get"));
+        }
+        let is_cuda = self.entry.device.r#type == 2;
+        match stream {
+            Some(0) if is_cuda => {
+                return Err(PyBufferError::new_err(
+                    "stream 0 is ambiguous: 1 is the default stream, 2 each thread's own",
+                ));
+            }
+            None | Some(NO_STREAM | 0 | DEFAULT_STREAM) => {}
+            Some(number) => {
+                let later = std::ptr::without_provenance_mut(number as usize);
+                // SAFETY: DLPack's contract: the number is a stream of the device.
+                let ordered = unsafe { held.device.order(std::ptr::null_mut(), later) };
+                ordered.map_err(|error| gpu_error(py, &error))?;
+                held.is_elsewhere.store(true, Ordering::Release);
+            }
+        }
+        let has_versions = max_version.is_some_and(|(major, _)| major >= 1);
+        if self.entry.is_read_only && !has_versions {
+            return Err(PyBufferError::new_err("a read-only array needs a consumer that knows DLPack 1.0"));
+        }
+        let tensor = self.entry.tensor();
+        dlpack::device_capsule(py, &tensor, &self.entry.lengths, self.entry.is_read_only, held, has_versions)
+    }
+
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        (self.entry.device.r#type, self.entry.device.id)
+    }
+
+    /// For libraries that read addresses: CuPy and Numba. They keep this object, which then keeps its memory.
+    #[getter]
+    fn __cuda_array_interface__(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        let held = self.held(py)?;
+        *lock(&self.lent) = Some(held);
+        let all = PyDict::new(py);
+        all.set_item("shape", self.shape(py)?)?;
+        all.set_item("typestr", self.numpy_dtype(py)?.getattr("str")?)?;
+        all.set_item("data", (if self.entry.bytes == 0 { 0 } else { self.entry.address }, self.entry.is_read_only))?;
+        all.set_item("strides", py.None())?;
+        all.set_item("version", 3)?;
+        all.set_item("stream", DEFAULT_STREAM)?;
+        Ok(all.unbind())
+    }
+
+    /// What functions of all languages are given for it. It leads nowhere once the buffer is released.
+    #[getter]
+    pub fn number(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.held(py)?.number)
+    }
+
+    /// Segment, generation and offset.
+    #[getter]
+    fn handle(&self) -> (u32, u32, u64) {
+        (self.handle.segment, self.handle.generation, self.handle.offset)
+    }
+
+    /// Address of the first element on the device.
+    #[getter]
+    fn address(&self) -> u64 {
+        self.entry.address
+    }
+
+    /// ``"gpu:0"``.
+    #[getter]
+    fn device(&self) -> String {
+        format!("gpu:{}", self.entry.device.id)
+    }
+
+    /// The name of its pool; None for an array of another library.
+    #[getter]
+    fn pool(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.held(py)?.block.as_ref().map(|it| it.pool().name.clone()))
+    }
+
+    /// Size in bytes.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.entry.bytes
+    }
+
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.entry.lengths.iter())
+    }
+
+    #[getter]
+    fn dtype(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.numpy_dtype(py)?.unbind())
+    }
+
+    /// Whether functions must not write to it: so it is for some arrays of other libraries.
+    #[getter]
+    fn read_only(&self) -> bool {
+        self.entry.is_read_only
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        let first =
+            self.entry.lengths.first().ok_or_else(|| PyTypeError::new_err("an array without axes has no length"))?;
+        Ok(*first as usize)
+    }
+
+    /// How many owners there are: the sum of their counts.
+    #[getter]
+    fn reference_count(&self, py: Python<'_>) -> PyResult<usize> {
+        self.refuse_inherited(py)?;
+        Ok(self.shared.count())
+    }
+
+    /// How often each language owns the buffer.
+    #[getter]
+    fn owners(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
+        self.refuse_inherited(py)?;
+        let owners = lock(&self.shared.owners).clone();
+        Ok(owners.into_iter().filter(|(_, count)| *count > 0).collect())
+    }
+
+    /// Whether the last owner has released it.
+    #[getter]
+    fn released(&self, py: Python<'_>) -> PyResult<bool> {
+        self.refuse_inherited(py)?;
+        Ok(lock(&self.shared.held).is_none())
+    }
+
+    /// Let a language own the buffer once more.
+    #[pyo3(signature = (language="python"))]
+    fn retain(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.held(py)?;
+        *lock(&self.shared.owners).entry(language.into()).or_insert(0) += 1;
+        Ok(())
+    }
+
+    /// End a language's ownership; the last one frees the memory, as soon as no view of it is left.
+    #[pyo3(signature = (language="python"))]
+    fn release(&self, py: Python<'_>, language: &str) -> PyResult<()> {
+        self.held(py)?;
+        let mut owners = lock(&self.shared.owners);
+        let before = owners.get_mut(language).map(|count| std::mem::replace(count, count.saturating_sub(1)));
+        let is_last = before == Some(1) && owners.values().all(|count| *count == 0);
+        drop(owners);
+        match before {
+            _ if is_last => self.shared.free(),
+            Some(1..) => {}
+            Some(0) => {
+                let reason = format!("{language} has released this buffer before; its owners are {}", self.names());
+                return Err(buffer_error(py, "OwnershipError", &reason));
+            }
+            None => {
+                let reason = format!("{language} doesn't own this buffer; its owners are {}", self.names());
+                return Err(buffer_error(py, "OwnershipError", &reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Release it for all owners. Nothing happens if that was done before.
+    fn close(&self) {
+        if self.shared.forks != nif_memory::forks() {
+            return;
+        }
+        lock(&self.shared.owners).values_mut().for_each(|count| *count = 0);
+        self.shared.free();
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, _error: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        if self.shared.forks != nif_memory::forks() {
+            return Ok("<DeviceBuffer of the process that this one was forked from>".into());
+        }
+        if lock(&self.shared.held).is_none() {
+            return Ok("<DeviceBuffer, released>".into());
+        }
+        let (shape, dtype) = (self.shape(py)?, self.numpy_dtype(py)?);
+        Ok(format!("<DeviceBuffer {dtype} {shape} on {}, owned by {}>", self.device(), self.names()))
+    }
+
+    /// Wait for all work of its device.
+    fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        let device = self.device_(py)?;
+        py.detach(|| device.synchronize()).map_err(|error| gpu_error(py, &error))
+    }
+}

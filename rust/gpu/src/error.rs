@@ -1,0 +1,42 @@
+//! What can go wrong with a device.
+
+use std::fmt;
+
+/// What this crate's functions return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something couldn't be done on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no driver or no such device: why, and what helps.
+    Unavailable { reason: String, cure: String },
+    /// A pool's name, what is in use, its limit and what was asked for, in bytes.
+    Full { pool: String, active: usize, limit: usize, wanted: usize },
+    /// The driver refused: its code, its name for it, and what was being done.
+    Driver { code: i32, name: String, doing: String },
+    /// A handle whose block was released.
+    Stale,
+    /// A handle that no block here has.
+    Unknown,
+    /// An array that must not be written to.
+    ReadOnly,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable { reason, cure } => write!(f, "{reason}\nTo fix: {cure}"),
+            Self::Full { pool, active, limit, wanted } => write!(
+                f,
+                "pool '{pool}' has no room for {wanted} bytes: {active} bytes are in use, its limit is {limit}; release \
+                 buffers, or make the Lab with a larger limit for that pool"
+            ),
+            Self::Driver { code, name, doing } => write!(f, "{doing}: the driver says {name} ({code})"),
+            Self::Stale => f.write_str("the block of this handle was released; ask its owner for a new one"),
+            Self::ReadOnly => f.write_str("is read-only: copy it first"),
+            Self::Unknown => f.write_str("this handle is of another Lab's memory, or damaged"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
