@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said(lab: Lab) -> None:
     ):
         with pytest.raises(error):
             lab.memory.allocate(**{"shape": 10, **arguments})
-    with pytest.raises(errors.PoolExhausted, match="gpu_rust.*limit is 268435456"):
+    with pytest.raises(errors.PoolExhausted, match=r"gpu_rust.*limit is 268435456"):
         lab.memory.allocate(257 * MIB, "u1", languages=["rust"], device="gpu")
     with pytest.raises(errors.ArgumentValueError, match="no GPU pool for 'perl'"):
         Lab([], gpu_limits={"perl": 1})
@@ -221,7 +221,8 @@ def test_a_view_keeps_the_memory(lab: Lab) -> None:
     view = lab.gpu.array(Other(buffer))
     blocks = pool(lab, "gpu_zig").blocks
     buffer.release("zig")
-    assert buffer.released and pool(lab, "gpu_zig").blocks == blocks, "the view has it"
+    assert buffer.released
+    assert pool(lab, "gpu_zig").blocks == blocks, "the view has it"
     assert view.numpy().tolist() == [0, 1, 2, 3, 4]
     del view
     gc.collect()
@@ -260,9 +261,9 @@ def test_every_language_works_on_a_device(lab: Lab, language: str) -> None:
         functions.gpu_copy(x, lab.memory.allocate(1, device="gpu"))
     gone = y.number
     y.close()
-    with pytest.raises(errors.NifValueError, match="argument 'x': .*released"):
+    with pytest.raises(errors.NifValueError, match=r"argument 'x': .*released"):
         functions.gpu_checksum(gone)
-    with pytest.raises(errors.NifValueError, match="argument 'to': .*damaged"):
+    with pytest.raises(errors.NifValueError, match=r"argument 'to': .*damaged"):
         functions.gpu_fill(12345, 0.0)
     with pytest.raises(errors.GpuFault, match="no such element type"):
         functions.gpu_fill(lab.memory.allocate(3, "c16", device="gpu"), 1.0)
@@ -286,7 +287,8 @@ def test_the_kernels_are_those_of_the_cpu(lab: Lab, language: str) -> None:
 
 
 MIXED = """
-/* a kernel (of none) */ extern "C" __global__ void mixed(char a, double b, int c, const float *__restrict__ x, short d, float* out) {}
+/* a kernel (of none) */
+extern "C" __global__ void mixed(char a, double b, int c, const float *__restrict__ x, short d, float* out) {}
 """
 
 
@@ -385,7 +387,8 @@ print(lab.rust.add(1.0, 2.0))
 def test_without_a_device_the_reason_and_the_cure_are_said(tmp_path: Path) -> None:
     for settings, message in (({"init": 100}, "CUDA_ERROR_NO_DEVICE (100)"), ({"devices": 0}, "has no device")):
         said = standin.run(ABSENT, tmp_path, **settings)
-        assert message in said and "To fix: " in said and said.endswith("3.0\n"), said
+        assert all(it in said for it in (message, "To fix: ")), said
+        assert said.endswith("3.0\n"), said
     code = "import os\nos.environ['NIF_LAB_GPU_DRIVER'] = '/no/such/driver.so'\n" + ABSENT
     said = standin.run(code, tmp_path)
     assert "no GPU driver could be opened: /no/such/driver.so" in said
@@ -419,8 +422,9 @@ def test_a_child_of_fork_leaves_the_parents_memory_alone(tmp_path: Path) -> None
 
 
 def test_nothing_is_opened_before_a_device_is_asked_for(tmp_path: Path) -> None:
-    code = "from nif_lab.lab import Lab\nlab = Lab(['rust'])\nlab.memory.metrics()\nprint('fake' in open('/proc/self/maps').read())"
-    assert standin.run(code.replace("'fake'", repr(standin.library().name)), tmp_path) == "False\n"
+    code = "from nif_lab.lab import Lab\nlab = Lab(['rust'])\nlab.memory.metrics()\n"
+    code += f"print({standin.library().name!r} in open('/proc/self/maps').read())"
+    assert standin.run(code, tmp_path) == "False\n"
 
 
 def test_a_full_device_is_said(tmp_path: Path) -> None:

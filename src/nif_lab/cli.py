@@ -107,9 +107,10 @@ def doctor(arguments: argparse.Namespace) -> int:
         if direct["reason"]:
             print(f"         direct lane: NOT loaded: {direct['reason']}")
             print(f"         to fix: {direct['cure']}")
+    compiler = f"NVRTC {gpu['nvrtc']}" if gpu["nvrtc"] else "no NVRTC"
     for it in gpu["devices"]:
         memory = f"{format_bytes(it['free'])} of {format_bytes(it['memory'])} free"
-        print(f"  {it['name']:<6} {it['model']}, {memory}, {gpu['driver']}, NVRTC {gpu['nvrtc'] or "isn't there"}")
+        print(f"  {it['name']:<6} {it['model']}, {memory}, {gpu['driver']}, {compiler}")
     if gpu["reason"]:
         print(f"  gpu    {gpu['reason']}")
         print(f"         to fix: {gpu['cure']}")

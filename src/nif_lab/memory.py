@@ -280,18 +280,11 @@ class MemoryManager:
         self.zeros = self.core.zeros
 
     @overload
-    def allocate(
-        self,
-        shape: Shape,
-        dtype: DTypeLike = ...,
-        languages: Iterable[str] = ...,
-        device: None = ...,
-        prefer: None = ...,
-    ) -> SharedBuffer: ...
+    def allocate(self, shape: Shape, dtype: DTypeLike = ..., languages: Iterable[str] = ...) -> SharedBuffer: ...
 
     @overload
     def allocate(
-        self, shape: Shape, dtype: DTypeLike = ..., languages: Iterable[str] = ..., *, device: str, prefer: None = ...
+        self, shape: Shape, dtype: DTypeLike = ..., languages: Iterable[str] = ..., *, device: str
     ) -> DeviceBuffer: ...
 
     @overload
@@ -318,11 +311,11 @@ class MemoryManager:
         languages
             Who owns it: the reference count begins with their number, and each ``release(language)`` lowers it.
         device
-            ``"gpu"`` or ``"gpu:1"``: it lies there, in the pool of the first language that has one. In the host's memory
-            unless given.
+            ``"gpu"`` or ``"gpu:1"``: it lies there, in the pool of the first language that has one. Unless given, in the
+            host's memory.
         prefer
-            ``"gpu"``: on the first device if there is one, the array is larger than 1 MiB, and one of the languages has a
-            GPU pool.
+            ``"gpu"``: on the first device if there is one, the array is larger than 1 MiB, and one of the languages has
+            a GPU pool.
 
         Raises
         ------

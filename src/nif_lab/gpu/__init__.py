@@ -232,7 +232,7 @@ class Gpu:
         return target
 
     def smooth(self, z: Any, passes: int, out: Any = None, *, language: str = "rust") -> DeviceBuffer:
-        """``passes`` times the binomial filter: ``smooth`` of docs/kernels.md, of float64 matrices on a device."""
+        """Smooth float64 matrices on a device, ``passes`` times: ``smooth`` of docs/kernels.md."""
         passes = whole("passes", passes, 0, 1 << 40)
         heights, target = self._pair("smooth", z, out, language)
         rows, columns = heights.shape

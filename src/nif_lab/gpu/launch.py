@@ -63,7 +63,7 @@ class Kernel:
     number: int
 
     def packed(self, arguments: Sequence[Any]) -> tuple[bytes, np.ndarray, list[Any]]:
-        """Return the arguments as the kernel has them, the places of arrays there, and what must live for the launch."""
+        """Return the arguments as the kernel has them, the places of arrays there, and those arrays."""
         if len(arguments) != len(self.parameters):
             reason = f"{self.name} takes {len(self.parameters)} arguments, {len(arguments)} given"
             raise ArgumentTypeError("args", reason)
@@ -75,9 +75,8 @@ class Kernel:
                 array = _array(parameter, value)
                 places.append(struct.calcsize(layout) | (READS if parameter.is_read else 0))
                 kept.append(array)
-                value = array.number
             layout += parameter.letter
-            values.append(value)
+            values.append(kept[-1].number if parameter.element else value)
         try:
             return struct.pack(layout, *values), np.array(places, np.uint32), kept
         except struct.error as error:
