@@ -311,8 +311,8 @@ class MemoryManager:
         languages
             Who owns it: the reference count begins with their number, and each ``release(language)`` lowers it.
         device
-            ``"gpu"`` or ``"gpu:1"``: it lies there, in the pool of the first language that has one. Unless given, in the
-            host's memory.
+            ``"gpu"`` or ``"gpu:1"``: it lies there, in the pool of the first language that has one. In the host's
+            memory unless given.
         prefer
             ``"gpu"``: on the first device if there is one, the array is larger than 1 MiB, and one of the languages has
             a GPU pool.

@@ -156,8 +156,8 @@ pub fn gpu_driver(py: Python<'_>) -> PyResult<(&'static str, String, i32, i32)> 
 
 /// A device: name, bytes free and in all, capability (90 for 9.0), granularity of its memory.
 #[pyfunction]
-pub fn gpu_device(py: Python<'_>, id: i32) -> PyResult<(String, usize, usize, i32, usize)> {
-    let device = Device::get(id).map_err(|error| gpu_error(py, &error))?;
+pub fn gpu_device(py: Python<'_>, number: i32) -> PyResult<(String, usize, usize, i32, usize)> {
+    let device = Device::get(number).map_err(|error| gpu_error(py, &error))?;
     let (free, _) = device.free_memory().map_err(|error| gpu_error(py, &error))?;
     Ok((device.name.clone(), free, device.memory, device.capability, device.granularity))
 }
@@ -182,18 +182,18 @@ pub fn gpu_synchronize(py: Python<'_>, device: i32) -> PyResult<()> {
 
 /// Lock memory of the host in place, or let it go: true if that changed something.
 #[pyfunction]
-pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, bytes: usize, on: bool) -> PyResult<bool> {
+pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, size: usize, on: bool) -> PyResult<bool> {
     let done = py.detach(|| {
         let pointer = std::ptr::with_exposed_provenance_mut::<c_void>(address);
         let device = Device::get(device)?;
         // SAFETY: Python's side gives memory of the arena, which stays until it is let go.
-        unsafe { if on { device.pin(pointer, bytes) } else { device.unpin(pointer).map(|()| true) } }
+        unsafe { if on { device.pin(pointer, size) } else { device.unpin(pointer).map(|()| true) } }
     });
     done.map_err(|error| gpu_error(py, &error))
 }
 
 /// Another library's array on a device, as a buffer that nobody owns; None for an array that isn't on one.
 #[pyfunction]
-pub fn gpu_array(object: &Bound<'_, PyAny>) -> PyResult<Option<DeviceBuffer>> {
-    buffer::view(object, None)
+pub fn gpu_array(value: &Bound<'_, PyAny>) -> PyResult<Option<DeviceBuffer>> {
+    buffer::view(value, None)
 }
