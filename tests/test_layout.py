@@ -98,7 +98,7 @@ def test_the_documentation_lists_the_fields_of_the_header() -> None:
     header = structs_of_the_header()
     documented = structs_of_the_documentation()
     assert documented == {name: header[name] for name in documented}
-    assert header.keys() - documented.keys() == {"nif_device", "nif_dtype", "nif_object"}
+    assert header.keys() - documented.keys() == {"nif_device", "nif_dtype", "nif_gpu", "nif_object"}
     assert documented.keys() == CLASSES.keys()
 
 

@@ -33,6 +33,7 @@ LAYERS = {
     "julia_home": 1,
     "memory": 1,
     "device_memory": 1,
+    "pools": 1,
     "gpu": 3,
     "telemetry": 1,
     "bench": 4,

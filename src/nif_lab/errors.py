@@ -45,7 +45,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -460,20 +460,10 @@ class GpuFault(NifError):
 
     kernel: str = ""
 
-    def __init__(
-        self,
-        message: str,
-        backend: str = "",
-        function: str = "",
-        argument: str | None = None,
-        reason: str = "",
-        code: int = 0,
-        name: str = "",
-    ) -> None:
-        super().__init__(message, backend, function, argument, reason)
-        found = re.search(r"the driver says (\w+) \((\d+)\)", self.reason)
-        self.code = code or (int(found[2]) if found else 0)
-        self.name = name or (found[1] if found else "")
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        said = re.search(r"the driver says (\w+) \((\d+)\)", self.reason)
+        self.name, self.code = (said[1], int(said[2])) if said else ("", 0)
 
 
 #: Status code of the ABI (``enum nif_error_kind``), and from 7 to 10 of the isolated lane -> exception.

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .arguments import ACCESSES, Access, expect, names, one_of, path_of, whole
 from .arrays import given_array
 from .device_memory import DeviceBuffer, DeviceMemory, device_number
 from .errors import ArgumentTypeError, ArgumentValueError, HandleError, MappingError
+from .pools import LARGEST, POOLS, Pool, check
 from .text import format_bytes, table_html
 
 if TYPE_CHECKING:
@@ -38,42 +39,7 @@ __all__ = [
     "SharedBuffer",
 ]
 
-#: Bytes that a file, or a pool, can have.
-LARGEST: Final = (1 << 63) - 1
-
 Shape = int | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """One size class of the arena.
-
-    Attributes
-    ----------
-    name : str
-        ``"small"``.
-    block_bytes : int
-        The largest block it serves.
-    blocks : int
-        How many of that size have room before it grows; more of them if they are smaller.
-    limit_bytes : int
-        What it may grow to, in bytes. Address space is reserved in steps of ``block_bytes * blocks``, memory is taken
-        when it is touched.
-    """
-
-    name: str
-    block_bytes: int
-    blocks: int
-    limit_bytes: int
-
-
-#: small (<= 4 KiB, 1000 blocks), medium (<= 1 MiB, 100), large (<= 64 MiB and a frame's header, 10; bigger ones by
-#: themselves).
-POOLS: Final = (
-    Pool("small", 4 << 10, 1000, 1 << 30),
-    Pool("medium", 1 << 20, 100, 16 << 30),
-    Pool("large", (64 << 20) + 4096, 10, 1 << 40),
-)
 
 
 def _overhead(used: int, active: int) -> float:
@@ -271,7 +237,7 @@ class MemoryManager:
         gpu_limits: Mapping[str, int] | None = None,
     ) -> None:
         self.pools = tuple(expect("pools", pools, Iterable, "several of nif_lab.memory.Pool"))
-        _check(self.pools)
+        check(self.pools)
         rows = [(it.name, it.block_bytes, it.blocks, it.limit_bytes) for it in self.pools]
         self.core = _core.Memory(rows, telemetry)
         self.core.strict = False
@@ -499,21 +465,3 @@ def _length(file: str) -> int:
         raise MappingError(
             file, (error.strerror or str(error)).lower(), "check the path, and its permissions"
         ) from None
-
-
-def _check(pools: tuple[Pool, ...]) -> None:
-    """Refuse pools that can't be: the core takes them as they are."""
-    if not pools:
-        raise ValueError("pools: expected one or more")
-    for pool in pools:
-        expect("pools", pool, Pool, "nif_lab.memory.Pool in a list")
-        expect("pools", pool.name, str, "a name as text")
-        for size in (pool.block_bytes, pool.blocks, pool.limit_bytes):
-            whole("pools", size, None, LARGEST)
-        if pool.block_bytes < 1 or pool.blocks < 1 or pool.limit_bytes < pool.block_bytes:
-            raise ValueError(f"pool '{pool.name}': expected room for one block or more, and a limit above that")
-    sizes = [pool.block_bytes for pool in pools]
-    if sizes != sorted(set(sizes)):
-        raise ValueError("pools: expected each to serve larger blocks than the one before")
-    if len({pool.name for pool in pools}) != len(pools):
-        raise ValueError("pools: expected different names")

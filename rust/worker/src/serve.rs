@@ -13,7 +13,6 @@ use nif::abi::{
     ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
     type_index,
 };
-
 use nif_memory::ALIGNMENT;
 
 use crate::channel::{

@@ -15,7 +15,7 @@ from .._core import DeviceBuffer
 from ..arguments import whole
 from ..errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["Kernel", "Launch", "kernels_of"]
+__all__ = ["Kernel", "Launch", "Parameter", "kernels_of", "shape_of"]
 
 #: C's types, and their letters for `struct`.
 LETTERS: Final = {

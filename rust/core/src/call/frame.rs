@@ -304,7 +304,7 @@ impl Frame {
             self.on_devices.push(held);
             return Ok(Some(number));
         }
-        let view = gpu::buffer::view(&object, None)?;
+        let view = gpu::foreign::view(&object, None)?;
         let Some(held) = view.map(|it| it.held(py)).transpose()? else { return Ok(None) };
         let number = held.number;
         self.on_devices.push(held);

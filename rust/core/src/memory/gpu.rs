@@ -1,6 +1,7 @@
 //! Memory of devices: a Lab's pools there, and what is asked of the driver by name.
 
 pub mod buffer;
+pub mod foreign;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
@@ -195,5 +196,5 @@ pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, size: usize, on: boo
 /// Another library's array on a device, as a buffer that nobody owns; None for an array that isn't on one.
 #[pyfunction]
 pub fn gpu_array(value: &Bound<'_, PyAny>) -> PyResult<Option<DeviceBuffer>> {
-    buffer::view(value, None)
+    foreign::view(value, None)
 }

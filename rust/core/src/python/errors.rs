@@ -63,7 +63,7 @@ pub fn gpu_error(py: Python<'_>, error: &nif_gpu::Error) -> PyErr {
     match error {
         Gpu::Unavailable { reason, cure } => make(py, "GpuUnavailable", (reason, cure)),
         Gpu::Full { .. } => memory_error(py, &text),
-        Gpu::Driver { code, name, .. } => make(py, "GpuFault", (text, "", "", None::<&str>, "", *code, name)),
+        Gpu::Driver { .. } => make(py, "GpuFault", (text,)),
         Gpu::Stale | Gpu::Unknown => buffer_error(py, "HandleError", &text),
         Gpu::ReadOnly => buffer_error(py, "AccessError", &text),
     }
