@@ -51,8 +51,9 @@ def main() -> int:
     if not overrides.exists():
         overrides.write_text(json.dumps(SETTINGS))
     port, token = free_port(), secrets.token_hex(24)
+    python = (sys.executable, "-W", "ignore::DeprecationWarning")  # of the server alone: kernels don't inherit it
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
+        *(*python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={NOTEBOOKS}"),
         "--Application.log_level=WARN",
     ]
