@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -316,8 +317,11 @@ def test_a_terminal_asks_which_process_and_q_quits(busy: subprocess.Popen[str]) 
 
     def until(text: str) -> None:
         nonlocal shown
+        end = time.monotonic() + 60
         while text not in shown:
-            shown += os.read(ours, 4096).decode()
+            assert time.monotonic() < end, f"no {text!r} in {shown!r}"
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 4096).decode()
 
     until("q to quit: ")
     assert re.search(r"1 +7 +nim +a/b\.ipynb", shown)

@@ -301,8 +301,9 @@ def _choose(json_: bool) -> int | None:
 def _ask(found: list[dict[str, Any]]) -> int | None:
     """Let the user choose by number; None for none."""
     while True:
+        print(f"Which one? 1 to {len(found)}, q to quit: ", end="", flush=True)
         try:
-            answer = input(f"Which one? 1 to {len(found)}, q to quit: ").strip()
+            answer = input().strip()
         except EOFError:
             return None
         if answer.lower() in {"q", ""}:
