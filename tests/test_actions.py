@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import nif_lab
+from nif_lab.errors import ArgumentValueError
 from nif_lab.panels.action import Action
 from nif_lab.panels.faults import MEANINGS, FaultPanel
 from nif_lab.panels.transfers import TransferPanel
@@ -208,6 +209,8 @@ def test_an_open_circuit_is_named_and_can_be_closed() -> None:
     assert (panel.refusal.value, panel.close_it.layout.display) == ("", "none")
     panel.inject.click()
     assert "first try, Zig: ✗ failed: its worker was terminated by SIGABRT" in panel.result.value
+    with pytest.raises(ArgumentValueError, match="no backend 'cobol' has workers; those that have: "):
+        lab.recovery.close_circuit("cobol")
     panel.close()
 
 

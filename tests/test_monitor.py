@@ -312,7 +312,11 @@ def test_a_terminal_asks_which_process_and_q_quits(busy: subprocess.Popen[str]) 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     before = termios.tcgetattr(theirs)
-    watcher = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+    env = {
+        name: value for name, value in os.environ.items() if name != "COLUMNS"
+    }  # it would come before the terminal's
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    watcher = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=pipe, env=env)
     shown = ""
 
     def until(text: str) -> None:

@@ -47,10 +47,7 @@ def test_every_function_of_every_language_has_a_form(form: TryPanel, lab: Lab) -
             assert list(form.fields) == wanted
             form.call.click()
             assert form.call.phase == "done", form.problem.value
-            assert (
-                f"lab.{'isolated.' if loaded.lane == 'direct' else ''}{name}.{function}("
-                in form.result.value
-            )
+            assert f"lab.{'isolated.' if loaded.lane == 'direct' else ''}{name}.{function}(" in form.result.value
 
 
 def test_a_call_that_takes_long_is_stopped(form: TryPanel, lab: Lab) -> None:

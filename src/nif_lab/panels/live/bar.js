@@ -10,7 +10,7 @@ function statusOf(hub) {
   if (hub.mode === "lost") return ["↻", `connection lost, trying again${since}`];
   const way = `through the ${hub.mode}`;
   if (hub.paused) return ["❚❚", `paused${since}`];
-  if (hub.silence) return ["○", `no message for ${Math.floor(hub.silence)} s${since}`];
+  if (hub.silence && hub.head) return ["○", `no message for ${Math.floor(hub.silence)} s${since}`];
   if (!hub.head) return ["…", `waiting for the first figures ${way}`];
   const hertz = hub.hertz;
   return ["●", hertz ? `live ${way}, ${hertz.toFixed(1)} Hz` : `live ${way}, nothing new since ${formatTime(hub.head.time)}`];

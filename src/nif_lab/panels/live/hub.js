@@ -181,6 +181,7 @@ class Hub {
 
   // The computer has its network again.
   online() {
+    if (this.closed) return;
     if (this.mode === "lost" || (this.mode === "server" && this.silence) || this.tries > TRIES) {
       clearTimeout(this.next_try);
       const { socket } = this;
