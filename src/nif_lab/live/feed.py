@@ -140,7 +140,8 @@ class Feed:
         before = self._histograms[0][1]
         if len(before) != len(histograms):  # a backend came meanwhile
             return histograms
-        return np.maximum(histograms - before, 0)
+        fresh: np.ndarray = np.maximum(histograms - before, 0)
+        return fresh
 
     def _history(self, calls: np.ndarray, entries: np.ndarray) -> list[np.ndarray]:
         """Return the columns of the new calls, and remember that they were seen."""
