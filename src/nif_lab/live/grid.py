@@ -73,7 +73,7 @@ class Grid:
         rows = -(-max(len(backends), 1) // columns)
         columns = -(-max(len(backends), 1) // rows)  # four cards are 2 x 2 where there is room for three in a row
         self._card_width = (self._width - 2 + GAP) / columns - GAP
-        height = HEAD + ROW * BARS  # as high without them: what is below the picture keeps its place
+        height = HEAD + ROW * max(len(names), 1)  # the page keeps room for all bars
         self._places = [
             (1 + (i % columns) * (self._card_width + GAP), 1 + (i // columns) * (height + GAP))
             for i in range(len(backends))

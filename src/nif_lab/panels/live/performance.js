@@ -16,7 +16,7 @@ const themeOf = () => (document.body.dataset.jpThemeLight === "false" ? "dark" :
 const NARROW = 480; // pixels
 const BEHIND_S = 1; // a picture of figures that are older than that is an old one
 
-// The size of the picture (nif_lab.live.grid draws it so).
+// The size of the picture with all bars (nif_lab.live.grid draws it so): what is below keeps its place as bars come.
 function pictureSize(room, cards) {
   const width = Math.min(Math.floor(room / 20) * 20, 966);
   const fit = Math.max(1, Math.min(Math.floor((width + GRID.gap) / (GRID.card + GRID.gap)), cards));
