@@ -13,6 +13,9 @@ SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py s
   $(shell find wheel rust/copy rust/core rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
     -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
 
+# Runs a step of the set-up, says how long it takes, and shows its output if it fails.
+STEP := @$(PYTHON) tools/phase.py
+
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,8 +27,8 @@ help: ## show the targets
 
 build: $(VENV)/.built $(VENV)/.julia $(VENV)/.cells ## set everything up: .venv with all toolchains, the package and its libraries
 
-lab: build ## JupyterLab on notebooks/ at 127.0.0.1; the URL with its token is printed
-	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --allow-root --notebook-dir=notebooks
+lab: build ## JupyterLab with the tour at 127.0.0.1; the URL to open is printed
+	@$(BIN)/python tools/lab.py
 
 voila: build ## the dashboard as a page of its own, at 127.0.0.1
 	$(BIN)/voila --Voila.ip=127.0.0.1 --no-browser notebooks/dashboard.ipynb
@@ -87,7 +90,8 @@ fmt: build ## format all languages
 # The first cell of a language would wait for its SDK and its compiler's cache, and notebook 06 for its crate; what fails is
 # said when a cell needs it.
 $(VENV)/.cells: $(VENV)/.built
-	$(BIN)/python -c 'from nif_lab.cells.cell import prewarm; prewarm(("rust", "zig", "nim")); prewarm(["rust"], ["rayon@1"])'
+	$(STEP) "5 of 5: compiling what native cells are linked with (about 40 s)" \
+	  $(BIN)/python -c 'from nif_lab.cells.cell import prewarm; prewarm(("rust", "zig", "nim")); prewarm(["rust"], ["rayon@1"])'
 	@touch $@
 
 julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (Debian's packages)
@@ -97,17 +101,19 @@ clean: ## remove what was built; caches in the user's own folders stay
 
 # The compilers come first: the package's own build uses them.
 $(VENV)/.toolchains: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
+	$(STEP) "1 of 5: a virtual environment in $(VENV)" sh -c 'test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)'
+	$(STEP) "2 of 5: downloading the compilers and build tools" \
+	  $(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
 	@touch $@
 
 # Old libraries are unlinked first: a notebook that runs has them mapped, and a build that wrote into them would kill it.
 $(VENV)/.built: $(VENV)/.toolchains $(SOURCES)
-	rm -rf src/nif_lab/_native src/nif_lab/_core*.so
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[docs,lab,test,toolchains]'
+	@rm -rf src/nif_lab/_native src/nif_lab/_core*.so
+	$(STEP) "3 of 5: compiling the core and the libraries, downloading JupyterLab (about 2 minutes)" \
+	  $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[docs,lab,test,toolchains]'
 	@touch $@
 
 $(VENV)/.julia: $(VENV)/.built julia/debian.py
-	$(BIN)/python -c 'from nif_lab.backends.julia import find_julia; find_julia()' 2>/dev/null \
-	  || $(BIN)/python julia/debian.py $(JULIA)
+	$(STEP) "4 of 5: finding Julia, or unpacking Debian's" sh -c "$(BIN)/python -c \
+	  'from nif_lab.backends.julia import find_julia; find_julia()' 2>/dev/null || $(BIN)/python julia/debian.py $(JULIA)"
 	@touch $@

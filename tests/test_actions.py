@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import nif_lab
+from nif_lab.errors import ArgumentValueError
 from nif_lab.panels.action import Action
 from nif_lab.panels.faults import MEANINGS, FaultPanel
 from nif_lab.panels.transfers import TransferPanel
@@ -144,6 +147,11 @@ def test_the_transfer_panel_shows_the_ledger(lab: Lab, mode: str) -> None:
     assert f"rust -&gt; zig, {mode}: 8," in panel.result.value
     reason = {"shared": "", "wire": "encoded into a frame", "mmap": "into a mapped file"}[mode]
     assert (reason in panel.result.value) if reason else ("copied" not in panel.result.value)
+    assert panel.results["rust", "zig"].value is None
+    assert "GB/s" in panel.cells["rust", "zig"].value
+    panel.all_pairs.click()
+    assert panel.cells["rust", "zig"].value == ""  # the picture has that number
+    assert "GB/s" in panel.html()
     panel.close()
 
 
@@ -156,7 +164,7 @@ def test_a_crash_from_the_panel_leaves_the_process_alive(lab: Lab) -> None:
     assert panel.report is not None
     assert panel.report.outcome == "recovered"
     assert "null_store in zig, isolated lane: answered all the same" in panel.result.value
-    assert "first try, Zig: ✗ failed after" in panel.result.value
+    assert "first try, Zig: ✗ failed: its worker was terminated by SIGSEGV, after" in panel.result.value
     assert "✓ answered" in panel.result.value
     assert "null_store" in panel.text()
     assert "<table>" in panel.html()
@@ -181,6 +189,38 @@ def test_a_fault_that_is_always_there_is_answered_by_another_language(lab: Lab) 
     panel.inject.click()
     assert panel.report is not None
     assert panel.report.answered_by == "failover"
+    panel.close()
+
+
+def test_an_open_circuit_is_named_and_can_be_closed() -> None:
+    lab = nif_lab.Lab(["rust", "zig"])
+    panel = FaultPanel(lab)
+    panel.language.value, panel.kind.value, panel.often.label = "zig", "abort", "always"
+    assert panel.close_it.layout.display == "none"
+    for _ in range(4):
+        panel.inject.click()
+    assert "first try, Zig: ✗ not made: the circuit was open<" in panel.result.value
+    assert "another language, Rust: ✓ answered" in panel.result.value
+    assert re.search(
+        r"circuit of Zig is open: 5 workers ended within 10 s.*From \d\d:\d\d:\d\d on", panel.refusal.value
+    )
+    assert panel.close_it.layout.display is None
+    panel.close_it.click()
+    assert (panel.refusal.value, panel.close_it.layout.display) == ("", "none")
+    panel.inject.click()
+    assert "first try, Zig: ✗ failed: its worker was terminated by SIGABRT" in panel.result.value
+    with pytest.raises(ArgumentValueError, match="no backend 'cobol' has workers; those that have: "):
+        lab.recovery.close_circuit("cobol")
+    panel.close()
+
+
+def test_a_language_that_isnt_loaded_cannot_fail() -> None:
+    lab = nif_lab.Lab(["rust"])
+    loaded = lab.backends["rust"]
+    loaded.library, loaded.reason, loaded.cure = None, "no compiler", "install it"
+    panel = FaultPanel(lab)
+    assert panel.inject.disabled
+    assert "Rust isn&#x27;t loaded: no compiler. To fix: install it" in panel.refusal.value
     panel.close()
 
 

@@ -181,7 +181,7 @@ def test_each_lane_has_a_track_and_overlapping_calls_have_more() -> None:
 
 
 def test_calls_in_a_row_stay_on_one_track_although_times_are_rounded() -> None:
-    """A double counts 0.24 us since the epoch; calls of 50 ns seem to overlap and don't."""
+    """A double counts 0.24 µs since the epoch; calls of 50 ns seem to overlap and don't."""
     exact = np.arange(200) * 50
     times = 1.79e9 + exact / 1e9
     history = history_of(*((float(time), "zig", "add", "direct", 50.0, "", 1, 0) for time in times))

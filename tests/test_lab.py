@@ -119,7 +119,7 @@ def test_an_empty_snapshot_has_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ns", "text"), [(0, "0 ns"), (73.2, "73.2 ns"), (4200, "4.2 us"), (999_600, "1 ms"), (2.5e9, "2.5 s")]
+    ("ns", "text"), [(0, "0 ns"), (73.2, "73.2 ns"), (4200, "4.2 µs"), (999_600, "1 ms"), (2.5e9, "2.5 s")]
 )
 def test_times_read_well(ns: float, text: str) -> None:
     assert format_ns(ns) == text

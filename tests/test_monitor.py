@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import pty
 import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,7 +273,7 @@ def test_another_user_sees_nothing(busy: subprocess.Popen[str], capsys: pytest.C
 
 def test_processes_with_a_lab_are_found(busy: subprocess.Popen[str]) -> None:
     found = {it["pid"]: it for it in monitor._processes()}
-    assert set(found[busy.pid]) == {"pid", "command", "backends"}
+    assert set(found[busy.pid]) == {"pid", "command", "backends", "notebook"}
     assert found[busy.pid]["backends"] == ["rust", "zig"]
     assert found[busy.pid]["command"].startswith(sys.executable)
     assert os.getpid() not in found
@@ -279,7 +283,7 @@ def test_without_a_pid_the_only_one_is_watched_and_several_are_listed(
     busy: subprocess.Popen[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = next(it for it in monitor._processes() if it["pid"] == busy.pid)
-    another = {"pid": 7, "command": "jupyter\nlab\x1b[2J" + "x" * 100, "backends": ["nim", "julia"]}
+    another = {"pid": 7, "command": "jupyter\nlab\x1b[2J" + "x" * 100, "backends": ["nim", "julia"], "notebook": ""}
     found: list[dict[str, Any]] = [one]
     monkeypatch.setattr(monitor, "_processes", lambda: found)
     assert run(None, interval=0.05, once=True, json_=True) == 0
@@ -289,13 +293,61 @@ def test_without_a_pid_the_only_one_is_watched_and_several_are_listed(
     assert json.loads(capsys.readouterr().out) == {"processes": [one, another]}
     assert run(None) == 0
     heading, *lines = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["pid", "languages", "command"]
-    assert [line.split()[0] for line in lines] == [str(busy.pid), "7"]
-    assert re.fullmatch(r" +7  nim julia +jupyter lab \[2Jx+", lines[1])
+    assert heading.split() == ["pid", "languages", "notebook", "or", "command"]
+    assert [line.split()[:2] for line in lines] == [["1", str(busy.pid)], ["2", "7"]]
+    assert re.fullmatch(r" +2 +7  nim julia +jupyter lab \[2Jx+", lines[1])
     assert max(map(len, lines)) <= 80
     found.clear()
     assert run(None) == 1
     assert capsys.readouterr() == ("", "nif-lab monitor: no process of this user has a Lab\n")
+
+
+def test_a_terminal_asks_which_process_and_q_quits(busy: subprocess.Popen[str]) -> None:
+    """In a wide terminal: two processes, the first of them a kernel's; a number chooses, a key ends it."""
+    code = (
+        "from nif_lab import monitor; import sys; rest = dict(command='c', backends=['nim'])\n"
+        f"found = [dict(rest, pid=7, notebook='a/b.ipynb'), dict(rest, pid={busy.pid}, notebook='')]\n"
+        "monitor._processes = lambda: found; sys.exit(monitor.run(None, interval=0.05))"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    before = termios.tcgetattr(theirs)
+    env = {
+        name: value for name, value in os.environ.items() if name != "COLUMNS"
+    }  # it would come before the terminal's
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    watcher = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=pipe, env=env)
+    shown = ""
+
+    def until(text: str) -> None:
+        nonlocal shown
+        end = time.monotonic() + 60
+        while text not in shown:
+            assert time.monotonic() < end, f"no {text!r} in {shown!r}"
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 4096).decode()
+
+    until("q to quit: ")
+    assert re.search(r"1 +7 +nim +a/b\.ipynb", shown)
+    os.write(ours, b"9\n")
+    os.write(ours, b"2\n")
+    until("busiest")
+    os.write(ours, b"q")
+    _, err = watcher.communicate(timeout=60)
+    assert (watcher.returncode, err) == (0, b"")
+    assert termios.tcgetattr(theirs) == before
+    os.close(theirs)
+    os.close(ours)
+    line = next(it for it in shown.splitlines() if it.lstrip("\x1b[?25l7h").startswith("busiest"))
+    assert len(line.split("\x1b[K")[0]) > 100
+
+
+def test_a_step_without_a_kind_has_no_empty_word() -> None:
+    error = {"time": 0.0, "backend": "zig", "function": "f", "kind": "", "message": "circuit in zig, opened"}
+    lab = {"enabled": True, "backends": [], "functions": [], "errors": [error]}
+    assert any(
+        it.endswith(" zig.f: circuit in zig, opened") for it in monitor._lines({"pid": 1, "command": "", "labs": [lab]})
+    )
 
 
 def test_every_line_fits_whatever_is_in_it() -> None:

@@ -70,6 +70,7 @@ def messages(client: websocket.WebSocket, seconds: float) -> list[Update]:
         while (left := end - time.monotonic()) > 0:
             client.settimeout(left)
             found.append(Update(client.recv()))
+    found = [it for it in found if it.head["kind"] != "alive"]
     client.settimeout(60)
     return found
 
@@ -154,6 +155,22 @@ def test_only_changes_are_sent_and_only_to_who_looks(server: Server, kernel: Ker
     assert messages(client, 0.5)[0].head["tables"]["history"]["rows"] > 0
     quiet(client)
     assert not messages(client, 1.0)
+    client.close()
+
+
+def test_a_page_for_which_nothing_is_new_is_told_that_the_connection_lives(server: Server, kernel: Kernel) -> None:
+    client = server.live(kernel)
+    client.settimeout(60)
+    while (head := Update(client.recv()).head)["kind"] != "alive":
+        pass
+    assert head == {"kind": "alive"}
+    client.send(json.dumps({"visible": False}))
+    client.settimeout(2)
+    came = 0
+    with suppress(websocket.WebSocketTimeoutException):
+        while client.recv():
+            came += 1
+    assert came <= 3, "what was under way, and then nothing"
     client.close()
 
 

@@ -6,6 +6,7 @@ import fcntl
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -259,9 +260,24 @@ shell.run_cell("lab.rust.add(1, 2)", store_history=True)
 shell.run_cell("1 + 1", store_history=True)
 shell.run_cell("lab.rust.add(1, 2)", store_history=True)
 print(shell.user_ns["lab"].history().records["cell"].tolist())
+fails = "try: lab.rust.dot([1.0], [1.0, 2.0])\\nexcept ValueError: pass"
+shell.run_cell("for _ in range(1000): lab.rust.add(1, 2)\\n" + fails, store_history=True)
+shell.run_cell("lab.rust.noop(); print(lab.cells_report())", store_history=True)
+report = shell.user_ns["lab"].cells_report()
+print([(it.cell, it.calls, it.errors, it.is_running) for it in report])
+print([(it.function, it.calls) for it in report.cells[2].functions], 0 < report.cells[2].native_seconds < 60)
+print(report._repr_html_().count("<tr>"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[2, 4]"
+    lines = done.stdout.splitlines()
+    assert "[2, 4]" in lines
+    assert re.search(r"^ +\[5\] .* 1,001 +1  rust\.", done.stdout, re.M)
+    assert re.search(r"^ *\[6\*\] .* 1 +0  rust\.noop 1 × ", done.stdout, re.M)
+    assert lines[-3] == str([(2, 1, 0, False), (4, 1, 0, False), (5, 1001, 1, False), (6, 1, 0, False)])
+    assert "('add', 1000)" in lines[-2]
+    assert lines[-2].endswith("True")
+    assert lines[-1] == "5"
+    assert repr(Lab(["rust"]).cells_report()) == "no notebook cell has called a native function"
 
 
 def test_a_segment_is_private_and_goes_with_its_process() -> None:

@@ -28,6 +28,7 @@ LAYERS = {
     "ledger": 1,
     "programs": 0,
     "progress": 0,
+    "costs": 1,
     "crates": 1,
     "_pyinstaller": 0,
     "julia_home": 1,

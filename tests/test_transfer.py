@@ -197,12 +197,23 @@ def test_a_difference_is_shown(lab: Lab) -> None:
     assert "1 copy, NOT VERIFIED" in str(different)
 
 
+def test_what_julia_compiles_is_told_apart(lab: Lab) -> None:
+    value = in_pool(lab, np.ones((2, 1, 2, 1, 2), np.uint16))  # nobody else here has five axes of these
+    first, second = (lab.transfer("rust", "julia", value) for _ in range(2))
+    assert first.compile_ns > 1e6
+    assert second.compile_ns == 0
+    assert "(first call, compiling: " in str(first)
+    assert "compiling" not in str(second)
+    assert lab.transfer("rust", "zig", in_pool(lab, np.ones((1, 1, 1, 1, 1), np.int16))).compile_ns == 0
+
+
 def test_the_matrix_has_all_twelve_pairs(lab: Lab) -> None:
     value = in_pool(lab, np.arange(100.0))
     matrix = lab.transfer_matrix(value)
     assert [(it.source, it.target) for it in matrix] == PAIRS
     assert matrix.zero_copy == 1.0
     assert all(it.verified for it in matrix)
+    assert all(it.value is None for it in matrix), "twelve payloads aren't kept"
     assert matrix["zig", "nim"].target == "nim"
     assert len(repr(matrix).splitlines()) == 12
     assert matrix._repr_html_().count("0 copies ✓") == 12

@@ -38,16 +38,35 @@ def inspector(lab: Lab) -> Iterator[InspectorPanel]:
 def test_every_function_of_every_language_has_a_form(form: TryPanel, lab: Lab) -> None:
     for name, loaded in lab.backends.items():
         form.language.value = name
+        assert set(loaded.kernels) - set(form.function.options) == {"decode", "encode"}
         # Those of its own library: a cell of another test may be one that fails.
-        for function in sorted(set(loaded.kernels).intersection(dir(loaded.builtin))):
+        for function in sorted(set(form.function.options).intersection(dir(loaded.builtin))):
             form.function.value = function
             assert form.problem.value == ""
             wanted = [it for it in lab.backends[name].functions[function].parameters if it != "out"]
             assert list(form.fields) == wanted
             form.call.click()
-            # These take tables that no form makes up; their refusal says what is missing.
-            if function not in {"decode", "encode"}:
-                assert form.call.phase == "done", form.problem.value
+            assert form.call.phase == "done", form.problem.value
+            assert f"lab.{'isolated.' if loaded.lane == 'direct' else ''}{name}.{function}(" in form.result.value
+
+
+def test_a_call_that_takes_long_is_stopped(form: TryPanel, lab: Lab) -> None:
+    form.language.value, form.function.value = "zig", "mandelbrot"
+    for name, value in (("width", 2000), ("height", 2000), ("iterations", 100_000_000)):
+        form.fields[name].value = value
+    started = lab.isolated.zig.workers.started
+    form.call._hear(form.call, {"click": 1}, [])
+    end = time.monotonic() + 60
+    while form._running != "zig" and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.2)  # until the worker has begun
+    form.call._hear(form.call, {"stop": True}, [])
+    form.call.wait(60)
+    assert form.call.phase == "failed"
+    assert "■ stopped: its worker was ended" in form.result.value
+    assert form.problem.value == ""
+    assert lab.isolated.zig.add(1, 2) == 3
+    assert lab.isolated.zig.workers.started > started
 
 
 def test_a_cell_of_this_process_is_called_in_it(form: TryPanel, lab: Lab) -> None:
@@ -77,7 +96,7 @@ def test_a_variable_of_the_notebook_is_an_argument(form: TryPanel, notebook: dic
     form.call.click()
     assert form.call.phase == "done", form.problem.value
     assert "9.0" in form.result.value
-    assert "lab.rust.sum(mine)" in form.result.value
+    assert "lab.isolated.rust.sum(mine)" in form.result.value
     for text in ("yours", "_mine", "mine.sum()"):
         form.fields["x"].value = text
         form.call.click()
@@ -95,7 +114,7 @@ def test_a_call_is_shown_with_its_code(form: TryPanel, lab: Lab) -> None:
     form.function.value = "dot"
     form.fields["x"].value, form.fields["y"].value = "[1, 2, 3]", "ones(3)"
     form.call.click()
-    code = "lab.rust.dot(np.array([1, 2, 3], 'float64'), np.ones(3).astype('float64'))"
+    code = "lab.isolated.rust.dot(np.array([1, 2, 3], 'float64'), np.ones(3).astype('float64'))"
     assert escape(code) in form.result.value
     assert "6.0" in form.result.value
     for text in ("random(3)", "arange(3)", "linspace(0, 1, 3)", "zeros(3)", "[ 1, 2.5, 3 ]"):
@@ -216,13 +235,41 @@ def test_a_broken_byte_is_told_by_all_decoders_and_restored(inspector: Inspector
     inspector.flip.click()
     assert "1 byte is broken" in inspector.verdicts.value
     assert inspector.verdicts.value.count("✗") == 5
-    assert "⚠" in inspector.page.value
+    assert "⚠" in inspector.page.html
     inspector.flip.click()
     assert np.array_equal(inspector.frame, before)
     inspector.flip.click()
     inspector.restore.click()
     assert np.array_equal(inspector.frame, before)
     assert "As it was written" in inspector.verdicts.value
+
+
+def test_a_click_chooses_a_byte_and_a_double_click_flips_it(inspector: InspectorPanel) -> None:
+    inspector.page._hear(inspector.page, {"choose": 4}, [])
+    assert inspector.offset.value == 4
+    assert re.search(r"Byte 4 is [0-9a-f]{2}; \w+", inspector.chosen.value)
+    assert inspector.page.html.count("<u>") == 1
+    assert "<b>" not in re.findall(r'class="hex".*?class="list"', inspector.page.html, re.S)[0]
+    before = int(inspector.frame[9])
+    inspector.page._hear(inspector.page, {"flip": 9}, [])
+    assert (inspector.offset.value, int(inspector.frame[9])) == (9, before ^ 1)
+    assert f"<u><b>{before ^ 1:02x}</b></u>" in inspector.page.html
+    assert f"(it was {before:02x})" in inspector.chosen.value
+    inspector.page._hear(inspector.page, {"flip": 1_000_000, "choose": "x"}, [])
+    assert "no such byte" in inspector.problem.value
+
+
+def test_a_refused_value_leaves_no_frame_of_the_last_one(inspector: InspectorPanel) -> None:
+    inspector.example.value = "your own"
+    assert "✓ valid" in inspector.page.html
+    inspector.typed.value = "[1, 'a']"
+    assert "No frame: the value was refused." in inspector.page.html
+    assert inspector.verdicts.value == ""
+    assert inspector.flip.disabled
+    assert "no frame" in inspector.text()
+    inspector.typed.value = "[1, 2]"
+    assert "✓ valid" in inspector.page.html
+    assert not inspector.flip.disabled
 
 
 def test_a_typed_value_is_written_or_refused_with_the_cure(inspector: InspectorPanel) -> None:
@@ -233,7 +280,7 @@ def test_a_typed_value_is_written_or_refused_with_the_cure(inspector: InspectorP
     assert "int32" in inspector.verdicts.value
     inspector.typed.value = "arange(6)"
     assert inspector.problem.value == ""
-    assert "int32[6]: 0, 1, 2, 3, 4, 5" in inspector.page.value
+    assert "int32[6]: 0, 1, 2, 3, 4, 5" in inspector.page.html
     for text in ("[1.5]", "[3000000000]", "[[1], [2, 3]]", "zeros(x)"):
         inspector.typed.value = text
         assert "is no array: write a list" in inspector.problem.value, text

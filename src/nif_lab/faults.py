@@ -52,6 +52,8 @@ class FaultReport:
         From the call to its answer or error.
     steps : tuple of Step
         The tries after the first.
+    first : Step or None
+        How the first try failed; None if it answered, or in the direct lane.
     error : NifError or None
         What was raised.
     disturbed : tuple of str
@@ -67,6 +69,7 @@ class FaultReport:
     steps: tuple[Step, ...] = ()
     error: NifError | None = None
     disturbed: tuple[str, ...] = ()
+    first: Step | None = None
 
     def __repr__(self) -> str:
         text = f"{self.kind} in {self.backend}, {self.lane} lane: {self.outcome} after {self.seconds * 1e3:.1f} ms"
@@ -145,7 +148,7 @@ class Faults:
         garble = tuple(1 + (seed + number - 1) % SEEDS for number in range(tries))  # 0 is none
         name = "error_value" if kind == "garbage_reply" else kind
         start = time.perf_counter()
-        value, error, steps = self._call(loaded, (name, fuse, x), policy if lane == "isolated" else None, garble)
+        value, error, first, steps = self._call(loaded, (name, fuse, x), policy if lane == "isolated" else None, garble)
         seconds = time.perf_counter() - start
         names = ("the argument", "another block")
         disturbed = tuple(
@@ -158,7 +161,7 @@ class Faults:
         if is_right:
             last = steps[-1].what if steps else "first try"
             by = "retry" if last in {"retry", "restart"} else last
-        return FaultReport(backend, kind, lane, outcome, by, seconds, steps, error, disturbed)
+        return FaultReport(backend, kind, lane, outcome, by, seconds, steps, error, disturbed, first)
 
     def _arrays(self, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the argument, a block near it that is nobody's business, and the right answer."""
@@ -170,20 +173,21 @@ class Faults:
 
     def _call(
         self, loaded: LoadedBackend, args: tuple[Any, ...], policy: RecoveryPolicy | None, garble: tuple[int, ...]
-    ) -> tuple[Any, NifError | None, tuple[Step, ...]]:
+    ) -> tuple[Any, NifError | None, Step | None, tuple[Step, ...]]:
         nif = loaded.find_builtin("fault")
+        steps: list[Step] = []
         try:
             if policy is None:
-                return nif.function(*args), None, ()
-            steps: list[Step] = []
+                return nif.function(*args), None, None, ()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FailoverWarning)
                 value = self._recovery.call(loaded, nif, args, {}, policy, garble, steps)
-            return value, None, tuple(steps[1:])
+            return value, None, steps[0] if steps else None, tuple(steps[1:])
         except (CircuitOpen, WorkerUnavailable):
             raise  # no call was made: there is nothing to tell of
         except NifError as error:
-            return None, error, tuple(step for step in error.tried if isinstance(step, Step))
+            tried = tuple(step for step in error.tried if isinstance(step, Step))
+            return None, error, steps[0] if steps else None, tried
 
 
 def _distance(x: np.ndarray, victim: np.ndarray) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from . import arguments
+    from .costs import CellsReport
     from .panels.dashboard import Dashboard
 
 __all__ = ["Lab", "Lane", "LoadedBackend"]
@@ -319,6 +320,10 @@ class Lab:
     def history(self, last: int = 1000) -> History:
         """Return the last calls: when, what, how long, with what outcome, from which notebook cell."""
         return self.telemetry.history(last)
+
+    def cells_report(self) -> CellsReport:
+        """Return what each notebook cell cost: its native calls, their number, time and errors, by function."""
+        return self.telemetry.cells_report()
 
     def subscribe(self, topic: arguments.Topic, callback: Callable[[Event], object]) -> Subscription:
         """Call ``callback`` with each event of ``nif:performance``, ``nif:errors`` or ``nif:memory`` from now on.

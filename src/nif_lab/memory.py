@@ -198,7 +198,7 @@ class MemoryMetrics:
              f"{it.overhead:.1%}", f"{it.fragmentation:.0%}"]
             for it in self.pools
         ]  # fmt: skip
-        headers = ["pool", "active", "peak", "committed", "of it free", "blocks", "overhead", "fragmentation"]
+        headers = ["pool", "active", "peak", "committed", "free", "blocks", "overhead", "fragmentation"]
         caption = f"pressure: {self.pressure.level}" if self.pressure else ""
         return table_html(headers, rows, caption=caption)
 

@@ -11,7 +11,9 @@ import os
 import select
 import shutil
 import sys
+import termios
 import time
+import tty
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+#: Columns of what isn't written to a terminal; a terminal's own width is used.
 WIDTH: Final = 80
 #: Of a command line that is shown; another process may have any.
 COMMAND_BYTES: Final = 4096
+#: Of an environment that is read, and the entry in which Jupyter Server tells a kernel its notebook.
+ENVIRON_BYTES: Final = 1 << 17
+SESSION: Final = b"JPY_SESSION_NAME="
 #: How many functions and errors of a Lab are shown, and how many errors ``--json`` has.
 FUNCTIONS_SHOWN, ERRORS_SHOWN, ERRORS_KEPT = 10, 4, 20
 #: What is said of an error.
@@ -102,13 +108,19 @@ def _short(number: float, digits: int) -> str:
     return f"{number:.3g} T"
 
 
-def _printable(line: str) -> str:
-    """Cut a line to 80 columns, without what would steer the terminal: its text comes from another process."""
-    return "".join(letter if letter.isprintable() else " " for letter in line)[:WIDTH].rstrip()
+def _width() -> int:
+    """Return how many columns there are."""
+    return max(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH) if sys.stdout.isatty() else WIDTH
+
+
+def _printable(line: str, width: int = WIDTH) -> str:
+    """Cut a line to so many columns, without what would steer the terminal: its text comes from another process."""
+    return "".join(letter if letter.isprintable() else " " for letter in line)[:width].rstrip()
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    return [_printable(line) for line in _draw(report)]
+    width = _width()
+    return [_printable(line, width) for line in _draw(report, width)]
 
 
 def _clock(instant: float) -> str:
@@ -118,7 +130,8 @@ def _clock(instant: float) -> str:
         return "--:--:--"
 
 
-def _draw(report: dict[str, Any]) -> Iterator[str]:
+def _draw(report: dict[str, Any], width: int = WIDTH) -> Iterator[str]:
+    wide = 28 + width - WIDTH  # of a function's name, which gets what a wide terminal has more
     yield f"process {report['pid']}  {report['command']}"
     for number, lab in enumerate(report["labs"], 1):
         if number > 1:
@@ -136,10 +149,10 @@ def _draw(report: dict[str, Any]) -> Iterator[str]:
             )
         if lab["functions"]:
             yield ""
-            yield f"{'busiest':<28}{'calls':>12}{'calls/s':>10}{'mean':>10}{'p99':>10}{'errors':>10}"
+            yield f"{'busiest':<{wide}}{'calls':>12}{'calls/s':>10}{'mean':>10}{'p99':>10}{'errors':>10}"
         for it in lab["functions"][:FUNCTIONS_SHOWN]:
             yield (
-                f"{(it['backend'] + '.' + it['function'])[:27]:<28}{_short(it['calls'], 10):>12}"
+                f"{(it['backend'] + '.' + it['function'])[: wide - 1]:<{wide}}{_short(it['calls'], 10):>12}"
                 f"{_short(it['calls_per_s'], 4):>10}{format_ns(it['mean_ns']):>10}{format_ns(it['p99_ns']):>10}"
                 f"{_short(it['errors'], 7):>10}"
             )
@@ -148,7 +161,10 @@ def _draw(report: dict[str, Any]) -> Iterator[str]:
             yield "last errors"
         for it in lab["errors"][-ERRORS_SHOWN:]:
             when = _clock(it["time"])
-            yield f"{when} {it['backend']}.{it['function']}: {it['kind']}: {it['message']}"
+            what = ": ".join(
+                filter(None, (it["kind"], it["message"]))
+            )  # a step of a recovery is no error and has no kind
+            yield f"{when} {it['backend']}.{it['function']}: {what}"
 
 
 def _print_json(report: dict[str, Any]) -> None:
@@ -164,6 +180,9 @@ def _print_block(report: dict[str, Any]) -> None:
 def _grid() -> Iterator[Callable[[dict[str, Any]], None]]:
     """Draw each report over the one before it, and leave the terminal as it was."""
     drawn = 0
+    before = termios.tcgetattr(sys.stdin) if _has_keys() else None
+    if before is not None:
+        tty.setcbreak(sys.stdin)  # a key counts at once, and isn't shown
 
     def show(report: dict[str, Any]) -> None:
         nonlocal drawn
@@ -177,8 +196,18 @@ def _grid() -> Iterator[Callable[[dict[str, Any]], None]]:
     try:
         yield show
     finally:
+        if before is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
         sys.stdout.write(END)
         sys.stdout.flush()
+
+
+def _has_keys() -> bool:
+    """Whether somebody can press keys."""
+    try:
+        return sys.stdin.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 def _command(pid: int) -> str:
@@ -191,6 +220,16 @@ def _command(pid: int) -> str:
     return " ".join(word.decode(errors="replace") for word in words).strip()
 
 
+def _notebook(pid: int) -> str:
+    """Return the notebook that a kernel runs, as Jupyter Server tells it; empty for any other process."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read(ENVIRON_BYTES).split(b"\0")
+    except OSError:
+        return ""
+    return next((it.partition(b"=")[2].decode(errors="replace") for it in entries if it.startswith(SESSION)), "")
+
+
 def _processes() -> list[dict[str, Any]]:
     """Find the processes of this user that have a Lab, other than this one."""
     found = []
@@ -200,16 +239,20 @@ def _processes() -> list[dict[str, Any]]:
         try:
             if folder.stat().st_uid != os.geteuid():
                 continue
-            languages = {name: None for it in attach(int(folder.name)) for name in it.backends()}
+            pid = int(folder.name)
+            # Whoever shows another process's Labs has their segments open too: a dashboard's renderer, a monitor.
+            own = [it for it in attach(pid) if it.header["pid"] == pid]
+            languages = {name: None for it in own for name in it.backends()}
         except (OSError, SegmentError):
             continue  # it has no Lab, or has just ended
-        pid = int(folder.name)
-        found.append({"pid": pid, "command": _command(pid), "backends": list(languages)})
+        if own:
+            about = {"pid": pid, "command": _command(pid), "backends": list(languages), "notebook": _notebook(pid)}
+            found.append(about)
     return sorted(found, key=lambda it: int(it["pid"]))
 
 
-def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]], None]) -> bool:
-    """Show one report or one after the other; True when the process has ended."""
+def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]], None], keys: bool = False) -> bool:
+    """Show one report or one after the other; True when the process has ended, False when ``q`` was pressed."""
     segments, command = attach(pid), _command(pid)
     try:
         process = os.pidfd_open(pid)
@@ -218,10 +261,15 @@ def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]
     try:
         end = select.poll()
         end.register(process, select.POLLIN)
+        if keys:
+            end.register(sys.stdin, select.POLLIN)
         before = _look(segments)
         pause = interval if once else min(interval, 0.5)  # nobody waits long for the first grid
         while True:
-            ended = bool(end.poll(pause * 1000))
+            heard = {descriptor for descriptor, _ in end.poll(pause * 1000)}
+            ended = process in heard
+            if keys and heard - {process} and os.read(sys.stdin.fileno(), 64)[:1] in {b"q", b"Q", b""}:
+                return False
             with suppress(SegmentError):  # what is mapped stays readable after its process
                 segments = attach(pid)  # Labs come and go
             now = _look(segments)
@@ -243,19 +291,35 @@ def _choose(json_: bool) -> int | None:
     if json_:
         print(json.dumps({"processes": found}))
         return None
-    print(f"{'pid':>8}  {'languages':<24}  command")
-    for it in found:
-        print(_printable(f"{it['pid']:>8}  {' '.join(it['backends']):<24}  {it['command']}"))
-    return None
+    print(f"{'':>3} {'pid':>8}  {'languages':<24}  notebook or command")
+    for number, it in enumerate(found, 1):
+        languages, what = " ".join(it["backends"]), it["notebook"] or it["command"]
+        print(_printable(f"{number:>3} {it['pid']:>8}  {languages:<24}  {what}", _width()))
+    return _ask(found) if _has_keys() and sys.stdout.isatty() else None
+
+
+def _ask(found: list[dict[str, Any]]) -> int | None:
+    """Let the user choose by number; None for none."""
+    while True:
+        print(f"Which one? 1 to {len(found)}, q to quit: ", end="", flush=True)
+        try:
+            answer = input().strip()
+        except EOFError:
+            return None
+        if answer.lower() in {"q", ""}:
+            return None
+        if answer.isdecimal() and 1 <= int(answer) <= len(found):
+            return int(found[int(answer) - 1]["pid"])
 
 
 def run(pid: int | None, *, interval: float = 0.5, once: bool = False, json_: bool = False) -> int:
-    """Watch the Labs of a process until it ends or Ctrl-C is pressed.
+    """Watch the Labs of a process until it ends, ``q`` is pressed in a terminal, or Ctrl-C.
 
     Parameters
     ----------
     pid
-        The process; without it, the only one of this user that has a Lab, or a list of them if there are several.
+        The process; without it, the only one of this user that has a Lab. If there are several, a terminal asks which,
+        and anything else gets a list.
     interval
         Seconds between looks, 0.05 to 3,600; rates are over that time.
     once
@@ -277,7 +341,7 @@ def run(pid: int | None, *, interval: float = 0.5, once: bool = False, json_: bo
             ended = _watch(pid, interval, once, _print_json if json_ else _print_block)
         else:
             with _grid() as show:
-                ended = _watch(pid, interval, once, show)
+                ended = _watch(pid, interval, once, show, _has_keys())
     except NifLabError as error:
         print(f"nif-lab monitor: {error}", file=sys.stderr)
         return 1

@@ -114,10 +114,19 @@ class Step:
 
 
 class Circuit:
-    """A backend's crashes of late, and whether it gets calls."""
+    """A backend's crashes of late, and whether it gets calls.
+
+    Attributes
+    ----------
+    state : str
+        ``"closed"``, ``"open"`` or ``"half-open"``.
+    tries_at : float
+        When an open circuit lets one call through, in seconds since the epoch.
+    """
 
     def __init__(self) -> None:
         self.state = "closed"
+        self.tries_at = 0.0
         self._crashes: deque[float] = deque()
         self._opened = 0.0
         self._lock = threading.Lock()
@@ -132,6 +141,7 @@ class Circuit:
                 self._crashes.popleft()
             if self.state == "half-open" or (self.state == "closed" and len(self._crashes) >= policy.crashes):
                 self.state, self._opened = "open", now
+                self.tries_at = time.time() + policy.cooldown
                 return True
             return False
 
@@ -204,6 +214,27 @@ class Recovery:
     def circuit_of(self, backend: str) -> Circuit:
         """Return a backend's breaker; the first who asks makes it."""
         return self._circuits.setdefault(backend, Circuit())
+
+    def close_circuit(self, backend: str) -> None:
+        """Let a backend whose circuit is open have calls again, now.
+
+        Parameters
+        ----------
+        backend : str
+            Name of a backend of this Lab.
+
+        Examples
+        --------
+        >>> lab.recovery.close_circuit("zig")
+        """
+        mine = [it for it in self._attached if it.name == backend]
+        if not mine:
+            names = ", ".join(dict.fromkeys(it.name for it in self._attached)) or "none yet"
+            raise ArgumentValueError("backend", f"no backend '{backend}' has workers; those that have: {names}")
+        self.circuit_of(backend).succeeded()
+        for loaded in mine:
+            for library in loaded.libraries:
+                library.circuit_open = False
 
     def attach(self, loaded: LoadedBackend) -> None:
         """Look after the calls of an isolated backend."""
@@ -335,8 +366,18 @@ class _Call:
                         warnings.warn(text, FailoverWarning, stacklevel=self.depth)
                         return answer
         first.tried = tuple(self.steps[1:])
+        if isinstance(first, CircuitOpen):
+            first.args = (f"{first.args[0]}\n  {self._advice()}",)
         first.cell = "" if self._is_builtin(self.loaded, self.nif) else self.loaded.cells.cell_of(self.nif.name)
         raise first
+
+    def _advice(self) -> str:
+        """Return what to do about an open circuit."""
+        name = self.loaded.name
+        at = time.strftime("%H:%M:%S", time.localtime(self.recovery.circuit_of(name).tries_at))
+        return (
+            f"To fix: one call is let through from {at} on; lab.recovery.close_circuit('{name}') lets all through now"
+        )
 
     def _may_repeat(self, error: NifError) -> bool:
         # The error value of a function without effects is its answer: it would be the same again.

@@ -22,7 +22,7 @@ from jupyter_server.utils import url_path_join
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from .live.feed import Feed
+from .live.feed import ALIVE, Feed
 from .live.renderer import Renderer
 from .segment import NotYours, Segment, SegmentError, attach
 
@@ -33,6 +33,8 @@ __all__ = ["LiveHandler", "Pictures"]
 
 #: Updates per second.
 RATE, SLOWEST, FASTEST = 10.0, 0.1, 30.0
+#: Seconds without another message after which a page is told that its figures are the newest.
+BEAT: Final = 0.7
 #: Messages that may be under way to a client; one that is slower skips updates.
 UNDER_WAY: Final = 4
 #: Why a connection was closed.
@@ -145,6 +147,7 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._pictures = pictures
         self._process = -1
         self._task: asyncio.Task[None] | None = None
+        self._beats: asyncio.Task[None] | None = None
         self._visible = asyncio.Event()
         self._visible.set()
         self._sent = self._arrived = 0
@@ -195,6 +198,7 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             self._lab = int(segment.header["base_ticks"])
             self._found = True
             self._grant()
+            self._beats = asyncio.create_task(self._beat())
             await self._stream(Feed(segment))
         except WebSocketClosedError:
             pass
@@ -232,6 +236,16 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
                     picture, self._picture = self._picture, None
                     await self._send(picture)
             await asyncio.sleep(max(0.0, began + 1 / self._rate - loop.time()))
+
+    async def _beat(self) -> None:
+        """Tell a page to which nothing else is sent that its figures are the newest."""
+        with suppress(WebSocketClosedError):
+            while True:
+                before = self._sent
+                await asyncio.sleep(BEAT)
+                await self._visible.wait()
+                if before == self._sent and before - self._arrived < UNDER_WAY:
+                    await self._send(ALIVE)
 
     async def _send(self, message: bytes) -> None:
         await self.write_message(message, binary=True)
@@ -312,9 +326,9 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             asyncio.get_running_loop().remove_reader(self._process)
             os.close(self._process)
             self._process = -1
-        if self._task:
-            self._task.cancel()
-            self._task = None
+        for task in filter(None, (self._task, self._beats)):
+            task.cancel()
+        self._task = self._beats = None
         if self._later:
             self._later.cancel()
         if self._wanted:

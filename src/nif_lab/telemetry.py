@@ -18,6 +18,7 @@ import numpy as np
 
 from . import _core
 from .arguments import LANES, TOPICS, Topic, one_of, whole
+from .costs import CellCosts, CellsReport
 from .errors import ArgumentTypeError, kind_name
 from .segment import LEVELS, Segment, percentile, word_of
 from .text import format_ns
@@ -52,8 +53,8 @@ class FunctionStats:
     total_ns, min_ns, max_ns : float
         Time inside native code of the calls that were timed, in nanoseconds.
     timed : int
-        How many were: all of a function's calls, or one in 4 where a call takes less than 25 us, in 16 below 5 us, in
-        64 below 0.2 us.
+        How many were: all of a function's calls, or one in 4 where a call takes less than 25 µs, in 16 below 5 µs, in
+        64 below 0.2 µs.
     p50_ns, p99_ns, p999_ns : float
         The time that half, 99 % and 99.9 % of the timed calls didn't exceed, in nanoseconds, within 6 %.
     lane : str
@@ -356,6 +357,7 @@ class Telemetry:
         self.core = _core.Telemetry()
         self._segment, self._pid = Segment(self.core.fileno()), os.getpid()
         self._recorders: dict[str, Callable[[float], None]] = {}
+        self._costs = CellCosts()
         self._watch_cells()
 
     @property
@@ -425,7 +427,19 @@ class Telemetry:
         def before(*_: object) -> None:
             if (telemetry := alive()) is not None:
                 telemetry.core.cell = len(inputs)
+                telemetry._costs.begin(len(inputs), telemetry.segment)
+
+        def after(*_: object) -> None:
+            if (telemetry := alive()) is not None:
+                telemetry._costs.end(telemetry.segment)
 
         self.core.cell = max(len(inputs) - 1, 0)
-        shell.events.register("pre_run_cell", before)
-        weakref.finalize(self, shell.events.unregister, "pre_run_cell", before).atexit = False
+        self._costs.begin(self.core.cell, self.segment)  # the cell that makes the Lab
+        for name, hook in (("pre_run_cell", before), ("post_run_cell", after)):
+            shell.events.register(name, hook)
+            weakref.finalize(self, shell.events.unregister, name, hook).atexit = False
+
+    def cells_report(self) -> CellsReport:
+        """Return what each notebook cell cost: native calls, their time, errors, by function."""
+        self.core.calibrate()
+        return self._costs.report(self.segment)

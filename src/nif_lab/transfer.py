@@ -8,7 +8,7 @@ and every copy is in the ledger.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from .arguments import MODES, Mode, one_of
 from .arrays import given_array
 from .errors import CopyRequired
 from .progress import tracked
-from .text import format_ns, table_html
+from .text import format_ns, format_speed, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +35,8 @@ __all__ = ["Transfer", "TransferMatrix", "Transfers"]
 ARRAYS: Final = (np.ndarray, _core.SharedBuffer, _core.MappedFile)
 #: The most axes that the core's copier takes.
 AXES_MAX: Final = 8
+#: A first call that takes longer has compiled, in nanoseconds.
+COMPILE_NS: Final = 1_000_000
 NOT_IN_POOL: Final = "value not in a pool"
 CURE: Final = "make it by lab.memory (empty, zeros, from_array), or as the result of a call"
 
@@ -48,7 +50,8 @@ class Transfer:
     source, target : str
         The two backends.
     value : object
-        What arrived: an array in shared memory or in a file, or what the target's codec read.
+        What arrived: an array in shared memory or in a file, or what the target's codec read. None in a matrix, which
+        keeps no payloads.
     mode : str
         ``"shared"``, ``"wire"`` or ``"mmap"``.
     lanes : tuple of str
@@ -60,8 +63,10 @@ class Transfer:
     hand_over_ns : float
         Time in which the target was told where it is, in nanoseconds.
     ns : float
-        Time of the transfer itself: the target is told of the value and reads all of it, in nanoseconds. Julia compiles
-        with its first value of a new element type and number of axes, and that counts too.
+        Time of the transfer itself: the target is told of the value and reads all of it, in nanoseconds.
+    compile_ns : float
+        Time before that in which Julia compiled for its first value of that element type and number of axes, in
+        nanoseconds; 0 otherwise.
     copies : tuple of Copy
         What was copied, where and why.
     source_checksum, target_checksum : int
@@ -80,6 +85,7 @@ class Transfer:
     copies: tuple[Copy, ...]
     source_checksum: int
     target_checksum: int
+    compile_ns: float = 0.0
 
     @property
     def array(self) -> np.ndarray:
@@ -105,9 +111,10 @@ class Transfer:
         count = len(self.copies)
         how = f"{count} {'copy' if count == 1 else 'copies'}" if count else "without a copy"
         check = "verified" if self.verified else "NOT VERIFIED"
+        first = f" (first call, compiling: {format_ns(self.compile_ns)} before)" if self.compile_ns else ""
         head = (
             f"{self.source} -> {self.target}, {self.mode}: {self.bytes:,} bytes in {format_ns(self.ns)} "
-            f"({self.gb_per_s:.1f} GB/s), {how}, {check} (XXH3 {self.target_checksum:016x})"
+            f"({format_speed(self.gb_per_s)}), {how}, {check} (XXH3 {self.target_checksum:016x}){first}"
         )
         return "\n".join((head, *(f"  copied {it}" for it in self.copies)))
 
@@ -166,7 +173,7 @@ class TransferMatrix:
     def _cell(it: Transfer) -> str:
         count = len(it.copies)
         how = f"{count} {'copy' if count == 1 else 'copies'}"
-        return f"{format_ns(it.ns)}, {it.gb_per_s:.1f} GB/s<br>{how} {'✓' if it.verified else '✗ differs'}"
+        return f"{format_ns(it.ns)}, {format_speed(it.gb_per_s)}<br>{how} {'✓' if it.verified else '✗ differs'}"
 
 
 def _address(array: np.ndarray) -> int:
@@ -189,6 +196,7 @@ class Transfers:
 
     def __init__(self, memory: MemoryManager, wire: Wire, ledger: Ledger) -> None:
         self._memory, self._wire, self._ledger = memory, wire, ledger
+        self._warm: set[tuple[Any, ...]] = set()
 
     def transfer(
         self,
@@ -208,7 +216,7 @@ class Transfers:
             value = value if plain is None else plain
         if mode == "auto":
             mode = "shared" if isinstance(value, ARRAYS) else "wire"
-        way = _Way(self._memory, self._wire, self._ledger, source, target, strict)
+        way = _Way(self._memory, self._wire, self._ledger, source, target, strict, self._warm)
         if mode == "wire":
             done = way.wire(value, dialect, version)
         else:
@@ -229,7 +237,8 @@ class Transfers:
         pairs = [(a, b) for a, b in product(backends, repeat=2) if selves or a is not b]
         ways = [(*pair, mode) for mode in modes for pair in pairs]
         done = (self.transfer(a, b, value, mode, strict=strict) for a, b, mode in tracked(ways, "transfers"))
-        return TransferMatrix(tuple(done))
+        # Without what arrived: twelve frames of 64 MB would stay for as long as somebody looks at the times.
+        return TransferMatrix(tuple(replace(it, value=None) for it in done))
 
 
 class _Told(NamedTuple):
@@ -253,9 +262,11 @@ class _Way:
         source: LoadedBackend,
         target: LoadedBackend,
         strict: bool,
+        warm: set[tuple[Any, ...]],
     ) -> None:
         self._memory, self._codec, self._ledger = memory, wire, ledger
         self._source, self._target, self._strict = source, target, strict
+        self._warm, self._compile_ns = warm, 0.0
         self._mark = ledger.mark()
 
     def _copies(self, size: int, place: str, reason: str, cure: str) -> None:
@@ -346,6 +357,7 @@ class _Way:
         The source proves what it wrote: ``proof``, where that isn't the array itself. Its proof comes after the target
         was told, whose time would otherwise be that of the caches which the proof has swept.
         """
+        self._compile(array, array if proof is None else proof, receive)
         start = time.perf_counter_ns()
         seen_at = self._target.builtin.address(array)
         heard = time.perf_counter_ns()
@@ -356,6 +368,22 @@ class _Way:
         done = time.perf_counter_ns()
         hand_over = float(heard - start)
         return _Told(value, seen_at, hand_over, hand_over + float(done - proved), (source_checksum, target_checksum))
+
+    def _compile(self, array: np.ndarray, proof: np.ndarray, receive: Callable[[], Any] | None) -> None:
+        """Have a language that compiles with its first call do that now, and note how long it took."""
+        for side, what, take in ((self._target, array, receive), (self._source, proof, None)):
+            key = (side, what.dtype.str, what.ndim, take is not None)
+            if side.backend.compiled or key in self._warm:
+                continue
+            self._warm.add(key)
+            start = time.perf_counter_ns()
+            sample = self._memory.zeros((1,) * what.ndim, what.dtype)
+            side.builtin.address(sample)
+            side.builtin.checksum(sample)
+            if take is not None:
+                take()  # of a value that is new each time: there is no smaller one of its type
+            if (took := time.perf_counter_ns() - start) > COMPILE_NS:
+                self._compile_ns += float(took)
 
     def _done(self, value: Any, mode: str, size: int, write_ns: float, told: _Told) -> Transfer:
         return Transfer(
@@ -370,4 +398,5 @@ class _Way:
             told.ns,
             self._ledger.since(self._mark),
             *told.checksums,
+            self._compile_ns,
         )

@@ -38,6 +38,11 @@ except nif_lab.errors.NifError as error:
 }
 
 
+#: Whether the renderer's picture has caught up, where there is one.
+DRAWN = """() => [...document.querySelectorAll(".nif-picture")].every(
+    (it) => it.naturalWidth && it.style.visibility !== "hidden" && !it.closest(".nif-old"))"""
+
+
 def run_cells(page: Page, url: str, cells: dict[str, str]) -> None:
     """Open a notebook and run its cells, one after the other: an error would end a run of all."""
     open_notebook(page, url)
@@ -85,7 +90,8 @@ def main() -> int:
                 for theme in ("Light", "Dark"):
                     command = "it => window.jupyterapp.commands.execute('apputils:change-theme', {theme: it})"
                     page.evaluate(command, f"JupyterLab {theme}")
-                    page.wait_for_timeout(4000)  # until all has its colours, and the renderer's picture has caught up
+                    page.wait_for_timeout(4000)  # until all has its colours
+                    page.wait_for_function(DRAWN)
                     picture(page, f"{name}_{theme.lower()}")
                 page.close()
         browser.close()

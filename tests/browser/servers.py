@@ -34,6 +34,8 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+#: A server that hasn't answered by then doesn't start at all.
+START_SECONDS = 120
 #: A cell that compiles.
 MEAN = """%%zig
 /// `mean(x[n])`: the arithmetic mean.
@@ -42,11 +44,9 @@ pub fn mean(x: []const f64) f64 {
     for (x) |value| total += value;
     return total / @as(f64, @floatFromInt(x.len));
 }"""
-# News and update checks would ask the network.
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
-}
+# News and update checks would ask the network. All else is JupyterLab's default, as users have it: cells that are far
+# from the view aren't in the page.
+SETTINGS = {"@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"}}
 
 
 def free_port() -> int:
@@ -95,13 +95,16 @@ def running(command: list[str], folder: Path, probe: str) -> Iterator[None]:
     with path.open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=subprocess.STDOUT)
         try:
-            for _ in range(300):
+            end = time.monotonic() + START_SECONDS
+            while True:
                 if server.poll() is not None:
                     pytest.fail(path.read_text()[-3000:], pytrace=False)
                 try:
                     urllib.request.urlopen(probe, timeout=5).close()
                     break
                 except (urllib.error.URLError, ConnectionError):
+                    if time.monotonic() > end:
+                        pytest.fail(f"the server doesn't answer: {path.read_text()[-3000:]}", pytrace=False)
                     time.sleep(0.1)
             yield
         finally:
@@ -140,6 +143,16 @@ def run_all(page: Page, url: str) -> None:
     """Open a notebook in JupyterLab and run all of its cells; return when the last has ended."""
     open_notebook(page, url)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def show(page: Page, cell: int) -> None:
+    """Scroll to a cell, as a reader does."""
+    page.evaluate(
+        """cell => { const book = window.jupyterapp.shell.currentWidget.content;
+            book.activeCellIndex = cell;
+            return book.scrollToItem(cell, "start"); }""",
+        cell,
+    )
 
 
 def start_all(page: Page, url: str) -> None:

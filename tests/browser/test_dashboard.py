@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from servers import ARTEFACTS, ROOT, Server, free_port, jupyterlab, open_notebook, run_all, running, start_all
+from servers import ARTEFACTS, ROOT, Server, free_port, jupyterlab, open_notebook, run_all, running, show, start_all
 
 pytestmark = pytest.mark.slow
 
@@ -96,16 +96,36 @@ def test_without_the_extension_the_kernel_sends_and_the_page_says_so(without_ext
 
 
 def test_it_comes_back_after_a_reload_and_a_restart(jupyter: Server, page: Page) -> None:
-    url = jupyter.lab(jupyter.write("again.ipynb", SETUP, "lab.dashboard()", "work(0.5)"))
+    long = "\n".join(["1"] * 40)  # the dashboard lies far down: JupyterLab attaches what is there late
+    url = jupyter.lab(jupyter.write("again.ipynb", SETUP, *[long] * 5, "lab.dashboard()", long, "work(0.5)"))
     run_all(page, url)
+    show(page, 6)
     wait_for_frames(page)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_timeout(1000)
     open_notebook(page, url)
+    show(page, 6)
     wait_for_frames(page)
+    page.get_by_role("tab", name="Transfers").click()
+    every = page.get_by_role("button", name="all 6", exact=True, include_hidden=True)
+    expect(every).to_be_visible()
+    page.get_by_role("tab", name="Live").click()
+    expect(every).not_to_be_visible()
+    bar, live = page.locator(".nif-status").first, page.locator(VIEW.format("performance")).first
+    page.context.set_offline(True)
+    expect(bar).to_have_text(
+        re.compile(r"(no message for \d+ s|connection lost).*these figures are from "), timeout=30_000
+    )
+    expect(live).to_have_attribute("data-stale", "")
+    page.context.set_offline(False)
+    expect(bar).to_have_text(re.compile("live through the server"), timeout=30_000)
+    expect(live).not_to_have_attribute("data-stale", "")
     page.evaluate("views => document.querySelectorAll(views).forEach(it => it.dataset.before = 1)", ".nif-live")
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    expect(every).to_be_disabled(timeout=30_000)
+    expect(every).to_have_attribute("title", re.compile("The kernel has ended or was restarted"))
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    show(page, 6)
     page.wait_for_function(
         "views => [...document.querySelectorAll(views)].some(it => it.dataset.frames > 0 && !it.dataset.before)",
         arg=VIEW.format("performance") + '[data-path="server"]',

@@ -35,7 +35,7 @@ def test_cells_their_errors_and_their_figures(jupyter: Server, page: Page) -> No
     expect(error).not_to_contain_text("Traceback")
     live = page.locator(".nif-live[data-view=performance]")
     expect(live).to_contain_text(re.compile("calls501calls per s.*errors01"))  # Zig 50 and 0, Nim 1 and 1
-    live.get_by_role("img").evaluate(
+    live.locator(".nif-picture").evaluate(
         "async (it) => { while (!it.naturalWidth) await new Promise(requestAnimationFrame); }"
     )
     page.screenshot(path=str(ARTEFACTS / "cells.png"))

@@ -57,9 +57,9 @@ class _Page(threading.Thread):
     def run(self) -> None:
         with suppress(OSError, importlib.import_module("websocket").WebSocketException):  # until it is closed
             while message := self.client.recv():
-                is_picture = Update(message).head["kind"] == "picture"
-                self.pictures += is_picture
-                self.updates += not is_picture
+                kind = Update(message).head["kind"]
+                self.pictures += kind == "picture"
+                self.updates += kind == "update"
 
     def close(self) -> None:
         self.client.shutdown()

@@ -52,7 +52,7 @@ turn; figures are medians over turns, ratios are of p50 within one round.
 
 Servers that poll (spinning, iceoryx2) are stopped while others have their turn, and take part only where each side has
 a core for itself: on one core each waits for the other's time slice to end, which makes 8 ms of a spinning call's
-0.3 us. Where nothing is pinned the system tends to start both sides on one core and to part them after some tens of
+0.3 µs. Where nothing is pinned the system tends to start both sides on one core and to part them after some tens of
 milliseconds of calls, so figures there lie between those of the two situations before.
 
 <!-- lane -->
@@ -180,7 +180,7 @@ def _lane(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     for situation, where in lane.SITUATIONS.items():
         for kernel, contenders in result.get(situation, {}).items():
             ratios = [it for it in lane.REFERENCES if it in contenders]
-            head = ["", "p50, us", "quartiles", "p99, us", "quartiles"]
+            head = ["", "p50, µs", "quartiles", "p99, µs", "quartiles"]
             rows = [(*head, *(cell for it in ratios for cell in (f"x C, {it}", "quartiles")))]
             for name, row in sorted(contenders.items(), key=lambda it: it[1]["p50"]["us"]):
                 shown = ("p50", "p99", *(f"x_{it}" for it in ratios))
@@ -229,7 +229,7 @@ def _monitoring(result: dict[str, Any]) -> list[tuple[str, Rows]]:
             continue
         low, middle, high = row["control"]
         rows.append((
-            f"{name} ({row['kernel_us']:.2f} us)",
+            f"{name} ({row['kernel_us']:.2f} µs)",
             f"{row['percent']:+.2f} %",
             f"{row['low']:+.2f} – {row['high']:+.2f}",
             f"{middle:+.2f} %",

@@ -331,7 +331,7 @@ def _turn(lab: Lab, way: str, source: str, target: str, x: NDArray[np.float64]) 
 def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
     """Return the result as tables of text."""
     return [
-        ("an array of a pool is handed over, us", _told(result["pairs"])),
+        ("an array of a pool is handed over, µs", _told(result["pairs"])),
         ("from language to language, GB/s", _pairs(result["pairs"])),
         ("a copy in a pool, x np.copyto", _copies(result["copies"])),
         ("into another process, and read there", _moves(result["moves"], result["titles"])),
@@ -374,7 +374,7 @@ def _copies(found: dict[str, Any]) -> list[Sequence[str]]:
 
 
 def _moves(found: dict[str, Any], titles: dict[str, str]) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("", *(f"{size}, {unit}" for size in found for unit in ("us", "GB/s")))]
+    rows: list[Sequence[str]] = [("", *(f"{size}, {unit}" for size in found for unit in ("µs", "GB/s")))]
     *_, largest = found.values()
     for name in sorted(largest, key=lambda it: float(largest[it]["ns"])):
         cells = (_cell(it[name], *what) for it in found.values() for what in (("ns", _us), ("gb_per_s",)))

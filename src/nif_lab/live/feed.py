@@ -16,12 +16,12 @@ import numpy as np
 from ..arguments import LANES
 from ..segment import BUCKETS, LEVELS, Segment, percentile, word_of
 
-__all__ = ["Feed", "pack"]
+__all__ = ["ALIVE", "Feed", "pack"]
 
 #: Calls in an update at most, functions and errors in each, and samples of memory in the first.
 CALLS_SENT, FUNCTIONS_SENT, ERRORS_SENT, SAMPLES_SENT = 1_000, 24, 10, 300
-#: Calls per second are over so many seconds.
-RATE_SECONDS: Final = 1.0
+#: Calls per second are over so many seconds, the recent p99 over so many.
+RATE_SECONDS, P99_SECONDS = 1.0, 5.0
 
 HISTORY: Final = ("start_s", "duration_ns", "backend", "function", "status", "cell")
 MEMORY: Final = ("time_s", "bytes", "pressure")
@@ -31,6 +31,10 @@ def pack(head: dict[str, Any], *rest: bytes) -> bytes:
     """Put a message together: the length of the JSON text, the text, zeros up to a multiple of 8, the rest."""
     text = json.dumps(head, separators=(",", ":")).encode()
     return b"".join((len(text).to_bytes(4, "little"), text, bytes(-(4 + len(text)) % 8), *rest))
+
+
+#: What a page is sent while nothing is new: without it, silence and a broken connection look the same.
+ALIVE: Final = pack({"kind": "alive"})
 
 
 class Feed:
@@ -52,6 +56,7 @@ class Feed:
         self._names = b""
         self._errors: tuple[int, list[dict[str, Any]]] = (0, [])
         self._counts: deque[tuple[float, np.ndarray]] = deque()
+        self._histograms: deque[tuple[float, np.ndarray]] = deque()
 
     def update(self, force: bool = False) -> bytes | None:
         """Return the next message, or None if nothing has changed since the last one.
@@ -82,6 +87,8 @@ class Feed:
             return None
         self._seen, self._number = seen, self._number + 1
         backends = segment.backends()
+        histograms = [functions["histogram"][functions["backend"] == i].sum(axis=0) for i in range(len(backends))]
+        recent = self._recent(np.array(histograms, np.int64).reshape(len(backends), BUCKETS))
         history, memory = self._history(calls, entries), self._memory(samples)
         head: dict[str, Any] = {
             "kind": "update",
@@ -91,7 +98,8 @@ class Feed:
             "cell": int(header["cell"]),
             "enabled": bool(header["enabled"]),
             "backends": [
-                _of_backend(name, functions[functions["backend"] == i], ns, per_second[i])
+                _of_backend(name, functions[functions["backend"] == i], histograms[i], ns)
+                | {"calls_per_s": float(per_second[i]), "recent_p99_ns": percentile(recent[i], 0.99) * ns}
                 for i, name in enumerate(backends)
             ],
             "functions": _busiest(functions, backends, ns),
@@ -122,6 +130,18 @@ class Feed:
         # Fewer where a function that is gone made room for another.
         rates: np.ndarray = np.maximum(counts - before, 0) / max(now - since, 1e-9)
         return rates, bool(rates.any())
+
+    def _recent(self, histograms: np.ndarray) -> np.ndarray:
+        """Return of each backend the histogram of the last seconds' calls."""
+        now = time.monotonic()
+        self._histograms.append((now, histograms))
+        while len(self._histograms) > 2 and self._histograms[1][0] <= now - P99_SECONDS:
+            self._histograms.popleft()
+        before = self._histograms[0][1]
+        if len(before) != len(histograms):  # a backend came meanwhile
+            return histograms
+        fresh: np.ndarray = np.maximum(histograms - before, 0)
+        return fresh
 
     def _history(self, calls: np.ndarray, entries: np.ndarray) -> list[np.ndarray]:
         """Return the columns of the new calls, and remember that they were seen."""
@@ -165,10 +185,9 @@ class Feed:
         return self._errors[1]
 
 
-def _of_backend(name: str, rows: np.ndarray, ns: float, per_second: float) -> dict[str, Any]:
+def _of_backend(name: str, rows: np.ndarray, histogram: np.ndarray, ns: float) -> dict[str, Any]:
     """Sum up a backend's functions."""
     calls, errors, timed = (int(rows[it].sum()) for it in ("calls", "errors", "timed"))
-    histogram = rows["histogram"].sum(axis=0) if timed else np.zeros(BUCKETS, np.uint64)
     return {
         "name": name,
         "calls": calls,
@@ -180,7 +199,6 @@ def _of_backend(name: str, rows: np.ndarray, ns: float, per_second: float) -> di
         "p99_ns": percentile(histogram, 0.99) * ns,
         "min_ns": float(rows["min"][rows["timed"] > 0].min()) * ns if timed else 0.0,
         "max_ns": float(rows["max"].max(initial=0)) * ns,
-        "calls_per_s": float(per_second),
     }
 
 

@@ -14,8 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 
 from ..panels.canvas import Canvas
-from ..panels.pictures import log_scale
-from ..panels.style import THEMES, colour, title
+from ..panels.style import GRID, THEMES, colour, log_scale, title
 from ..text import format_ns
 
 if TYPE_CHECKING:
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid"]
 
-CARD_WIDTH, GAP, PAD = 214, 12, 16
-ROW, HEAD, FOOT = 19, 198, 24
-#: So many functions get a bar.
-BARS: Final = 6
+CARD_WIDTH, GAP, ROW, HEAD, FOOT, BARS = (GRID[it] for it in ("card", "gap", "row", "head", "foot", "bars"))
+PAD: Final = 16
 #: Sizes of text in points: a card's number of calls, its rows, its bars.
 LARGE, MIDDLE, SMALL = 24, 11, 10
 
@@ -74,8 +71,9 @@ class Grid:
         self._layout = layout
         columns = max(1, min((self._width + GAP) // (CARD_WIDTH + GAP), len(backends)))
         rows = -(-max(len(backends), 1) // columns)
+        columns = -(-max(len(backends), 1) // rows)  # four cards are 2 x 2 where there is room for three in a row
         self._card_width = (self._width - 2 + GAP) / columns - GAP
-        height = HEAD + ROW * max(len(names), 1)
+        height = HEAD + ROW * max(len(names), 1)  # the page keeps room for all bars
         self._places = [
             (1 + (i % columns) * (self._card_width + GAP), 1 + (i // columns) * (height + GAP))
             for i in range(len(backends))

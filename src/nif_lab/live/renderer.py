@@ -102,22 +102,22 @@ def _messages(segment: Segment, theme: str, width: int, scale: float) -> Iterato
     changed = float("inf")
     while True:
         if (seen := feed.look()) is not None:
-            changed, pixels = time.monotonic(), grid.draw(seen[0])
-            yield _message(pixels, theme, "jpeg", quality=QUALITY, subsampling=0)
+            changed, pixels, drawn = time.monotonic(), grid.draw(seen[0]), float(seen[0]["time"])
+            yield _message(pixels, theme, drawn, "jpeg", quality=QUALITY, subsampling=0)
         elif time.monotonic() - changed > QUIET:
             changed = float("inf")
-            yield _message(pixels, theme, "png", compress_level=3)
+            yield _message(pixels, theme, drawn, "png", compress_level=3)
         else:
             yield None
 
 
-def _message(pixels: np.ndarray, theme: str, kind: str, **options: int) -> bytes:
+def _message(pixels: np.ndarray, theme: str, drawn: float, kind: str, **options: int) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format=kind, **options)
     height, width, _ = pixels.shape
-    head = {"kind": "picture", "mime": f"image/{kind}", "width": width, "height": height, "theme": theme}
+    head = {"kind": "picture", "mime": f"image/{kind}", "width": width, "height": height, "theme": theme, "time": drawn}
     return pack(head, file.getvalue())
 
 

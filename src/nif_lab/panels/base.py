@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import ipywidgets as widgets
 
@@ -14,6 +17,21 @@ if TYPE_CHECKING:
     from ..telemetry import Telemetry
 
 __all__ = ["LivePanel", "Panel", "tree"]
+
+#: What a panel looks like without its kernel: CSS alone, because nothing else acts then.
+_CSS: Final = Path(__file__).with_name("live").joinpath("panel.css").read_text()
+#: What `save` writes.
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>nif_lab</title><style>
+body {{ font: 14px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 24px auto; padding: 0 16px;
+  color-scheme: light dark }}
+table {{ border-collapse: collapse; margin: 8px 0 24px }}
+td, th {{ padding: 3px 14px 3px 0; border-bottom: 1px solid #8884 }}
+</style></head><body><h1>nif_lab</h1><p>{when}</p>
+{body}
+</body></html>
+"""
+_FADED: Final = '<div style="opacity:0.4" aria-hidden="true">'
 
 
 class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
@@ -25,10 +43,12 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
     def __init__(
         self, title: str, children: Sequence[widgets.Widget], *, beside: Sequence[widgets.Widget] = ()
     ) -> None:
+        self.name = title
         self.problem = widgets.HTML()
-        heading = widgets.HTML(f'<h3 style="margin:0 12px 0 0">{escape(title)}</h3>')
+        heading = widgets.HTML(f'<style>{_CSS}</style><h3 style="margin:0 12px 0 0">{escape(title)}</h3>')
         head = widgets.HBox([heading, *beside], layout=widgets.Layout(align_items="center", flex_flow="row wrap"))
         super().__init__([head, *children, self.problem], layout=widgets.Layout(padding="8px 0"))
+        self.add_class("nif-panel")
         self.problem.layout.display = "none"
         self.listen()
 
@@ -49,6 +69,23 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         """Return the panel as HTML that needs neither a kernel nor JavaScript."""
         raise NotImplementedError
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write what the panel shows now as one HTML file that needs neither a kernel nor a network.
+
+        Parameters
+        ----------
+        path : str or path
+            Where to; a file that is there is replaced.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        target, now = Path(path), time.strftime("%Y-%m-%d %H:%M:%S")
+        target.write_text(_PAGE.format(when=now, body=self.html()), encoding="utf-8")
+        return target
+
     def attempt(self, action: Callable[[], None]) -> None:
         """Run what a button asks for; an error appears in the panel instead of getting lost."""
         try:
@@ -62,6 +99,13 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
         """Show an error, or that there is none any more."""
         self.problem.layout.display = None if error else "none"
         self.problem.value = error_html(error) if error else ""
+
+    @staticmethod
+    def fade(*shown: widgets.HTML) -> None:
+        """Grey what a button showed last: the button runs again, and its old results don't hold any more."""
+        for it in shown:
+            if it.value and not it.value.startswith(_FADED):
+                it.value = f"{_FADED}{it.value}</div>"
 
     def close(self) -> None:
         """Close the panel and every widget in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -12,6 +13,7 @@ from .errors import ErrorsPanel
 from .history import HistoryPanel
 from .live import LiveView, after_cell
 from .memory import MemoryPanel
+from .pages import Pages
 from .performance import PerformancePanel
 
 if TYPE_CHECKING:
@@ -56,8 +58,7 @@ class Dashboard(Panel):
         pair = widgets.GridBox(live[-2:], layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px 32px"))
         self._pages = {name: widgets.VBox() for name in ("Transfers", "Frames", "Faults", "Try it")}
         pages = {"Live": widgets.VBox([*live[:-2], pair]), **self._pages, "Backends": self._first[-1]}
-        self.tabs = widgets.Tab(list(pages.values()), titles=tuple(pages))
-        self.tabs.add_class("nif-tabs")
+        self.tabs = Pages(pages)
         self._languages = ", ".join(lab.backends)
         super().__init__("nif_lab", [self.tabs], beside=[LiveView(telemetry.segment, rate=rate)])
         after_cell(lambda: self.attempt(self._complete))
@@ -91,11 +92,11 @@ class Dashboard(Panel):
         return "\n\n".join(panel.text() for panel in self.panels)
 
     def html(self) -> str:
-        return "".join(panel.html() for panel in self.panels)
+        return "".join(map(_section, self.panels))
 
     def _fallback(self) -> tuple[str, str]:
         # Of the panels whose pages may not be made yet none has anything to say before somebody used it.
-        return "\n\n".join(it.text() for it in self._first), "".join(it.html() for it in self._first)
+        return "\n\n".join(it.text() for it in self._first), "".join(map(_section, self._first))
 
     def close(self) -> None:
         self._lab = None
@@ -103,3 +104,7 @@ class Dashboard(Panel):
 
     def __repr__(self) -> str:
         return f"Dashboard({self._languages})"
+
+
+def _section(panel: Panel) -> str:
+    return f"<h3>{escape(panel.name)}</h3>{panel.html()}"

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anywidget
 import traitlets
 
-from ..live.feed import Feed
+from ..live.feed import ALIVE, Feed
 from ..live.renderer import Renderer
-from .style import COLOURS, MARKS
+from .style import COLOURS, GRID, MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,17 +32,20 @@ if TYPE_CHECKING:
 __all__ = ["LiveView", "after_cell", "listen_while_busy"]
 
 _FOLDER: Final = Path(__file__).with_name("live")
-_PARTS: Final = ("numbers", "hub", "bar", "performance", "memory", "errors", "history", "view")
+_PARTS: Final = ("numbers", "hub", "bar", "functions", "trend", "performance", "memory", "errors", "history", "view")
 
 #: What sending may take of the kernel's time, and how often it sends at most while a cell runs.
 SHARE, BUSY_HZ = 0.01, 3.0
+#: Seconds without another message after which the page is told that its figures are the newest.
+BEAT: Final = 1.0
 #: So long an idle kernel goes on for a page that has fallen silent, in seconds.
 PATIENCE: Final = 30.0
 
 
 def _module() -> str:
     """Return the views' JavaScript as one ES module, as anywidget wants it."""
-    styles = (f"const {name} = {json.dumps(value)};\n" for name, value in (("COLOURS", COLOURS), ("MARKS", MARKS)))
+    named = {"COLOURS": COLOURS, "MARKS": MARKS, "GRID": GRID}
+    styles = (f"const {name} = {json.dumps(value)};\n" for name, value in named.items())
     return "".join((*styles, *((_FOLDER / f"{name}.js").read_text() for name in _PARTS)))
 
 
@@ -211,15 +214,22 @@ class _Sender(threading.Thread):
         self._heard, self._wanted = time.monotonic(), picture
 
     def run(self) -> None:
-        wait = 0.0
+        wait = due = sent = 0.0
         while not self.stopped.wait(wait) and (_cells.busy or time.monotonic() - self._last_sign() < PATIENCE):
             if (view := self._view()) is None:
                 break
-            start = time.thread_time()
-            if messages := [it for it in (self._feed.update(), self._picture(int(view.lab))) if it is not None]:
+            start, now, messages = time.thread_time(), time.monotonic(), []
+            if now >= due:
+                messages = [it for it in (self._feed.update(), self._picture(int(view.lab))) if it is not None]
+            if not messages and now - sent >= BEAT:
+                messages = [ALIVE]
+            if messages:
                 view.send({}, messages)
-            fastest = min(view.rate, BUSY_HZ) if _cells.busy else view.rate
-            wait = max(1 / fastest, (time.thread_time() - start) / SHARE)
+                sent = now
+            if now >= due:
+                fastest = min(view.rate, BUSY_HZ) if _cells.busy else view.rate
+                due = time.monotonic() + max(1 / fastest, (time.thread_time() - start) / SHARE)
+            wait = min(max(due - time.monotonic(), 0.0), BEAT)
             del view  # only the page and the user keep it
         self._draw(0, None)
 

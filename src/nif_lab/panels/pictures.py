@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from ..text import format_ns
+from ..text import format_ns, format_speed
 from .canvas import Canvas
-from .style import Theme, colour, title
+from .style import Theme, colour, log_scale, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from ..telemetry import FunctionStats, Snapshot
     from ..transfer import Transfer
 
-__all__ = ["bars", "copies_text", "heat_map", "heat_map_text", "log_scale", "performance_grid", "performance_text"]
+__all__ = ["bars", "copies_text", "heat_map", "heat_map_text", "performance_grid", "performance_text"]
 
 CARD_WIDTH: Final = 232
 CARD_GAP: Final = 12
@@ -38,14 +37,6 @@ def _busiest(snapshot: Snapshot) -> list[str]:
         if it.calls > it.errors:
             total[it.function] = total.get(it.function, 0.0) + it.total_ns
     return sorted(total, key=lambda name: -total[name])[:BARS]
-
-
-def log_scale(values: Sequence[float]) -> Callable[[float], float]:
-    """Return a function from a time to the share of a bar's length, from the decade below the shortest."""
-    positive = [it for it in values if it > 0]
-    low = math.floor(math.log10(min(positive, default=1.0)) - 0.01)
-    high = math.log10(max(positive, default=10.0))
-    return lambda value: (math.log10(value) - low) / max(high - low, 1e-9) if value > 0 else 0.0
 
 
 def performance_grid(snapshot: Snapshot, theme: Theme) -> Canvas:
@@ -150,7 +141,7 @@ def _cell(canvas: Canvas, x: float, y: float, width: float, height: float, it: T
     ink = "#000000" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18 else "#ffffff"
     canvas.box(x, y, width, height, to_hex((red, green, blue)), radius=4)
     copies = copies_text(it)
-    canvas.text(x + width / 2, y + 24, f"{it.gb_per_s:.1f} GB/s", size=13, bold=True, colour=ink, align="center")
+    canvas.text(x + width / 2, y + 24, f"{format_speed(it.gb_per_s)}", size=13, bold=True, colour=ink, align="center")
     check = "✓ verified" if it.verified else "✗ differs"
     canvas.text(x + width / 2, y + 38, format_ns(it.ns), size=10, colour=ink, align="center")
     canvas.text(x + width / 2, y + 51, f"{copies} · {check}", size=10, colour=ink, align="center")

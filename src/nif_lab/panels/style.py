@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["COLOURS", "DARK", "LIGHT", "MARKS", "THEMES", "Theme", "colour", "title"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["COLOURS", "DARK", "GRID", "LIGHT", "MARKS", "THEMES", "Theme", "colour", "log_scale", "title"]
 
 #: Okabe and Ito's colours, told apart by colour-blind people too; each has a contrast of at least 3 on both themes.
 #: The last is anybody else's.
@@ -18,6 +22,9 @@ MARKS: Final = {
     "julia": "M6 .2 11.8 6 6 11.8.2 6z",
     "": "M1 3 3 1l3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
 }
+
+#: Measures of the performance picture in CSS pixels, and its number of bars: the page keeps its place free.
+GRID: Final = {"card": 214, "gap": 12, "head": 198, "row": 19, "bars": 6, "foot": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +53,11 @@ def colour(language: str) -> str:
 def title(language: str) -> str:
     """Return how a language's name is shown: ``Rust``."""
     return language.capitalize()
+
+
+def log_scale(values: Sequence[float]) -> Callable[[float], float]:
+    """Return a function from a time to the share of a bar's length, from the decade below the shortest."""
+    positive = [it for it in values if it > 0]
+    low = math.floor(math.log10(min(positive, default=1.0)) - 0.01)
+    high = math.log10(max(positive, default=10.0))
+    return lambda value: (math.log10(value) - low) / max(high - low, 1e-9) if value > 0 else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from html import escape
 from itertools import permutations
@@ -11,7 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from ..arguments import WAYS
-from ..text import format_ns, table_html
+from ..text import format_ns, format_speed, table_html
 from .action import Action
 from .base import Panel
 from .canvas import themed_image
@@ -64,7 +65,8 @@ class TransferPanel(Panel):
         self.all_pairs = self._action("all", self._run_all, self._show_all)
         self.all_pairs.tooltip = "Transfer between all pairs of loaded languages, and compare them"
         self.buttons = {pair: self._button(*pair) for pair in permutations(backends, 2)}
-        self.cells = {pair: widgets.HTML() for pair in self.buttons}
+        # Two lines of text each, with or without: the grid stays where it is as results come.
+        self.cells = {pair: widgets.HTML(layout=widgets.Layout(min_height="36px")) for pair in self.buttons}
         self.result = widgets.HTML()
         self.heat = widgets.HTML()
         beside = [self.size, self.mode, self.all_pairs]
@@ -123,22 +125,28 @@ class TransferPanel(Panel):
         return value
 
     def _run(self, source: str, target: str) -> Transfer:
+        self.fade(self.cells[source, target], self.result, self.heat)
         return self._transfer(source, target, self._value(), self.mode.value)
 
     def _run_all(self) -> TransferMatrix:
+        self.fade(*self.cells.values(), self.result, self.heat)
         return self._transfer_matrix(self._value(), (self.mode.value,))
 
     def _show_one(self, done: Transfer) -> None:
         self._record(done)
+        cell = self.cells[done.source, done.target]
+        cell.value = f'<div style="text-align:center;line-height:1.3">{_cell(done)}</div>'
+        self.heat.value = ""  # it has another number for that pair
         self.result.value = status(f"{sign(done.verified)} {str(done).splitlines()[0]}") + _ledger(done)
 
     def _show_all(self, matrix: TransferMatrix) -> None:
         for done in matrix:
             self._record(done)
+            self.cells[done.source, done.target].value = ""  # the picture has all of them
         verified = sum(it.verified for it in matrix)
         self.result.value = status(
             f"{sign(verified == len(matrix))} {verified} of {len(matrix)} transfers verified, "
-            f"{matrix.zero_copy:.0%} without a copy"
+            f"{matrix.zero_copy:.0%} without a copy{_compiled(matrix)}"
         )
         self.heat.value = themed_image(partial(heat_map, tuple(matrix)), heat_map_text(tuple(matrix)))
 
@@ -153,9 +161,8 @@ class TransferPanel(Panel):
         self.complain(error)
 
     def _record(self, done: Transfer) -> None:
-        self.results[done.source, done.target] = done
-        cell = self.cells[done.source, done.target]
-        cell.value = f'<div style="text-align:center;line-height:1.3">{_cell(done)}</div>'
+        # What arrived isn't kept: it may be large, and nobody reads it here.
+        self.results[done.source, done.target] = replace(done, value=None)
 
     def text(self) -> str:
         return "\n".join(["Transfers", *(f"  {it}" for it in self.results.values())])
@@ -184,7 +191,13 @@ def sign(good: bool) -> str:
 
 def _cell(it: Transfer) -> str:
     verified = "✓ verified" if it.verified else "✗ differs"
-    return f"{format_ns(it.ns)} · {it.gb_per_s:.1f} GB/s<br>{copies_text(it)} · {verified}"
+    return f"{format_ns(it.ns)} · {format_speed(it.gb_per_s)}<br>{copies_text(it)} · {verified}"
+
+
+def _compiled(matrix: TransferMatrix) -> str:
+    """Say how long first calls compiled, which isn't part of any time that is shown."""
+    took = sum(it.compile_ns for it in matrix)
+    return f"; first calls compiled for {format_ns(took)} before" if took else ""
 
 
 def _ledger(it: Transfer) -> str:

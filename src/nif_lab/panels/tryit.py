@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import signal
 import sys
 import time
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,6 +17,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from ..errors import WorkerCrashed
 from ..text import format_ns
 from .action import Action
 from .base import Panel, tree
@@ -46,6 +50,8 @@ _MAKERS: Final[dict[str, Callable[..., Any]]] = {
 }
 #: Arrays of the form have at most so many elements, so that a slip of the finger costs nothing.
 _MOST: Final = 8_000_000
+#: Functions of `lab.wire` that take tables which no form makes up; the page Frames shows what they do.
+_TABLES: Final = frozenset({"decode", "encode"})
 #: A picture of a result is about so wide or high at most.
 _PIXELS: Final = 480
 #: A call from the form may take so long, in seconds, where it can be ended.
@@ -69,7 +75,9 @@ class TryPanel(Panel):
         self.form = widgets.VBox()
         self.fields: dict[str, widgets.Widget] = {}
         self._signature = ""
-        self.call = Action("Call", self._run, show=self._show, fail=self._failed)
+        self._running = ""  # the language whose worker runs the form's call
+        self._is_stopped = False
+        self.call = Action("Call", self._run, show=self._show, fail=self._failed, stop=self._stop)
         self.doc, self.result = widgets.HTML(), widgets.HTML(status("The result appears here."))
         self.language.observe(lambda _: self.attempt(self._offer), "value")
         self.function.observe(lambda _: self.attempt(self._ask), "value")
@@ -88,7 +96,7 @@ class TryPanel(Panel):
         if self.language.value is None:
             self.doc.value = status("No language is loaded.")
             return
-        names = self._lab.backends[self.language.value].kernels
+        names = [it for it in self._lab.backends[self.language.value].kernels if it not in _TABLES]
         kept = self.function.value if self.function.value in names else "dot" if "dot" in names else names[0]
         self.function.options = names
         self.function.value = kept
@@ -112,6 +120,7 @@ class TryPanel(Panel):
         self.listen()
 
     def _run(self) -> tuple[str, str, Any, float]:
+        self.fade(self.result)
         name, function = self.language.value, self.function.value
         parameters = [it for it in _parameters(self._nif().signature) if not it.is_output]
         typed = [self.fields[it.name].value for it in parameters]
@@ -124,14 +133,27 @@ class TryPanel(Panel):
         lane = getattr(self._lab.isolated, name).find_function(function).lane_name
         if lane == "direct":
             del options["timeout"]  # a cell that asked for this process: nothing can end its call
+        self._running, self._is_stopped = name if lane == "isolated" else "", False
         answer = self._lab.call(name, function, *arguments, lane="isolated", **options)
         ns = float(time.perf_counter_ns() - start)
         written = [value for it, value in zip(parameters, arguments, strict=True) if it.is_mutable]
         said = [
             _code(text, _dtype(it.kind)) if it.axes else repr(text) for it, text in zip(parameters, typed, strict=True)
         ]
-        code = f"lab.{name}.{function}({', '.join(said)})"
+        place = "lab.isolated" if lane == "isolated" and self._lab.backends[name].lane == "direct" else "lab"
+        code = f"{place}.{name}.{function}({', '.join(said)})"
         return code, lane, written[0] if answer is None and written else answer, ns
+
+    def _stop(self) -> None:
+        """End the call by ending its worker; the next call gets another one."""
+        if not self._running:
+            self.complain(RuntimeError("this function runs in this process, where nothing can end its call"))
+            return
+        self._is_stopped = True
+        workers = getattr(self._lab.isolated, self._running).workers
+        for pid in workers.pids:  # the spares too: which of them works can change meanwhile
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _nif(self) -> Nif:
         return self._lab.backends[self.language.value].functions[self.function.value]
@@ -146,8 +168,11 @@ class TryPanel(Panel):
         )
 
     def _failed(self, error: Exception) -> None:
-        self.result.value = status(f"{sign(False)} the call failed")
-        self.complain(error)
+        is_stopped = self._is_stopped and isinstance(error, WorkerCrashed)
+        self.result.value = status(
+            "■ stopped: its worker was ended" if is_stopped else f"{sign(False)} the call failed"
+        )
+        self.complain(None if is_stopped else error)
 
     def text(self) -> str:
         return f"Try it\n  lab.{self.language.value}.{self.function.value}"

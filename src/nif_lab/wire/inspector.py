@@ -34,7 +34,7 @@ class Part:
     bytes : bytes
         The bytes themselves.
     name
-        The field's name in docs/wire.md; ``"not read"`` for what stands behind a fault.
+        The field's name in docs/wire.md; ``"not read"`` for the bytes after an error.
     meaning
         What these bytes say.
     path
@@ -151,7 +151,7 @@ def _marked(parts: Sequence[Part], data: bytes, error: WireError) -> list[Part]:
         for begin, end in pairwise(cuts):
             if begin < end:
                 wrong = begin <= place < end
-                why = error.rule if wrong else "stands behind the fault" if place < begin else ""
+                why = error.rule if wrong else "not read: it comes after the error" if place < begin else ""
                 marked.append(Part(begin, end - begin, data[begin:end], "not read", why, "", not wrong))
         at = it.offset + it.length
         if it.length:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .xxh3 import checksum
 
 if TYPE_CHECKING:
     from .inspector import Inspection, Part
 
-__all__ = ["as_html"]
+__all__ = ["Marks", "as_html"]
 
 _WIDTH: Final = 16  # bytes a line
 _HEAD: Final = 4  # lines of a long part before it is cut short
@@ -58,6 +58,8 @@ _STYLE: Final = """
   margin-right: 2px; padding: 4px 0 0 4px; position: relative }
 .nlw .run i { font: 9px/1 system-ui, sans-serif; left: 1px; opacity: .75; position: absolute; top: -8px }
 .nlw .wrong { outline: 2px solid #d55e00; outline-offset: -1px }
+.nlw .run[data-at] b { background: #d55e00; border-radius: 2px; color: #fff; font-weight: 400 }
+.nlw .run u { outline: 2px solid currentColor; text-decoration: none }
 .nlw .ascii { align-self: end; flex: none; opacity: .5; padding: 0 0 6px 14px }
 .nlw .list { flex: 1 1 420px; max-height: 640px; min-width: 0; overflow: auto;
   scrollbar-color: color-mix(in srgb, currentColor 35%, transparent) transparent; scrollbar-width: thin }
@@ -99,7 +101,15 @@ def _gap(count: int) -> str:
     return f'<span style="flex:none;width:{3 * count}ch"></span>'
 
 
-def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]]) -> str:
+def _byte(value: int, at: int, marks: Marks) -> str:
+    """Return a byte as two digits; one that was flipped is bold, the one that is chosen underlined."""
+    text = f"{value:02x}"
+    if at in marks.flipped:
+        text = f"<b>{text}</b>"
+    return f"<u>{text}</u>" if at == marks.chosen else text
+
+
+def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]], marks: Marks) -> str:
     cells = []
     covered = at
     for number, it, begin, end in runs:
@@ -110,8 +120,8 @@ def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]]) -> 
         name = escape(f"{number} {it.path + '/' if it.path else ''}{it.name}: {it.meaning}", quote=True)
         style = f"--c:{_colour(it)};width:calc({3 * (end - begin)}ch - 2px)"
         cells.append(
-            f'<span class="run f{number}{wrong}" tabindex="0" title="{name}" style="{style}">'
-            f"{label}{frame[begin:end].hex(' ')}</span>"
+            f'<span class="run f{number}{wrong}" tabindex="0" title="{name}" style="{style}" data-at="{begin}" '
+            f'data-bytes="{end - begin}">{label}{" ".join(_byte(frame[i], i, marks) for i in range(begin, end))}</span>'
         )
         covered = end
     if covered < at + _WIDTH:
@@ -122,16 +132,16 @@ def _line(at: int, frame: bytes, runs: Sequence[tuple[int, Part, int, int]]) -> 
     )
 
 
-def _hex(found: Inspection, parts: Sequence[tuple[int, Part]]) -> str:
-    """Return the bytes in lines; of a long part the first lines and the last."""
-    wanted: set[int] = set()
+def _hex(found: Inspection, parts: Sequence[tuple[int, Part]], marks: Marks) -> str:
+    """Return the bytes in lines; of a long part the first lines and the last, and those with marks."""
+    wanted = {it // _WIDTH for it in (*marks.flipped, marks.chosen) if 0 <= it < len(found.frame)}
     for _, it in parts:
         first, last = it.offset // _WIDTH, (it.offset + it.length - 1) // _WIDTH
         wanted.update(range(first, min(first + _HEAD, last + 1)), range(max(first, last - 1), last + 1))
     lines: list[str] = []
     covered = 0
     for at in (_WIDTH * it for it in sorted(wanted)):
-        lines += [_cut(at - covered), _line(at, found.frame, tuple(_runs(at, parts)))]
+        lines += [_cut(at - covered), _line(at, found.frame, tuple(_runs(at, parts)), marks)]
         covered = at + _WIDTH
     lines.append(_cut(len(found.frame) - covered))
     return "".join(lines)
@@ -152,7 +162,17 @@ def _row(number: int, it: Part) -> str:
     )
 
 
-def as_html(found: Inspection) -> str:
+class Marks(NamedTuple):
+    """Bytes that are marked: those that were flipped, and the one that is chosen; -1 is none."""
+
+    flipped: frozenset[int] = frozenset()
+    chosen: int = -1
+
+
+NO_MARKS: Final = Marks()
+
+
+def as_html(found: Inspection, marks: Marks = NO_MARKS) -> str:
     """Return an inspection as HTML that needs nothing beside itself."""
     parts = found.shown()
     scope = f"nlw-{checksum(memoryview(found.frame)):016x}"
@@ -167,11 +187,12 @@ def as_html(found: Inspection) -> str:
     numbers = "".join(f'<th class="n" scope="col">{it}</th>' for it in ("#", "at", "bytes"))
     head = f'{numbers}<th scope="col">field</th><th scope="col">meaning</th>'
     rules = "\n".join(_lit(scope, number) for number, _ in parts)
+    octets = _hex(found, parts, marks)
     return (
         f'<div class="nlw {scope}"><style>{_STYLE}{rules}</style>'
         f'<div class="top"><b>{escape(marker)}</b>'
         f'<span class="muted">{escape(" · ".join(facts[:2]))}</span>{verdict}</div>{fault}'
-        f'<div class="both"><div class="hex" role="group" aria-label="bytes of the frame">{_hex(found, parts)}</div>'
+        f'<div class="both"><div class="hex" role="group" aria-label="bytes of the frame">{octets}</div>'
         f'<div class="list"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(_row(*it) for it in parts)}{more}</tbody></table></div></div></div>"
     )

@@ -5,13 +5,15 @@ const RATES = [1, 3, 10, 30];
 
 function statusOf(hub) {
   if (hub.mode === "connecting") return ["…", "connecting"];
-  if (hub.mode === "ended") return ["■", "the kernel has ended; these are its last figures"];
-  if (hub.mode === "lost") return ["↻", "connection lost; trying again"];
+  const since = hub.head ? `; these figures are from ${formatTime(hub.head.time)}` : "";
+  if (hub.mode === "ended") return ["■", `the kernel has ended${since}`];
+  if (hub.mode === "lost") return ["↻", `connection lost, trying again${since}`];
   const way = `through the ${hub.mode}`;
-  if (hub.paused) return ["❚❚", "paused"];
+  if (hub.paused) return ["❚❚", `paused${since}`];
+  if (hub.silence && hub.head) return ["○", `no message for ${Math.floor(hub.silence)} s${since}`];
   if (!hub.head) return ["…", `waiting for the first figures ${way}`];
   const hertz = hub.hertz;
-  return ["●", hertz ? `live ${way}, ${hertz.toFixed(1)} Hz` : `live ${way}, nothing new`];
+  return ["●", hertz ? `live ${way}, ${hertz.toFixed(1)} Hz` : `live ${way}, nothing new since ${formatTime(hub.head.time)}`];
 }
 
 function statusBar(hub, model) {

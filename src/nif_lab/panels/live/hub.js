@@ -4,6 +4,10 @@
 const CALLS_KEPT = 1000;
 const SAMPLES_KEPT = 600;
 const ERRORS_KEPT = 100;
+const TREND_KEPT = 300; // seconds
+const STALE_MS = 2000; // without a message for so long, the figures aren't the newest
+const BROKEN_MS = 6000; // without one for so long, another connection is made
+const TRIES = 30; // a second apart, before the kernel is asked instead
 const OPEN_MS = 1500; // a socket that isn't open by then isn't there
 const ASK_MS = 10000; // so often the kernel is told that somebody still looks
 const QUIET_MS = 1500; // without an update for so long, nothing is new
@@ -51,10 +55,14 @@ class Hub {
     this.calls = null; // columns of the last calls
     this.samples = null; // columns of the memory's samples
     this.errors = [];
+    this.trend = []; // of each second: time, and of each language call rate, p99 and errors
     this.picture = null; // {url, width, height}
     this.arrivals = [];
     this.looked = false;
+    this.heard = performance.now(); // when the last message came
     document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("online", () => this.online());
+    this.clock = setInterval(() => this.check(), 500);
     this.connect();
   }
 
@@ -77,9 +85,23 @@ class Hub {
     return !this.paused && document.visibilityState === "visible" && [...this.views].some((it) => it.seen);
   }
 
+  // Seconds without a message while somebody looks; 0 below two.
+  get silence() {
+    const ms = performance.now() - this.heard;
+    return this.visible && ms > STALE_MS && ["server", "kernel", "lost"].includes(this.mode) ? ms / 1000 : 0;
+  }
+
+  check() {
+    const { silence } = this;
+    if (this.mode === "server" && silence * 1000 > BROKEN_MS) this.abandon();
+    if (silence || this.wasSilent) this.tell();
+    this.wasSilent = silence > 0;
+  }
+
   // Tell the other side whether anybody looks, and at what.
   look() {
     const { visible } = this;
+    if (visible && !this.looked) this.heard = performance.now(); // nothing was sent while nobody looked
     const drawn = [...this.views].find((it) => it.seen && it.picture);
     this.wanted = visible && drawn ? drawn.picture() : null;
     const pictured = JSON.stringify(this.wanted);
@@ -123,6 +145,7 @@ class Hub {
     let opened = false;
     socket.onopen = () => {
       clearTimeout(late);
+      if (this.socket !== socket) return;
       opened = true;
       Object.assign(this, { mode: "server", tries: 0, pictured: "null", looked: true });
       this.look();
@@ -130,7 +153,7 @@ class Hub {
     socket.onmessage = ({ data }) => this.receive(data);
     socket.onclose = ({ code }) => {
       clearTimeout(late);
-      if (this.closed) return;
+      if (this.closed || this.socket !== socket) return;
       if (code === 1001) this.become("ended");
       else if ((opened || this.tries) && code < 4000) this.retry();
       else this.useKernel();
@@ -139,12 +162,37 @@ class Hub {
 
   // A connection that was there and broke: the server may come back.
   retry() {
-    if (this.tries++ > 8) {
+    if (this.tries++ > TRIES) {
       this.useKernel();
       return;
     }
     this.become("lost");
-    setTimeout(() => this.closed || this.connect(), Math.min(500 * 2 ** this.tries, 10000));
+    clearTimeout(this.next_try);
+    this.next_try = setTimeout(() => this.closed || this.connect(), this.tries > 1 ? 1000 : 300);
+  }
+
+  // A connection whose messages don't arrive: its end would be noticed minutes later.
+  abandon() {
+    const { socket } = this;
+    this.socket = null;
+    socket.close();
+    this.retry();
+  }
+
+  // The computer has its network again.
+  online() {
+    if (this.closed) return;
+    if (this.mode === "lost" || (this.mode === "server" && this.silence) || this.tries > TRIES) {
+      clearTimeout(this.next_try);
+      const { socket } = this;
+      this.connect();
+      socket?.close();
+    }
+  }
+
+  // The kernel's widgets are cut off.
+  gone() {
+    if (this.mode === "kernel") this.become("ended");
   }
 
   say(message) {
@@ -170,8 +218,10 @@ class Hub {
 
   receive(message) {
     const { head, rest } = decode(message);
+    this.heard = performance.now();
     if (head.kind === "picture") this.show(head, rest);
-    else this.update(head, rest);
+    else if (head.kind === "update") this.update(head, rest);
+    else if (!this.wasSilent) return; // nothing to draw
     this.tell();
   }
 
@@ -191,6 +241,11 @@ class Hub {
     this.next = history.first + history.rows;
     const last = this.errors.at(-1)?.time ?? 0;
     this.errors = [...this.errors, ...head.errors.filter((it) => it.time > last)].slice(-ERRORS_KEPT);
+    if (head.time - (this.trend.at(-1)?.time ?? 0) >= 1) {
+      const [names, rates, p99] = ["name", "calls_per_s", "recent_p99_ns"].map((key) => head.backends.map((it) => it[key]));
+      const failed = head.backends.reduce((sum, it) => sum + it.errors, 0);
+      this.trend = [...this.trend, { time: head.time, names, rates, p99, errors: failed }].slice(-TREND_KEPT);
+    }
     const now = performance.now();
     this.arrivals = [...this.arrivals.filter((it) => now - it < 2000), now];
     clearTimeout(this.quiet);
@@ -224,6 +279,8 @@ class Hub {
   close() {
     this.closed = true;
     clearInterval(this.asking);
+    clearInterval(this.clock);
+    clearTimeout(this.next_try);
     clearTimeout(this.quiet);
     this.socket?.close();
     if (this.picture) URL.revokeObjectURL(this.picture.url);

@@ -59,13 +59,13 @@ function memoryView(root, hub) {
     pen.fill();
     pen.globalAlpha = 1;
     pen.fillStyle = ink.muted;
-    pen.fillText(`most ${formatBytes(most)}`, 0, 11);
+    pen.fillText(`highest: ${formatBytes(most)}`, 0, 11);
     pen.fillText(formatTime(from), 0, height - 3);
     pen.textAlign = "right";
     pen.fillText(formatTime(to), width, height - 3);
     pen.textAlign = "left";
     canvas.setAttribute("aria-label", `Bytes in use from ${formatTime(from)} to ${formatTime(to)}, ` +
-      `most ${formatBytes(most)}, now ${formatBytes(bytes.at(-1))}`);
+      `highest ${formatBytes(most)}, now ${formatBytes(bytes.at(-1))}`);
   }
 
   return { draw };

@@ -4,7 +4,7 @@
 const threeDigits = (x) => String(Number(x.toPrecision(3)));
 
 function formatNs(ns) {
-  for (const [unit, size] of [["ns", 1], ["us", 1e3], ["ms", 1e6]]) {
+  for (const [unit, size] of [["ns", 1], ["µs", 1e3], ["ms", 1e6]]) {
     if (ns < 999.5 * size) return `${threeDigits(ns / size)} ${unit}`;
   }
   return `${threeDigits(ns / 1e9)} s`;
@@ -77,6 +77,7 @@ function beginDrawing(canvas) {
     muted: style.getPropertyValue("--nif-muted"),
     line: style.getPropertyValue("--nif-line"),
     accent: style.getPropertyValue("--nif-accent"),
+    bad: style.getPropertyValue("--nif-bad"),
     font: `11px ${style.fontFamily}`,
   };
   pen.font = ink.font;

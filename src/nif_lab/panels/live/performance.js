@@ -1,5 +1,5 @@
-// The picture that matplotlib draws of each language's figures, and the figures as a table. Where the room is narrow, or
-// no picture comes, the table alone.
+// The figures as a table, which every update renews, and below it the picture that matplotlib draws of them. The picture
+// comes later than the table; its place is kept free, and it says how old it is.
 
 const FIGURES = [
   ["calls", (it) => formatCount(it.calls)],
@@ -14,21 +14,29 @@ const FIGURES = [
 const themeOf = () => (document.body.dataset.jpThemeLight === "false" ? "dark" : "light");
 
 const NARROW = 480; // pixels
-const PATIENCE_MS = 3000; // until the first picture
+const BEHIND_S = 1; // a picture of figures that are older than that is an old one
+
+// The size of the picture with all bars (nif_lab.live.grid draws it so): what is below keeps its place as bars come.
+function pictureSize(room, cards) {
+  const width = Math.min(Math.floor(room / 20) * 20, 966);
+  const fit = Math.max(1, Math.min(Math.floor((width + GRID.gap) / (GRID.card + GRID.gap)), cards));
+  const rows = Math.ceil(Math.max(cards, 1) / fit);
+  return { width, height: rows * (GRID.head + GRID.row * GRID.bars + GRID.gap) - GRID.gap + GRID.foot };
+}
 
 function performanceView(root, hub, change) {
   const head = make("tr");
   const rows = FIGURES.map(([label]) => make("tr", {}, make("th", { scope: "row" }, label)));
   const table = make("table", { className: "nif-figures" }, make("thead", {}, head), make("tbody", {}, ...rows));
-  const fold = make("details", { className: "nif-table" },
-    make("summary", {}, "The figures as a table"), make("div", { className: "nif-scroll" }, table));
-  const image = make("img", { className: "nif-picture", alt: "Figures of each language; the table below has them too" });
-  root.append(image, fold);
+  const image = make("img", { className: "nif-picture", alt: "The figures of the table as cards, with bars of functions" });
+  const note = make("div", { className: "nif-muted nif-hint nif-age" });
+  const place = make("div", { className: "nif-place" }, image);
+  const functions = functionsTable(hub, change);
+  const trend = trendView(hub);
+  root.append(make("div", { className: "nif-scroll" }, table), trend.element, note, place, functions.element);
   let shown = "";
-  let since = 0;
-  let pictured = null;
 
-  const narrow = () => root.parentElement.clientWidth < NARROW;
+  const room = () => root.parentElement.clientWidth;
 
   function columns(backends) {
     const names = backends.map((it) => it.name).join();
@@ -38,13 +46,8 @@ function performanceView(root, hub, change) {
     for (const row of rows) row.replaceChildren(row.firstChild, ...backends.map(() => make("td")));
   }
 
-  // Returns whether there is anything to show yet: what stood there first stays until the first picture comes.
   function draw() {
     const { backends } = hub.head;
-    if (!since) {
-      since = performance.now();
-      setTimeout(change, PATIENCE_MS);
-    }
     columns(backends);
     FIGURES.forEach(([label, text], i) => {
       backends.forEach((it, j) => {
@@ -53,26 +56,33 @@ function performanceView(root, hub, change) {
         if (label.startsWith("error")) cell.classList.toggle("nif-bad", it.errors > 0);
       });
     });
-    const picture = narrow() ? null : hub.picture;
-    if (picture && image.src !== picture.url) {
-      image.src = picture.url;
-      image.style.width = `${picture.width / (devicePixelRatio || 1)}px`;
-    }
+    const isNarrow = room() < NARROW;
+    place.hidden = note.hidden = isNarrow;
+    if (!isNarrow) drawPicture(backends.length);
+    functions.draw();
+    trend.draw();
+  }
+
+  function drawPicture(cards) {
+    const { picture } = hub;
+    const { width, height } = pictureSize(room(), cards);
+    place.style.height = `${height}px`;
+    place.style.width = `${width}px`;
+    image.hidden = !picture;
+    if (picture && image.src !== picture.url) image.src = picture.url;
     // Of the other theme until the new one comes: its place stays, its glare doesn't.
     image.style.visibility = picture && picture.theme !== themeOf() ? "hidden" : "";
-    if (!!picture !== pictured) {
-      pictured = !!picture;
-      image.hidden = !picture;
-      fold.open = !picture;
-    }
-    return pictured || narrow() || performance.now() - since >= PATIENCE_MS;
+    const behind = picture ? hub.head.time - picture.time : 0;
+    const isOld = behind > BEHIND_S;
+    place.classList.toggle("nif-old", isOld);
+    setText(note, !picture ? "The picture of these figures is being drawn."
+      : isOld ? `The picture is ${behind.toFixed(0)} s older than the table.` : "");
   }
 
   // What the renderer is asked for: in the page's theme, as wide as there is room.
   function picture() {
-    if (narrow()) return null;
-    const width = Math.min(Math.floor(root.parentElement.clientWidth / 20) * 20, 966);
-    return { theme: themeOf(), width, scale: devicePixelRatio || 1 };
+    if (room() < NARROW) return null;
+    return { theme: themeOf(), width: pictureSize(room(), 1).width, scale: devicePixelRatio || 1 };
   }
 
   return { draw, picture };

@@ -27,6 +27,7 @@ function render({ model, el }) {
     if (!view.seen) return;
     bar?.draw();
     el.dataset.path = hub.mode;
+    el.toggleAttribute("data-stale", hub.silence > 0 || hub.mode === "ended" || hub.mode === "lost");
     if (hub.head && part) {
       const ready = part.draw() ?? true;
       still.hidden = ready;
@@ -59,6 +60,7 @@ function render({ model, el }) {
     "change:details": () => (details.innerHTML = model.get("details")),
     "change:still": () => (still.innerHTML = model.get("still")),
     "change:rate": () => hub.setRate(model.get("rate")),
+    comm_live_update: () => setTimeout(() => el.closest(".jupyter-widgets-disconnected") && hub.gone()),
   };
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
 
