@@ -52,12 +52,20 @@ F(fill) {
   r->type_index = NIF_NONE; return 0; }
 F(nap) {
   struct timespec t = {(long)a[0].v.f, 0}; while (nanosleep(&t, &t)) {} r->type_index = NIF_NONE; return 0; }
+/* Calls f once and then goes on until it is told to stop; f may have made other calls meanwhile. */
+F(around) {
+  nif_object *f = a[0].v.p; nif_any none = {0}, got = {0}; int32_t status = f->call(f, &none, 0, &got);
+  const volatile int32_t *stop = ((struct nif_env *)env)->cancel;
+  while (!status && a[1].v.i && !*stop) usleep(1000);
+  if (!status) { r->type_index = NIF_NONE; return 0; }
+  host->set_error(env, NIF_RAISED, "", -1); return -1; }
 static const nif_function all[] = {
+  {"around", "around(f: fn()->None, wait: bool) -> None", "", around, 1 | 16, 0},
   {"later", "later(y: mut f64[n], when: str) -> None", "", later, 0, 0},
   {"made", "made(n: i64, when: str) -> f64[n]", "", made, 0, 0},
   {"fill", "fill(y: mut f64[n]) -> None", "", fill, 0, 0},
   {"nap", "nap(s: f64) -> None", "", nap, 1, 0}};
-static const nif_library table = {NIF_ABI_VERSION, HASH, "c", "", "1", 4, 0, all, 0, 0};
+static const nif_library table = {NIF_ABI_VERSION, HASH, "c", "", "1", 5, 0, all, 0, 0};
 const nif_library *nif_init(const nif_host *h) { host = h; return &table; }
 /* As polars and other users of signal-hook do: a handler with SA_SIGINFO and SA_RESTART, which passes on to the one before. */
 static struct sigaction former;
@@ -149,18 +157,24 @@ INTERRUPTED = """
 import ctypes, os, signal, sys, threading, time
 from nif_lab import Lab
 lab = Lab(["rust"]); late = lab.load(sys.argv[1], name="late", lane="isolated"); late.nap(0.0)
-ctypes.CDLL(sys.argv[1]).take_interrupts()
+here = lab.load(sys.argv[1], name="here", lane="direct")
+take = ctypes.CDLL(sys.argv[1]).take_interrupts
+if sys.argv[2] == "before": take()
 busy = threading.Thread(target=late.nap, args=(2.0,), daemon=True)
 long = (2000, 2000, -0.5, 0.5, -0.5, 0.5, 20_000)
 for name, call in {
     "direct": lambda: lab.rust.mandelbrot(*long),
     "isolated, its flag": lambda: lab.isolated.rust.mandelbrot(*long),
     "isolated": lambda: late.nap(60.0),
+    "a call within a call": lambda: here.around(lambda: lab.rust.mandelbrot(*long), False),
+    "a call around a call": lambda: here.around(lambda: lab.rust.mandelbrot(8, 8, -0.5, 0.5, -0.5, 0.5, 9), True),
+    "taken within a call": lambda: here.around(lambda: sys.argv[2] == "before" or take() or None, True),
+    "direct again": lambda: lab.rust.mandelbrot(*long),
     "a turn": lambda: (busy.start(), time.sleep(0.3), late.nap(60.0)),
     "plain Python": lambda: time.sleep(60.0),
 }.items():
     lab.isolated.rust.noop()
-    threading.Timer(0.2 if name != "a turn" else 0.6, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.3 if name != "a turn" else 0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
     start = time.monotonic()
     try: call(); print(name, "went on")
     except KeyboardInterrupt: assert time.monotonic() - start < 20, name
@@ -168,7 +182,9 @@ busy.join(); assert lab.rust.add(1, 2) == 3; late.nap(0.0)
 """
 
 
-def test_ctrl_c_behind_a_handler_of_another_library(library: Path) -> None:
-    line = [sys.executable, "-c", INTERRUPTED, str(library)]
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_ctrl_c_behind_a_handler_of_another_library(library: Path, when: str) -> None:
+    """In every lane, in calls within calls, and if the library came in the middle of a call."""
+    line = [sys.executable, "-c", INTERRUPTED, str(library), when]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
