@@ -1,7 +1,7 @@
-"""``make kills``: ten thousand workers killed at random moments while they write, and what is lost of what was acknowledged.
+"""``make kills``: ten thousand workers killed at random moments while they write, and what is lost by that.
 
-A call that returns has acknowledged what it wrote, and it has to be there when somebody looks. ``--write`` puts the figures
-into docs/reliability.md.
+A call that returns has acknowledged what it wrote, and it has to be there when somebody looks. ``--write`` puts the
+figures into docs/reliability.md.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ def conformance() -> None:
     shutil.copytree(ROOT / "src" / "nif_lab", site / "nif_lab", symlinks=True)
     built = RUST / "target" / "sanitize-address" / TARGET / "debug"
     (core,) = (it for it in (site / "nif_lab").glob("_core*.so") if "314t" not in it.name)
-    for made, to in ((built / "lib_core.so", core), (built / "libnif_kernels.so", site / "nif_lab/_native/libnif_rust.so")):
+    for made, to in (
+        (built / "lib_core.so", core),
+        (built / "libnif_kernels.so", site / "nif_lab/_native/libnif_rust.so"),
+    ):
         to.unlink(missing_ok=True)
         shutil.copy(made, to)
     sources = sorted((ROOT / "tests/fifth_language/c").rglob("*.c"))

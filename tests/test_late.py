@@ -67,7 +67,7 @@ static const nif_function all[] = {
   {"nap", "nap(s: f64) -> None", "", nap, 1, 0}};
 static const nif_library table = {NIF_ABI_VERSION, HASH, "c", "", "1", 5, 0, all, 0, 0};
 const nif_library *nif_init(const nif_host *h) { host = h; return &table; }
-/* As polars and other users of signal-hook do: a handler with SA_SIGINFO and SA_RESTART, which passes on to the one before. */
+/* As polars and other users of signal-hook do: with SA_SIGINFO and SA_RESTART, and passed on to the handler before. */
 static struct sigaction former;
 static void pass_on(int number, siginfo_t *info, void *context) {
   if (former.sa_flags & SA_SIGINFO) former.sa_sigaction(number, info, context); else former.sa_handler(number); }
