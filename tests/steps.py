@@ -18,7 +18,10 @@ from pathlib import Path
 
 ATTACH, PEEK, POKE, GO_ON, STEP, GET, SET = 16, 1, 4, 7, 9, 12, 13
 BREAKPOINT, SIGTRAP = 0xCC, 5
-REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+REGISTERS = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+    "fs_base gs_base ds es fs gs"
+)
 
 #: What is stepped through, and how often: the counters of a function have their rare turns.
 CHILD = """
