@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 /// The flag of the one call that the main thread can be in.
 static CANCEL: AtomicI32 = AtomicI32::new(0);
 /// The handler that was there when the watch began, to which ours passes on. It is Python's, or a library's that passes on to
-/// Python's: polars and other users of Rust's signal-hook take SIGINT with SA_SIGINFO when they are first used.
+/// Python's: polars and other users of Rust's signal-hook take SIGINT with `SA_SIGINFO` when they are first used.
 static BEFORE: Handler = Handler::none();
 /// The one that ours had replaced when a library put its own over ours, in a callback of a call: that passes on to ours.
 static BENEATH: Handler = Handler::none();
@@ -23,7 +23,7 @@ pub static NEVER: AtomicI32 = AtomicI32::new(0);
 struct Handler {
     /// 0 for none.
     address: AtomicUsize,
-    /// Whether it takes the signal's information too (SA_SIGINFO).
+    /// Whether it takes the signal's information too (`SA_SIGINFO`).
     with_info: AtomicBool,
 }
 
@@ -62,7 +62,7 @@ pub struct Guard {
     flag: &'static AtomicI32,
 }
 
-/// Installed with SA_SIGINFO, so that it can hand all that it is given to a handler of either kind.
+/// Installed with `SA_SIGINFO`, so that it can hand all that it is given to a handler of either kind.
 extern "C" fn on_interrupt(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     CANCEL.store(1, Ordering::Relaxed);
     match RUNNING.fetch_add(1, Ordering::Relaxed) {
