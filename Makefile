@@ -61,7 +61,7 @@ pictures: build ## the README's pictures, from a real notebook in a real browser
 model: ## all orders of steps around the lane's doorbell and in telemetry's rings, and a death between any two (loom)
 	cd rust && RUSTFLAGS="--cfg loom" cargo test --release -p nif-worker -p nif-memory --lib --target-dir target/loom model
 
-sanitize: build ## the crates and the conformance suite under the address, undefined-behaviour and thread sanitizers
+sanitize: build ## what is done without locks, under the thread sanitizer
 	$(BIN)/python tests/sanitize.py
 
 kills: build ## 10,000 workers killed while they write; what is lost goes into docs/reliability.md
