@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 BIN_RELEASE := build/release/bin
 JOBS ?= 2
 MINUTES ?= 60
+KILLS ?= 10000
 JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz model soak docs pictures wheel sdist fmt clean
+.PHONY: help build julia lab voila demo doctor test check lint fuzz model sanitize kills soak docs pictures wheel sdist fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,8 +61,14 @@ docs: build ## the site, with its notebooks run anew: build/site/index.html
 pictures: build ## the README's pictures, from a real notebook in a real browser
 	$(BIN)/python tests/browser/pictures.py
 
-model: ## all orders of two processes' steps around the lane's doorbell, and a death between any two (loom)
-	cd rust && RUSTFLAGS="--cfg loom" cargo test --release -p nif-worker --lib --target-dir target/loom model
+model: ## all orders of steps around the lane's doorbell and in telemetry's rings, and a death between any two (loom)
+	cd rust && RUSTFLAGS="--cfg loom" cargo test --release -p nif-worker -p nif-memory --lib --target-dir target/loom model
+
+sanitize: build ## what is done without locks, under the thread sanitizer
+	$(BIN)/python tests/sanitize.py
+
+kills: build ## 10,000 workers killed while they write; what is lost goes into docs/reliability.md
+	$(BIN)/python tests/kills.py --kills $(KILLS) --write docs/reliability.md
 
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md

@@ -1,7 +1,8 @@
-"""The soak's own arithmetic, and three seconds of its load."""
+"""The soak's own arithmetic and three seconds of its load, and some kills of `make kills`."""
 
 from __future__ import annotations
 
+import kills
 import numpy as np
 import soak
 
@@ -30,3 +31,12 @@ def test_three_seconds_of_it_have_nothing_wrong() -> None:
     done = soak.soak(3.0, seed, ["rust"])
     assert done["wrong"] == []
     assert done["done"].keys() >= {"direct calls", "isolated calls", "crashes", "forks", "frames", "mapped files"}
+
+
+def test_thirty_kills_lose_nothing() -> None:
+    seed = int(np.random.default_rng().integers(2**32))
+    print("seed", seed)
+    done = kills.kill(30, seed)
+    assert (done["kills"], done["lost"], done["left"]) == (30, 0, 0)
+    assert done["acknowledged"] > 0
+    assert "| 30 |" in kills.as_markdown(done)

@@ -229,7 +229,7 @@ impl Memory {
     }
 
     /// Where a handle (segment, generation, offset) leads: address and size.
-    fn resolve(&self, py: Python<'_>, segment: u32, generation: u32, offset: u64) -> PyResult<(usize, usize)> {
+    fn resolve(&self, py: Python<'_>, segment: u64, generation: u64, offset: u64) -> PyResult<(usize, usize)> {
         let handle = Handle { segment, generation, offset };
         let found = self.common.arena.resolve(handle);
         found
@@ -337,7 +337,7 @@ impl Memory {
     }
 
     /// The blocks of a pool: (segment, offset, size, live) each.
-    fn blocks(&self, py: Python<'_>, pool: usize) -> PyResult<Vec<(u32, u64, u64, bool)>> {
+    fn blocks(&self, py: Python<'_>, pool: usize) -> PyResult<Vec<(u64, u64, u64, bool)>> {
         self.maker.store(py).flush();
         if pool >= self.common.arena.metrics().len() {
             return Err(PyValueError::new_err("no such pool"));

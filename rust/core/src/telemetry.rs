@@ -7,7 +7,6 @@
 mod fork;
 pub mod layout;
 pub mod recorder;
-mod ring;
 pub mod sampler;
 pub mod segment;
 pub mod shard;

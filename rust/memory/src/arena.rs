@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::fork::{self, PerProcess};
@@ -14,8 +14,8 @@ use crate::pool::{Full, Pool};
 /// The last bits of a segment's id say which pool it is of.
 const POOL_BITS: u32 = 4;
 
-/// Ids of segments, over all arenas.
-static SEGMENT: AtomicU32 = AtomicU32::new(1);
+/// Ids of segments, over all arenas: none comes a second time.
+static SEGMENT: AtomicU64 = AtomicU64::new(1);
 
 /// One size class.
 #[derive(Clone, Debug)]
@@ -58,8 +58,8 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Handle {
-    pub segment: u32,
-    pub generation: u32,
+    pub segment: u64,
+    pub generation: u64,
     pub offset: u64,
 }
 
@@ -156,7 +156,7 @@ pub struct PoolMetrics {
 /// A piece of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    pub segment: u32,
+    pub segment: u64,
     pub offset: u64,
     pub size: usize,
     pub live: bool,
@@ -165,7 +165,7 @@ pub struct BlockInfo {
 /// A segment, so that another process can map it.
 #[derive(Debug)]
 pub struct SegmentInfo {
-    pub id: u32,
+    pub id: u64,
     /// Its memfd. The descriptor is shared, so that listing the segments takes none.
     pub file: Arc<OwnedFd>,
     pub size: usize,
@@ -176,7 +176,7 @@ pub struct SegmentInfo {
 struct Place {
     start: usize,
     end: usize,
-    segment: u32,
+    segment: u64,
 }
 
 /// Pools of shared memory; any thread may use it. A child of fork has pools of its own, of the same sizes.
@@ -195,7 +195,7 @@ struct State {
     /// How often segments came and went.
     version: AtomicU64,
     /// Segments with lower numbers were made before: by another arena or, in a child of fork, by its parent.
-    first: u32,
+    first: u64,
     is_child: bool,
 }
 
@@ -255,8 +255,7 @@ impl Arena {
     pub fn allocate(&self, size: usize, zeroed: bool) -> Result<Block, AllocError> {
         let index = self.sizes.iter().position(|it| size <= *it).unwrap_or(self.sizes.len());
         let mut pool = lock(self.pool_of(self.state.get(), index));
-        #[expect(clippy::cast_possible_truncation, reason = "at most 16 pools")]
-        let new_id = || SEGMENT.fetch_add(1, Ordering::Relaxed) << POOL_BITS | index as u32;
+        let new_id = || SEGMENT.fetch_add(1, Ordering::Relaxed) << POOL_BITS | index as u64;
         let taken = pool.allocate(size, new_id).map_err(|full| match full {
             Full::Os(error) => AllocError::Os(error),
             Full::Limit => AllocError::PoolFull {
@@ -278,7 +277,7 @@ impl Arena {
         Ok(Block { address: taken.address, size, handle })
     }
 
-    fn note(&self, pool: &Pool, segment: u32) {
+    fn note(&self, pool: &Pool, segment: u64) {
         let Some((_, map)) = pool.segments().find(|(id, _)| *id == segment) else { return };
         let start = map.address().as_ptr() as usize;
         let state = self.state.get();
@@ -288,7 +287,7 @@ impl Arena {
         state.version.fetch_add(1, Ordering::Release);
     }
 
-    fn pool(&self, segment: u32) -> Result<MutexGuard<'_, Pool>, HandleError> {
+    fn pool(&self, segment: u64) -> Result<MutexGuard<'_, Pool>, HandleError> {
         let state = self.state.get();
         if state.is_child && segment >> POOL_BITS < state.first {
             return Err(HandleError::Forked);
@@ -366,7 +365,7 @@ impl Arena {
         &self,
         address: usize,
         size: usize,
-        find: impl FnOnce(&mut Pool, u32, usize) -> Option<(u32, usize, usize)>,
+        find: impl FnOnce(&mut Pool, u64, usize) -> Option<(u64, usize, usize)>,
     ) -> Option<(Handle, usize)> {
         let Place { start, segment, .. } = self.place(address)?;
         let (generation, offset, length) = find(&mut *self.pool(segment).ok()?, segment, address - start)?;
@@ -428,5 +427,50 @@ impl Arena {
     #[must_use]
     pub fn blocks(&self, pool: usize) -> Vec<BlockInfo> {
         self.pools().nth(pool).map_or_else(Vec::new, |it| it.blocks())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::GENERATION;
+
+    /// So many later a number of 32 bits is the same again, and an id of 28 bits beside the pool's.
+    const ROUND: u64 = 1 << 32;
+
+    #[test]
+    fn a_stale_handle_stays_stale_however_many_come_after_it() {
+        let arena = Arena::new(Config::default());
+        for zeroed in [false, true] {
+            let first = arena.allocate(100, zeroed).unwrap();
+            arena.release(first.handle).unwrap();
+            // As many blocks came and went as there are numbers of 32 bits.
+            let now = GENERATION.load(Ordering::Relaxed);
+            GENERATION.fetch_add(ROUND - now.wrapping_sub(first.handle.generation), Ordering::Relaxed);
+            let next: Vec<Block> = (0..64).map(|_| arena.allocate(100, zeroed).unwrap()).collect();
+            assert!(next.iter().any(|it| it.address == first.address), "its place is in use again");
+            assert_eq!(arena.resolve(first.handle), Err(HandleError::Stale));
+            assert_eq!(arena.release(first.handle), Err(HandleError::Stale));
+            for it in next {
+                assert_ne!(it.handle.generation, first.handle.generation);
+                arena.release(it.handle).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_segments_have_one_id() {
+        let arena = Arena::new(Config::default());
+        let own = |arena: &Arena| arena.allocate(65 << 20, false).unwrap(); // larger than the last pool's: a segment of its own
+        let first = own(&arena);
+        SEGMENT.fetch_add((1 << (32 - POOL_BITS)) - 2, Ordering::Relaxed);
+        let next: Vec<Block> = (0..4).map(|_| own(&arena)).collect();
+        for it in next.iter().chain([&first]) {
+            assert_eq!(arena.resolve(it.handle), Ok((it.address, it.size)));
+        }
+        let handle = first.handle;
+        arena.release(handle).unwrap();
+        assert_eq!(arena.release(handle), Err(HandleError::Unknown), "it was the only one");
+        assert!(next.iter().all(|it| arena.resolve(it.handle).is_ok()));
     }
 }

@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::SegmentInfo;
 use crate::fork::PerProcess;
 
 /// Ids of files have this bit, those of segments don't.
-const FILE: u32 = 1 << 31;
+const FILE: u64 = 1 << 63;
 
 static FILES: PerProcess<Mutex<BTreeMap<usize, Entry>>> = PerProcess::new(Mutex::default);
 static VERSION: AtomicU64 = AtomicU64::new(0);
-static NEXT: AtomicU32 = AtomicU32::new(0);
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 struct Entry {
     end: usize,
-    id: u32,
+    id: u64,
     file: Arc<OwnedFd>,
 }
 
@@ -47,7 +47,7 @@ pub fn leave(start: usize) {
 
 /// The file in which all of a range lies, and where in it the range begins.
 #[must_use]
-pub fn find(address: usize, size: usize) -> Option<(u32, u64)> {
+pub fn find(address: usize, size: usize) -> Option<(u64, u64)> {
     let files = files();
     let (start, entry) = files.range(..=address).next_back()?;
     let end = address.checked_add(size)?;

@@ -6,6 +6,8 @@
 
 use std::collections::TryReserveError;
 
+use crate::ALIGNMENT;
+
 /// No piece.
 const NONE: u32 = u32::MAX;
 /// Granules of a page.
@@ -25,12 +27,14 @@ pub struct Piece {
     /// Neighbours in a list of free pieces.
     previous: u32,
     next: u32,
-    /// Of the block that lies here; 0 when free.
-    pub generation: u32,
     /// From here to its end the piece is known to be zeros.
     pub dirty_to: u32,
-    /// Bytes asked for.
-    pub requested: usize,
+    /// Bytes of it that weren't asked for; at most a granule, which a block of 0 bytes has.
+    slack: u8,
+    /// Neither in use nor listed.
+    is_held: bool,
+    /// Of the block that lies here; 0 when free. It has 64 bits, so that none comes a second time.
+    pub generation: u64,
 }
 
 const _: () = assert!(size_of::<Piece>() * 5 / 4 + size_of::<u32>() <= 64, "what is kept for a block");
@@ -39,6 +43,11 @@ impl Piece {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.generation != 0
+    }
+
+    /// Bytes asked for.
+    pub fn requested(&self) -> usize {
+        self.size as usize * ALIGNMENT - usize::from(self.slack)
     }
 
     fn end(&self) -> u32 {
@@ -128,9 +137,10 @@ impl Heap {
             after: NONE,
             previous: NONE,
             next: NONE,
-            generation: 0,
             dirty_to,
-            requested: 0,
+            slack: 0,
+            is_held: false,
+            generation: 0,
         };
         if self.unused == NONE {
             self.pieces.push(piece);
@@ -243,7 +253,7 @@ impl Heap {
     /// Is it free, and not held back for a block of its size?
     fn is_listed(&self, index: u32) -> bool {
         let piece = self.piece(index);
-        !piece.is_live() && piece.requested == 0
+        !piece.is_live() && !piece.is_held
     }
 
     fn join(&mut self, first: u32, second: u32) {
@@ -262,9 +272,12 @@ impl Heap {
     }
 
     /// Mark a piece as in use by a block, whose elements may be anything from now on.
-    pub fn occupy(&mut self, index: u32, generation: u32, requested: usize) {
+    pub fn occupy(&mut self, index: u32, generation: u64, requested: usize) {
         let piece = self.get(index);
-        (piece.generation, piece.requested) = (generation, requested);
+        (piece.generation, piece.is_held) = (generation, false);
+        let slack = (piece.size as usize * ALIGNMENT).checked_sub(requested);
+        piece.slack =
+            slack.and_then(|it| u8::try_from(it).ok()).expect("a piece is as large as its block, in granules");
         piece.dirty_to = piece.end();
     }
 
@@ -293,12 +306,12 @@ impl Heap {
     /// Hold a released piece back for the next block of its size: neither in use nor listed.
     pub fn hold(&mut self, index: u32) {
         let piece = self.get(index);
-        (piece.generation, piece.requested) = (0, 1);
+        (piece.generation, piece.is_held) = (0, true);
     }
 
     /// Release a piece that is held back or in use.
     pub fn let_go(&mut self, index: u32) {
-        self.get(index).requested = 0;
+        self.get(index).is_held = false;
         self.release(index);
     }
 

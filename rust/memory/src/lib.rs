@@ -12,6 +12,7 @@ mod map;
 mod pool;
 pub mod pressure;
 mod reserve;
+pub mod ring;
 
 pub use arena::{
     AllocError, Arena, Block, BlockInfo, Config, Handle, HandleError, PoolConfig, PoolMetrics, SegmentInfo,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ALIGNMENT;
 use crate::arena::{BlockInfo, HandleError, PoolConfig, PoolMetrics};
@@ -18,16 +18,11 @@ const HELD_EACH: usize = 4;
 /// Rounds of [`Pool::age`] without an allocation after which free memory goes back.
 const IDLE_ROUNDS: u32 = 10;
 
-/// Generations of handles, over all arenas, so that no two live blocks have the same.
-static GENERATION: AtomicU32 = AtomicU32::new(1);
+/// Generations of handles, over all arenas: no two blocks ever have the same. 32 bits would be used up in an hour.
+pub static GENERATION: AtomicU64 = AtomicU64::new(1);
 
-fn next_generation() -> u32 {
-    loop {
-        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        if generation != 0 {
-            return generation;
-        }
-    }
+fn next_generation() -> u64 {
+    GENERATION.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Bytes in whole granules; a block of 0 bytes takes one.
@@ -44,7 +39,7 @@ fn no_memory() -> Full {
 }
 
 struct Segment {
-    id: u32,
+    id: u64,
     map: SharedMap,
     heap: Heap,
     /// Made for one block that is larger than the pool's others; it goes with it.
@@ -85,8 +80,8 @@ pub struct Pool {
 /// A block that was just taken.
 pub struct Taken {
     pub address: NonNull<u8>,
-    pub segment: u32,
-    pub generation: u32,
+    pub segment: u64,
+    pub generation: u64,
     pub offset: usize,
     /// A segment that was added for it.
     pub added: bool,
@@ -124,7 +119,7 @@ impl Pool {
         (self.peak_bytes, self.segments.iter().map(|it| it.map.committed()).sum())
     }
 
-    pub fn segments(&self) -> impl Iterator<Item = (u32, &SharedMap)> {
+    pub fn segments(&self) -> impl Iterator<Item = (u64, &SharedMap)> {
         self.segments.iter().map(|it| (it.id, &it.map))
     }
 
@@ -133,7 +128,7 @@ impl Pool {
     }
 
     /// Take a block; `new_id` names a segment if one has to be added.
-    pub fn allocate(&mut self, size: usize, new_id: impl FnOnce() -> u32) -> Result<Taken, Full> {
+    pub fn allocate(&mut self, size: usize, new_id: impl FnOnce() -> u64) -> Result<Taken, Full> {
         let wanted = granules(size).ok_or(Full::Limit)?;
         let found = if size > self.config.block_bytes { None } else { self.take_any(wanted) };
         let added = found.is_none();
@@ -200,7 +195,7 @@ impl Pool {
     }
 
     /// Add a segment, and take its first piece.
-    fn grow(&mut self, size: usize, wanted: u32, new_id: impl FnOnce() -> u32) -> Result<(usize, u32), Full> {
+    fn grow(&mut self, size: usize, wanted: u32, new_id: impl FnOnce() -> u64) -> Result<(usize, u32), Full> {
         let usual = self.config.block_bytes.checked_mul(self.config.blocks);
         let is_own = size > self.config.block_bytes;
         let length = if is_own { Some(size) } else { usual };
@@ -220,12 +215,12 @@ impl Pool {
         Ok((self.segments.len() - 1, index))
     }
 
-    fn find_segment(&self, id: u32) -> Option<usize> {
+    fn find_segment(&self, id: u64) -> Option<usize> {
         self.segments.iter().position(|it| it.id == id)
     }
 
     /// The segment and piece of the live block that begins at a byte of a segment.
-    fn block_at(&self, id: u32, offset: usize) -> Result<(usize, u32), HandleError> {
+    fn block_at(&self, id: u64, offset: usize) -> Result<(usize, u32), HandleError> {
         let segment = self.find_segment(id).ok_or(HandleError::Unknown)?;
         if !offset.is_multiple_of(ALIGNMENT) || offset >= self.segments[segment].map.size() {
             return Err(HandleError::Unknown);
@@ -236,35 +231,35 @@ impl Pool {
     }
 
     /// The same, if it is of this generation.
-    fn look_up(&self, id: u32, generation: u32, offset: usize) -> Result<(usize, u32), HandleError> {
+    fn look_up(&self, id: u64, generation: u64, offset: usize) -> Result<(usize, u32), HandleError> {
         let (segment, index) = self.block_at(id, offset)?;
         let is_it = self.segments[segment].heap.piece(index).generation == generation;
         if is_it { Ok((segment, index)) } else { Err(HandleError::Stale) }
     }
 
-    pub fn resolve(&self, id: u32, generation: u32, offset: usize) -> Result<(NonNull<u8>, usize), HandleError> {
+    pub fn resolve(&self, id: u64, generation: u64, offset: usize) -> Result<(NonNull<u8>, usize), HandleError> {
         let (segment, index) = self.look_up(id, generation, offset)?;
         let segment = &self.segments[segment];
         // SAFETY: the block lies inside the segment.
-        Ok((unsafe { segment.map.address().add(offset) }, segment.heap.piece(index).requested))
+        Ok((unsafe { segment.map.address().add(offset) }, segment.heap.piece(index).requested()))
     }
 
     /// The live block in which a place of a segment lies: its generation, offset and size in bytes.
-    pub fn find(&self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
+    pub fn find(&self, id: u64, place: usize) -> Option<(u64, usize, usize)> {
         let (segment, index) = self.piece_with(id, place)?;
         let piece = self.segments[segment].heap.piece(index);
-        Some((piece.generation, bytes(piece.offset), piece.requested))
+        Some((piece.generation, bytes(piece.offset), piece.requested()))
     }
 
     /// The same of a block that another process may write to from now on.
-    pub fn lend(&mut self, id: u32, place: usize) -> Option<(u32, usize, usize)> {
+    pub fn lend(&mut self, id: u64, place: usize) -> Option<(u64, usize, usize)> {
         let (segment, index) = self.piece_with(id, place)?;
         self.segments[segment].heap.soil(index);
         self.find(id, place)
     }
 
     /// The segment and the live piece in which a place lies.
-    fn piece_with(&self, id: u32, place: usize) -> Option<(usize, u32)> {
+    fn piece_with(&self, id: u64, place: usize) -> Option<(usize, u32)> {
         let number = self.find_segment(id)?;
         let Segment { heap, .. } = &self.segments[number];
         let place = u32::try_from(place / ALIGNMENT).ok()?;
@@ -275,20 +270,21 @@ impl Pool {
     }
 
     /// Release a block; the segment if it was the block's own and is gone now.
-    pub fn release(&mut self, id: u32, generation: u32, offset: usize) -> Result<Option<SharedMap>, HandleError> {
+    pub fn release(&mut self, id: u64, generation: u64, offset: usize) -> Result<Option<SharedMap>, HandleError> {
         let (segment, index) = self.look_up(id, generation, offset)?;
         Ok(self.free(segment, index))
     }
 
     /// The same, of whatever generation.
-    pub fn release_at(&mut self, id: u32, offset: usize) -> Result<Option<SharedMap>, HandleError> {
+    pub fn release_at(&mut self, id: u64, offset: usize) -> Result<Option<SharedMap>, HandleError> {
         let (segment, index) = self.block_at(id, offset)?;
         Ok(self.free(segment, index))
     }
 
     fn free(&mut self, segment: usize, index: u32) -> Option<SharedMap> {
         let it = &mut self.segments[segment];
-        let Piece { offset, size, requested, .. } = *it.heap.piece(index);
+        let Piece { offset, size, .. } = *it.heap.piece(index);
+        let requested = it.heap.piece(index).requested();
         it.index.remove(offset, |piece| it.heap.piece(piece).offset);
         self.active_bytes -= requested;
         self.active_blocks -= 1;
@@ -387,7 +383,7 @@ impl Pool {
             for (_, piece) in segment.heap.iter() {
                 if piece.is_live() {
                     let (first, last) =
-                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
+                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested().max(1) - 1) / PAGE);
                     live_pages += (last + 1).saturating_sub(first.max(next));
                     next = next.max(last + 1);
                 } else if piece.dirty_to > piece.offset {

@@ -196,10 +196,9 @@ fn a_damaged_handle_is_refused() {
         let Handle { segment, generation, offset } = block.handle;
         assert_ne!(generation, 0);
         assert_eq!(other.resolve(block.handle), Err(HandleError::Unknown));
-        let whole = u128::from(segment) | u128::from(generation) << 32 | u128::from(offset) << 64;
-        for bit in 0..128 {
-            let bits = whole ^ 1 << bit;
-            let bad = Handle { segment: bits as u32, generation: (bits >> 32) as u32, offset: (bits >> 64) as u64 };
+        for bit in 0..192 {
+            let flip = |word: u64, first: u32| word ^ u64::from(bit / 64 == first) << (bit % 64);
+            let bad = Handle { segment: flip(segment, 0), generation: flip(generation, 1), offset: flip(offset, 2) };
             assert!(arena.resolve(bad).is_err(), "bit {bit} of {:?}", block.handle);
             assert!(arena.release(bad).is_err(), "bit {bit} of {:?}", block.handle);
         }

@@ -42,21 +42,22 @@ pub unsafe fn call<'a, const N: usize>(
     body: impl FnOnce(Arguments<'a, N>) -> Result<(), Error>,
 ) -> i32 {
     let env = env.cast::<Env>();
-    let outcome = guarded(env, || {
+    let status = guarded(nif, env, || {
         // SAFETY: as above.
         body(unsafe { Arguments::new(params, args, n_args) }?)
     });
     if HAS_PRINTED.load(Ordering::Relaxed) || nif.flags & flag::LONG != 0 {
         flush();
     }
-    match outcome {
-        Ok(()) => 0,
-        Err(error) => {
-            // SAFETY: as above.
-            unsafe { report(nif, env, &error) };
-            -1
-        }
-    }
+    status
+}
+
+/// Say why a call failed.
+#[cold]
+fn fail(nif: &'static Nif, env: *mut Env, error: &Error) -> i32 {
+    // SAFETY: `env` is null or a host's, as `call` was told.
+    unsafe { report(nif, env, error) };
+    -1
 }
 
 /// Standard output may hold a line that has no end yet.
@@ -98,15 +99,19 @@ thread_local! {
 }
 
 #[inline]
-fn guarded(env: *const Env, body: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+fn guarded(nif: &'static Nif, env: *mut Env, body: impl FnOnce() -> Result<(), Error>) -> i32 {
     if env.is_null() {
         // A TVM-FFI client doesn't call `nif_init`.
         install_panic_hook();
     }
     let before = STATE.replace(State::Call(env));
-    let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+    // A number comes back in a register; the outcome itself would be copied through memory.
+    let status = panic::catch_unwind(AssertUnwindSafe(|| match body() {
+        Ok(()) => 0,
+        Err(error) => fail(nif, env, &error),
+    }));
     STATE.set(before);
-    outcome.unwrap_or_else(|payload| Err(panicked(message(payload))))
+    status.unwrap_or_else(|payload| fail(nif, env, &panicked(message(payload))))
 }
 
 /// An index that is out of bounds panics as all else does: only the text of the standard library tells.

@@ -52,12 +52,12 @@ pub struct Argument {
     pub value: u64,
     /// Where an array's first element lies, or a text: the segment and the offset. In segment 0 is this request's room; an
     /// array is only said to be there if nobody looks at its elements.
-    pub segment: u32,
-    pub ndim: u32,
+    pub segment: u64,
     pub offset: u64,
     /// What the array spans in the segment, whatever its strides.
     pub low: u64,
     pub high: u64,
+    pub ndim: u32,
     pub dtype: DType,
     /// Where in the room, in words of 8 bytes; `NOWHERE` for none.
     pub shape: u32,

@@ -37,7 +37,7 @@ pub struct Line {
     numbers: Vec<u32>,
     beside: Vec<(u32, Vec<u32>)>, // by that number
     /// The segments and files that the worker has mapped, as of these versions.
-    known: BTreeSet<u32>,
+    known: BTreeSet<u64>,
     version: (u64, u64),
 }
 
@@ -100,7 +100,7 @@ impl Line {
         self.version = (arena.version(), files::version());
         let mut segments = arena.segments();
         segments.extend(files::all());
-        let here: BTreeSet<u32> = segments.iter().map(|it| it.id).collect();
+        let here: BTreeSet<u64> = segments.iter().map(|it| it.id).collect();
         let mut mail = 0;
         for gone in self.known.difference(&here) {
             self.worker.tell(&ToWorker::Unmap { segment: *gone }, None);

@@ -34,9 +34,9 @@ pub enum ToWorker {
     /// Open this; its functions are numbered from `first` on.
     Open { source: Source, first: u32 },
     /// The descriptor that comes along is a segment of the arena.
-    Map { segment: u32, size: u64 },
+    Map { segment: u64, size: u64 },
     /// That segment is gone.
-    Unmap { segment: u32 },
+    Unmap { segment: u64 },
     /// Nothing more for now: look at the channel.
     Serve,
 }

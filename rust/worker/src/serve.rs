@@ -271,6 +271,8 @@ impl Server {
         }
         // SAFETY: the reply is ours until the bell rings.
         unsafe { (*self.channel.reply()).head = head };
+        // Once the host knows that the call is over, it may give the memory to others.
+        self.segments.close()?;
         self.granted.clear();
         self.callbacks.clear();
         let progress = &self.channel.progress;

@@ -174,7 +174,7 @@ fn messages_make_the_round_trip() {
     let random = &mut Random::new("messages_make_the_round_trip");
     let map = SharedMap::new(c"nif_lab test", 4096).unwrap();
     for _ in 0..30 {
-        let (segment, size) = (random.word(), random.next());
+        let (segment, size) = (random.next(), random.next());
         let [library, bindir, image, code] = std::array::from_fn(|_| random.text(2_000));
         let julia = Source::Julia { library, bindir, image, code };
         let all = [

@@ -228,7 +228,7 @@ fn a_worker_that_is_asked_nonsense_says_so_and_ends() {
         let mut line = worker.line();
         // SAFETY: numbers, for which zero is a value.
         let mut asked: Argument = unsafe { MaybeUninit::zeroed().assume_init() };
-        (asked.kind, asked.segment, asked.mutable) = ([7, 8, 9][random.below(3)], 1 + random.word() / 2, random.word());
+        (asked.kind, asked.segment, asked.mutable) = ([7, 8, 9][random.below(3)], 1 + random.next() / 2, random.word());
         (asked.offset, asked.low, asked.high) = (random.next(), random.next(), random.next());
         // SAFETY: the request is the host's until it rings.
         unsafe {

@@ -167,6 +167,7 @@ fn text(message: *const c_char) -> String {
 }
 
 /// An environment for one call. `record` and `cancel` must outlive it.
+#[inline]
 pub fn env(record: &mut ErrorRecord, cancel: *const i32) -> Env {
     Env {
         struct_size: size_of::<Env>() as u32,

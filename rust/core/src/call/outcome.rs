@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::AtomicI32;
 
-use nif::abi::{Any, AnyValue, Call, type_index};
+use nif::abi::{Any, AnyValue, Call, Env, type_index};
 use nif_loader::clock;
 
 use crate::call::host::{self, ErrorRecord, HostTensor};
@@ -43,12 +43,9 @@ impl Outcome {
         timed: bool,
     ) {
         let mut env = host::env(error, cancel.as_ptr());
-        let start = if timed { clock::now() } else { 0 };
         // SAFETY: the caller's promise; `env` and the result live through the call.
-        self.status = unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, &raw mut self.result) };
-        if timed {
-            self.time = Some((start, clock::now().wrapping_sub(start)));
-        }
+        self.status =
+            unsafe { make(call, &mut env, values, count, &raw mut self.result, timed.then_some(&mut self.time)) };
     }
 
     /// The same for a function that returns several values.
@@ -69,15 +66,11 @@ impl Outcome {
     ) {
         let mut env = host::env(error, cancel.as_ptr());
         env.n_results = several.values.len() as u32;
-        let start = if timed { clock::now() } else { 0 };
         // SAFETY: the caller's promise; there is room for as many values as `env` says.
-        let status =
-            unsafe { call((&raw mut env).cast::<c_void>(), values, count as i32, several.values.as_mut_ptr()) };
-        self.status = status;
-        if timed {
-            self.time = Some((start, clock::now().wrapping_sub(start)));
-        }
-        several.claim(status == 0);
+        self.status = unsafe {
+            make(call, &mut env, values, count, several.values.as_mut_ptr(), timed.then_some(&mut self.time))
+        };
+        several.claim(self.status == 0);
     }
 
     /// The host's tensor that the call returned, if it returned one. To be asked on the thread of the call.
@@ -86,4 +79,26 @@ impl Outcome {
         // SAFETY: the type index says which field counts.
         host::has_unclaimed().then(|| host::claim(returned.then(|| unsafe { self.result.v.p }.cast_const().cast())))?
     }
+}
+
+/// Make the call: its status. Where it is to be timed, `time` is told when it began and how long it took.
+///
+/// # Safety
+/// As `run`'s; `to` has room for as many values as `env` says.
+#[inline(always)]
+unsafe fn make(
+    call: Call,
+    env: &mut Env,
+    values: *const Any,
+    count: usize,
+    to: *mut Any,
+    time: Option<&mut Option<(u64, u64)>>,
+) -> i32 {
+    let start = if time.is_some() { clock::now() } else { 0 };
+    // SAFETY: the caller's promise.
+    let status = unsafe { call(std::ptr::from_mut(env).cast::<c_void>(), values, count as i32, to) };
+    if let Some(time) = time {
+        *time = Some((start, clock::now().wrapping_sub(start)));
+    }
+    status
 }

@@ -26,9 +26,51 @@ unsafe extern "C" {
     fn __fpending(stream: *mut libc::FILE) -> usize;
 }
 
+/// What glibc's public `struct _IO_FILE` has where: a call would take as long as all else that is looked at here.
+#[cfg(target_env = "gnu")]
+#[repr(C)]
+struct Stream {
+    flags: c_int,
+    read: [usize; 3],
+    write_base: usize,
+    write_pointer: usize,
+    rest: [usize; 18],
+    /// Above 0 where wide characters are written, which lie elsewhere.
+    mode: c_int,
+}
+
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+const _: () = assert!(std::mem::offset_of!(Stream, mode) == 192);
+
+/// May the C library still hold something of standard output?
+#[cfg(target_env = "gnu")]
+#[inline(always)]
+unsafe fn is_pending() -> bool {
+    // SAFETY: the C library's own stream, which is there as long as the process; it is looked at as `__fpending` does, without
+    // its lock.
+    unsafe {
+        let it = &raw const *stdout.cast::<Stream>();
+        (*it).write_pointer != (*it).write_base || (*it).mode > 0
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+unsafe fn is_pending() -> bool {
+    true
+}
+
 /// Write out what the C library still holds of standard output.
-#[inline]
+#[inline(always)]
 pub fn flush() {
+    // SAFETY: the C library's own stream.
+    if unsafe { is_pending() } {
+        flush_pending();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn flush_pending() {
     // SAFETY: the C library's own stream, whose functions take its lock.
     unsafe {
         if __fpending(stdout) != 0 {

@@ -18,6 +18,7 @@ impl Target {
         Self(AtomicPtr::new(call as *mut ()))
     }
 
+    #[inline]
     pub fn get(&self) -> Call {
         // SAFETY: only `Nif::new` and `set` write the pointer, both from a `Call`.
         unsafe { std::mem::transmute::<*mut (), Call>(self.0.load(Ordering::Acquire)) }

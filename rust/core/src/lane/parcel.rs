@@ -16,7 +16,7 @@ use crate::memory::ledger;
 #[derive(Clone, Copy, Default)]
 pub struct Place {
     /// 0: nowhere, because nobody will look.
-    pub segment: u32,
+    pub segment: u64,
     /// Of the first element.
     pub offset: u64,
     /// Of all that the array spans.

@@ -230,7 +230,7 @@ impl SharedBuffer {
 
     /// Segment, generation and offset: what another process is told.
     #[getter]
-    fn handle(&self) -> (u32, u32, u64) {
+    fn handle(&self) -> (u64, u64, u64) {
         let handle = self.shared.handle;
         (handle.segment, handle.generation, handle.offset)
     }

@@ -24,7 +24,7 @@ pub struct Common {
 }
 
 /// Shared buffers with owners, by segment and offset.
-pub type Buffers = BTreeMap<(u32, u64), Arc<Shared>>;
+pub type Buffers = BTreeMap<(u64, u64), Arc<Shared>>;
 
 /// What collections have done so far.
 #[derive(Clone, Copy, Default)]
@@ -60,7 +60,7 @@ impl Common {
     pub fn collect(&self) -> u64 {
         let gone: Vec<Arc<Shared>> = {
             let mut buffers = self.buffers();
-            let keys: Vec<(u32, u64)> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
+            let keys: Vec<(u64, u64)> = buffers.iter().filter(|(_, it)| it.is_orphan()).map(|(key, _)| *key).collect();
             keys.iter().filter_map(|key| buffers.remove(key)).collect()
         };
         let bytes = gone.iter().map(|it| it.free() as u64).sum();

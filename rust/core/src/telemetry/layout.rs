@@ -3,7 +3,9 @@
 #![allow(clippy::struct_field_names, reason = "docs/telemetry.md names them so")]
 
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use nif_memory::ring::Record;
 
 pub const VERSION: u32 = 3;
 pub const MAX_BACKENDS: usize = 16;
@@ -105,7 +107,7 @@ part! {
 }
 
 part! {
-    /// A record of a call; its last three words as `Ring::push` takes them.
+    /// A record of a call; its last three words as `fill` takes them.
     Call {
         commit: AtomicU64,
         words: [AtomicU64; 3],
@@ -120,6 +122,30 @@ part! {
         cell_and_step: AtomicU64,
         duration_ns: AtomicU64,
         text: [AtomicU8; 216],
+    }
+}
+
+impl Call {
+    /// Write all but the first word.
+    #[inline]
+    pub fn fill(&self, words: [u64; 3]) {
+        for (field, word) in self.words.iter().zip(words) {
+            field.store(word, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Record for Call {
+    #[inline]
+    fn commit(&self) -> &AtomicU64 {
+        &self.commit
+    }
+}
+
+impl Record for Error {
+    #[inline]
+    fn commit(&self) -> &AtomicU64 {
+        &self.commit
     }
 }
 

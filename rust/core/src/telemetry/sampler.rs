@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nif_loader::clock;
 
 use crate::telemetry::segment::Segment;
+use crate::telemetry::shard::MANY;
 
 /// Writes into one segment, from any thread.
 pub struct Sampler {
@@ -30,7 +31,8 @@ impl Sampler {
     pub fn sample(&self, bytes: u64, blocks: u64, level: u32) {
         if self.segment.is_enabled() {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.segment.samples().push([clock::now(), bytes, blocks.min(0xFFFF_FFFF) | u64::from(level) << 32]);
+            let words = [clock::now(), bytes, blocks.min(0xFFFF_FFFF) | u64::from(level) << 32];
+            self.segment.samples().write::<MANY>(|it| it.fill(words));
         }
     }
 

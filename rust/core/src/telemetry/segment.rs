@@ -11,13 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nif_loader::clock;
 use nif_memory::SharedMap;
+use nif_memory::ring::Ring;
 
 use crate::telemetry::fork::Watched;
 use crate::telemetry::layout::{
     AT, Backend, CALLS, Call, Counts, ERRORS, Error, Function, Header, MAX_BACKENDS, MAX_FUNCTIONS, SAMPLES,
     SEGMENT_BYTES, SHARDS, TIMES, VERSION, head, place,
 };
-use crate::telemetry::ring::Ring;
 
 const NAME: &std::ffi::CStr = c"nif_lab telemetry";
 

@@ -8,7 +8,7 @@ use nif_loader::clock;
 
 use crate::telemetry::layout::{BUCKETS, Counts, SHARDS};
 use crate::telemetry::segment::{Key, Segment};
-use crate::telemetry::shard;
+use crate::telemetry::shard::{self, MANY};
 
 /// A call quicker than the first is timed once in the second: two looks at the clock and their records cost some 70 ns, which on
 /// the whole stays below a hundredth of what is measured, and near a nanosecond for the quickest.
@@ -94,7 +94,7 @@ impl Mine<'_> {
     /// A counter that is full stays full; that of calls never is.
     #[inline(always)]
     fn add(self, counter: &AtomicU64, more: u64) {
-        if shard::MANY && self.is_shared {
+        if MANY && self.is_shared {
             counter.fetch_add(more, Ordering::Relaxed);
         } else {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
@@ -102,7 +102,7 @@ impl Mine<'_> {
     }
 
     fn add_up(self, counter: &AtomicU64, more: u64) {
-        if shard::MANY && self.is_shared {
+        if MANY && self.is_shared {
             let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(it.saturating_add(more)));
         } else {
             counter.store(counter.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
@@ -225,7 +225,7 @@ impl Slot {
     fn observe(&self, ticks: u64) {
         let mine = self.mine();
         let it = mine.counts;
-        if shard::MANY {
+        if MANY {
             self.show_shard();
         }
         mine.count();
@@ -233,7 +233,7 @@ impl Slot {
         mine.add(&it.timed, 1);
         mine.add_up(&it.total, ticks);
         mine.add(&it.histogram[bucket(ticks)], 1);
-        if shard::MANY && mine.is_shared {
+        if MANY && mine.is_shared {
             it.max.fetch_max(ticks, Ordering::Relaxed);
             // Zero until the first: no call takes no tick at all.
             let _ = it.min.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |min| {
@@ -257,7 +257,7 @@ impl Slot {
         let mask = pace.filter(|_| before >= FIRST_TIMED - 1).map_or(0, |(_, mask)| *mask);
         it.mask.store(mask, Ordering::Relaxed);
         it.due.store(it.calls.load(Ordering::Relaxed).saturating_add(mask), Ordering::Relaxed);
-        if shard::MANY {
+        if MANY {
             // Against a switch that is turned off meanwhile: one of the two sees the other.
             fence(Ordering::SeqCst);
             if !self.segment.is_enabled() {
@@ -319,7 +319,7 @@ impl Slot {
             it.duration_ns.store(step.duration_ns.to_bits(), Ordering::Relaxed);
             Segment::write(&it.text, text);
         };
-        self.segment.errors().write(|it| &it.commit, fill);
+        self.segment.errors().write::<MANY>(fill);
     }
 
     /// The last calls, of this backend and of all.
@@ -327,9 +327,9 @@ impl Slot {
     fn log(&self, start: u64, ticks: u64, status: u64, weight: u64) {
         let cell = u64::from(self.segment.cell());
         let words = [start, ticks, u64::from(self.number) | status << 16 | weight << 24 | cell << 32];
-        self.segment.calls(self.backend).push(words);
+        self.segment.calls(self.backend).write::<MANY>(|it| it.fill(words));
         if status == 0 {
-            self.segment.times().push(words);
+            self.segment.times().write::<MANY>(|it| it.fill(words));
         }
     }
 }
