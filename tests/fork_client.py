@@ -130,10 +130,16 @@ def buffers() -> Any:
 
 
 def bound() -> Any:
-    """A runtime that is bound to a thread says so."""
+    """A runtime that its parent started says so, whichever thread its calls run on."""
     lab = nif_lab.Lab(["rust", "julia"], lane="direct")
     lab.julia.add(1, 2)
-    return [in_child(lambda: refusal(lambda: lab.julia.add(1, 2))), lab.julia.add(3, 4)]
+    told = in_child(
+        lambda: [
+            *(refusal(lambda: lab.julia.add(1, 2)) for _ in range(2)),
+            ["Lab", nif_lab.Lab(["julia"], lane="direct").julia.reason],
+        ]
+    )
+    return [told, lab.julia.add(3, 4)]
 
 
 def busy() -> Any:

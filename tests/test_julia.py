@@ -190,7 +190,22 @@ def test_what_fills_a_cache_runs_once(home: Path, monkeypatch: pytest.MonkeyPatc
     assert (home / "ran").read_text() == ".."
     for _ in range(2):
         julia_backend._once("what", [sys.executable, "-c", "raise SystemExit(1)"], "fails")
-    assert len(list((home / "nif_lab" / "julia").iterdir())) == 2
+    at_once = [threading.Thread(target=julia_backend._once, args=("what", command, "three")) for _ in range(3)]
+    for it in at_once:
+        it.start()
+    for it in at_once:
+        it.join()
+    assert (home / "ran").read_text() == "..."
+    assert len(list((home / "nif_lab" / "julia").glob("done-*"))) == 3
+
+
+def test_each_copy_of_the_package_keeps_its_own_compiled_form(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Julia names the file by the Julia alone: two environments would undo each other's work at every start."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    loads = {julia_backend._load(home / name) for name in ("one", "two", "one")}
+    folders = [it for it in (home / "nif_lab" / "julia").iterdir() if it.is_dir()]
+    assert len(loads) == len(folders) == 2
+    assert all(any(str(it) in load for load in loads) for it in folders)
 
 
 def test_signals_are_put_back_but_for_julias() -> None:

@@ -78,8 +78,24 @@ function use_descriptors()
     return
 end
 
+"""
+A cell, which is defined while the package is precompiled: so the compiler's work on all that defines cells is kept.
+"""
+module Rehearsal
+using ..Cells
+using ..Nif
+if ccall(:jl_generating_output, Cint, ()) == 1
+    const NAMES = Cells.defined(@__MODULE__, "\"`f(x[n], k)`: a sum.\"\nfunction f(x::Vec{Float64}, k::Float64)::Float64\n    return sum(x) + k\nend\n", Ref(1))
+    foreach(Nif.compile, Nif.exported(@__MODULE__))
+end
+end
+
 # When the package is precompiled, the compiler's work on its functions is kept with it.
 if ccall(:jl_generating_output, Cint, ()) == 1
+    precompile(Cells.open_cell, (UInt, String, Vector{String}))
+    precompile(Cells.evaluated, (String, Base.RefValue{Int}, Vector{String}))
+    precompile(Nif.table, (Ptr{Nif.Host}, Tuple{Module}))
+    precompile(Nif.row, (Any,))
     foreach(Nif.compile, vcat(map(Nif.exported, ROOMS)...))
     precompile(Nif.report, (Any, Any, Any))
     precompile(Nif.table, (Ptr{Nif.Host}, typeof(ROOMS)))

@@ -3,7 +3,6 @@ Notebook cells: plain functions become NIFs in a module of their own, without a 
 """
 module Cells
 
-using InteractiveUtils: code_llvm, code_native
 using ..Nif
 
 """
@@ -36,12 +35,15 @@ What the compiler makes of a cell's functions, `"asm"` or `"llvm"`; or `error:`,
 function show_cell(form::String, code::String, projects::Vector{String} = String[])
     return answered() do line
         room, names = evaluated(code, line, projects)
+        # Loaded here only: it takes time, and no worker needs it.
+        tools = Base.require(Base.PkgId(Base.UUID("b77e0a4c-d291-57a0-90e8-8db25a27a240"), "InteractiveUtils"))
+        show = getfield(tools, form == "asm" ? :code_native : :code_llvm)
         shown = IOBuffer()
         for name in names
             f = Base.invokelatest(getfield, room, name)
             for method in Base.invokelatest(methods, f)
                 types = Tuple{method.sig.parameters[2:end]...}
-                Base.invokelatest(form == "asm" ? code_native : code_llvm, shown, f, types; debuginfo = :none)
+                Base.invokelatest(show, shown, f, types; debuginfo = :none)
             end
         end
         String(take!(shown))
@@ -76,6 +78,11 @@ function evaluated(code, line, projects)
         end
         Core.eval(room, :(const cells = $others))
     end
+    return room, defined(room, code, line)
+end
+
+"The names of the public functions that the cell defines, in that module."
+function defined(room, code, line)
     statements = parsed(code, line)
     named = Symbol[it for (_, s) in statements if Meta.isexpr(s, :export) for it in s.args]
     seen = Set{Symbol}()
@@ -86,18 +93,24 @@ function evaluated(code, line, projects)
     for name in setdiff(named, seen)
         error("$name is exported, but no function of that name with types is here")
     end
-    return room, seen
+    return seen
 end
 
 "The line of a byte."
 line_of(code, at) = 1 + count(==(UInt8('\n')), view(codeunits(code), 1:min(at, ncodeunits(code) + 1)-1))
 
 "What the parser says, and the byte that it is about; 0 where it doesn't know. From 1.10 on it draws the source as well."
-complaint(text) = string(text), 0
-function complaint(problem::Meta.ParseError)
+complaint(text, code) = string(text), 0
+function complaint(problem::Meta.ParseError, code)
     detail = isdefined(problem, :detail) ? problem.detail : nothing
     for it in (hasproperty(detail, :diagnostics) ? detail.diagnostics : ())
-        it.level === :error && return String(it.message), Int(it.first_byte)
+        it.level === :error || continue
+        text, from = String(it.message), Int(it.first_byte)
+        # What it is about: the message alone may be "invalid identifier".
+        about = strip(String(codeunits(code)[from:min(Int(it.last_byte), end)]))
+        is_told = isempty(about) || occursin(about, text) || occursin('\n', about) || length(about) > 40
+        # What is missing at the end is missing where the last word stands.
+        return is_told ? text : "$text: $about", min(from, ncodeunits(rstrip(code)))
     end
     return problem.msg, 0
 end
@@ -114,7 +127,7 @@ function parsed(code, line)
         line[] = line_of(code, at)
         statement, next = Meta.parse(code, at; raise = false, depwarn = false)
         if Meta.isexpr(statement, (:error, :incomplete))
-            text, place = complaint(statement.args[1])
+            text, place = complaint(statement.args[1], code)
             if place > 0
                 line[] = line_of(code, place)
             elseif !Meta.isexpr(statement, :incomplete)

@@ -39,6 +39,7 @@ class Library:
     functions: dict[str, Nif]
     circuit_open: bool
     def set_recovery(self, recovery: Callable[[str, tuple[Any, ...], dict[str, Any], Any], Any]) -> None: ...
+    def forked(self) -> None: ...
 
 @final
 class Workers:

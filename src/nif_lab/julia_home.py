@@ -7,6 +7,7 @@ is passed over, unless ``$NIF_LAB_JULIA`` names it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Installation", "cache_folder", "find_julia", "install_julia", "places", "told"]
+__all__ = ["Installation", "cache_folder", "compiled_folder", "find_julia", "install_julia", "places", "told"]
 
 OLDEST: Final = (1, 5)
 #: The home of a user who has none.
@@ -216,5 +217,17 @@ def cache_folder() -> Path | None:
     """Return where compiled Julia packages of ours are kept; None where nothing can be, or others could change it."""
     try:
         return private("julia")
+    except BackendError:
+        return None
+
+
+def compiled_folder(package: Path) -> Path | None:
+    """Return where the compiled form of the package that lies there is kept.
+
+    Each copy of our package has a folder: Julia names the file by the Julia and not by where the package lies, so two
+    environments would undo each other's work at every start.
+    """
+    try:
+        return private("julia", hashlib.sha256(str(package).encode()).hexdigest()[:16])
     except BackendError:
         return None

@@ -126,13 +126,14 @@ const STRUCTS = (
     nif_library = Library,
 )
 
-function struct_hash()
-    hash = 2166136261 % UInt32
+const STRUCT_HASH = let hash = 2166136261 % UInt32
     for type in STRUCTS, number in (sizeof(type), (fieldoffset(type, i) for i in 1:fieldcount(type))...)
         hash = (hash ⊻ number % UInt32) * (16777619 % UInt32)
     end
-    return hash
+    hash
 end
+
+struct_hash() = STRUCT_HASH
 
 "The numbers behind `struct_hash`, a line each: a struct's size, a field's offset and size."
 function layout_text()

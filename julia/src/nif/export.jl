@@ -27,7 +27,8 @@ end
 "A copy of a vector in memory of the host's."
 function copied(value::AbstractVector{T}) where {T}
     tensor, data = allocated(T, (length(value),))
-    GC.@preserve value unsafe_copyto!(data, Base.unsafe_convert(Ptr{T}, value), length(value))
+    root = Base.cconvert(Ptr{T}, value)  # what a text's code units are read from changed with the versions
+    GC.@preserve root unsafe_copyto!(data, Base.unsafe_convert(Ptr{T}, root), length(value))
     return tensor
 end
 
@@ -174,7 +175,7 @@ function parameter(name, it, is_keyword)
 end
 
 "Describe a function that has just been defined, docstring and all, and give it its C function."
-function define(room::Module, f, names, types, result, flags, defaults, keywords)
+function define(room::Module, @nospecialize(f), @nospecialize(names), types, result, flags, @nospecialize(defaults), keywords)
     name = nameof(f)
     documented = get(Base.Docs.meta(room), Base.Docs.Binding(room, name), nothing)
     docstring = documented === nothing ? "" : join(documented.docs[documented.order[end]].text)
@@ -221,11 +222,14 @@ function compile(@nospecialize(f))
     # The inner function first: Julia 1.5 boxes the arguments of each call to a function that was compiled after its caller.
     precompile(convert_and_call, (typeof(f), Ptr{AnyValue}, Int32, Ptr{AnyValue}))
     precompile(enter, (typeof(f), Ptr{Env}, Ptr{AnyValue}, Int32, Ptr{AnyValue}))
+    precompile(spec, (typeof(f),))
 end
 
 function row(@nospecialize(f))
     it = spec(f)
-    return NifFunction(kept(string(nameof(f))), kept(it.signature), kept(it.doc), entry(f), it.flags, 0)
+    # Each function's description is of another type, and `it.doc` would be compiled for each.
+    text(name) = kept(getfield(it, name)::String)
+    return NifFunction(kept(string(nameof(f))), text(:signature), text(:doc), entry(f), getfield(it, :flags)::UInt32, 0)
 end
 
 """

@@ -90,7 +90,10 @@ suggested_dims(type) = type === AnyArray ? "[...]" : ("", "[n]", "[m,n]")[rank(t
 Take the dimensions from the docstring's first line, which is the call: `dot(x[n], y[n])`, closed by a period or a colon. Without
 that line all vectors are of one length, and all matrices of one shape. `defaults` has a value for each parameter, or `nothing`.
 """
-function describe(name, docstring, names, types, result, flags, defaults = map(_ -> nothing, names), keywords = 0)
+function describe(
+    name, docstring, @nospecialize(names), types, result, flags,
+    @nospecialize(defaults = map(_ -> nothing, names)), keywords = 0,
+)
     refuse(text) = error("@nif $name: ", text)
     if !occursin(r"^\s*`?[\w!]+\(", docstring)
         call = join((string(it, suggested_dims(type)) for (it, type) in zip(names, types.parameters)), ", ")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -18,12 +19,13 @@ import shutil
 import sys
 import sysconfig
 import threading
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
-from ..julia_home import cache_folder, find_julia, install_julia, told
+from ..julia_home import cache_folder, compiled_folder, find_julia, install_julia, told
 from .base import Backend, Compiler, Job, digest, existing, run
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def _text(value: object) -> str:
 
 
 def _load(package: Path) -> str:
-    cache = cache_folder()
+    cache = compiled_folder(package)
     return LOAD.format(cache=_text(cache), package=_text(package)) if cache else FRESH.format(package=_text(package))
 
 
@@ -101,8 +103,13 @@ def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = 
         return
     stamp = folder / f"done-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     with contextlib.suppress(OSError):
-        if not stamp.exists() and os.access(folder, os.W_OK) and told(command, what, env)[0] == 0:
-            stamp.touch()
+        if stamp.exists() or not os.access(folder, os.W_OK):
+            return
+        with (folder / "lock").open("w") as turn:
+            # Of several that start at once, in this process or others, one does the work; the others wait for it.
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if not stamp.exists() and told(command, what, env)[0] == 0:
+                stamp.touch()
 
 
 def precompiled(found: Installation, package: Path) -> Installation:
@@ -122,6 +129,10 @@ def ready(package: Path) -> Installation:
     return precompiled(found, package)
 
 
+#: What was opened in the Julia of this process. A child of fork doesn't have it, and a call there would wait for ever.
+_OPENED: Final[weakref.WeakSet[Library]] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: [it.forked() for it in list(_OPENED)])
+
 #: Threads that must not end before the process does.
 _STAYING: Final[list[Owner]] = []
 
@@ -138,11 +149,22 @@ class _Runtime:
         Gives the string that some code evaluates to.
     table
         The address of our package's table.
+    process
+        The process that it runs in: a child of fork doesn't have its threads.
     """
 
     owner: Owner | None
     evaluate: Callable[[str], str]
     table: int
+    process: int
+
+    def open(self, address: int, telemetry: Telemetry | None, memory: Memory | None) -> Library:
+        """Open a table of this Julia's."""
+        from .. import _core
+
+        opened = _core.open_table(address, Julia.name, self.owner, telemetry, memory)
+        _OPENED.add(opened)
+        return opened
 
 
 def _embedded(found: Installation, code: str) -> tuple[Owner | None, Callable[[str], str], str]:
@@ -277,7 +299,13 @@ os.register_at_fork(after_in_child=_STARTING._at_fork_reinit)  # type: ignore[at
 def _runtime(package: Path) -> _Runtime:
     """Return this process's Julia; the first who asks starts it."""
     with _STARTING:
-        return _start(package)
+        runtime = _start(package)
+    if runtime.process != os.getpid():
+        raise BackendError(
+            "Julia runs in the process that this one was forked from",
+            'start processes by "spawn" or "forkserver" (multiprocessing.get_context), or use lane="isolated"',
+        )
+    return runtime
 
 
 @cache
@@ -294,7 +322,7 @@ def _start(package: Path) -> _Runtime:
     if not answer.isdigit():
         version = found.version if found else "of juliacall"
         raise BackendError(f"Julia {version} can't load the NifLab package", "please report it", answer)
-    return _Runtime(owner, evaluate, int(answer))
+    return _Runtime(owner, evaluate, int(answer), os.getpid())
 
 
 class Julia(Backend):
@@ -332,10 +360,8 @@ end
         shutil.copy(source / "Project.toml", copy)
 
     def open(self, telemetry: Telemetry | None = None, memory: Memory | None = None) -> Library:
-        from .. import _core
-
         julia = _runtime(self.sources)
-        return _core.open_table(julia.table, self.name, julia.owner, telemetry, memory)
+        return julia.open(julia.table, telemetry, memory)
 
     def source(self) -> list[str]:
         found = ready(self.sources)
@@ -388,7 +414,7 @@ end
         answer = julia.evaluate(_cell_code(code, _core.host_address(), deps))
         if not answer.isdigit():
             raise BackendError(answer)
-        return _core.open_table(int(answer), self.name, julia.owner, telemetry, memory)
+        return julia.open(int(answer), telemetry, memory)
 
     def cell_messages(self, said: str) -> list[Message]:
         found = re.search(r"error:(\d+):(.*)", said, re.S)

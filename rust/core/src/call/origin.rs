@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 
 use crate::call::failure::Failure;
 use crate::call::host::HOST;
-use crate::call::owner::Owner;
+use crate::call::owner::{INHERITED, Owner};
 use crate::call::running::{Calls, Moment};
 use crate::call::target::Target;
 use crate::memory::Memory;
@@ -40,6 +40,8 @@ pub struct Origin {
     pub opening: Option<Arc<Opening>>,
     /// The backend's number in the segment.
     pub number: u16,
+    /// Of which process it is.
+    forks: u32,
     tainted: AtomicBool,
     /// While one runs, no copy is closed.
     pub calls: Calls,
@@ -111,6 +113,7 @@ impl Origin {
             lane,
             opening: None,
             number,
+            forks: nif_memory::forks(),
             tainted: AtomicBool::new(false),
             calls: Calls::default(),
             targets: Mutex::default(),
@@ -214,6 +217,9 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
         return Ok(()); // another thread has done it
     }
     let Some(path) = &origin.path else {
+        if origin.forks != nif_memory::forks() {
+            return Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: INHERITED.into() });
+        }
         origin.tainted.store(false, Ordering::Relaxed); // a runtime cleans up after its own exceptions
         return Ok(());
     };

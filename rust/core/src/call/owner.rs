@@ -46,8 +46,8 @@ const ANOTHER: &str = "runs only on the thread that imported juliacall, which st
                        To fix: make the Lab before juliacall is imported, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before";
 
 /// Why a child of fork can't use a runtime that its parent started.
-const INHERITED: &str = "runs on a thread of the process that this one was forked from\nTo fix: start processes by \"spawn\" or \
-                         \"forkserver\" (multiprocessing.get_context), and make a Lab in each";
+pub const INHERITED: &str = "its runtime is that of the process that this one was forked from\nTo fix: start processes by \
+                             \"spawn\" or \"forkserver\" (multiprocessing.get_context), and make a Lab in each";
 
 /// Where a caller waits for its result.
 struct Ticket<T> {

@@ -29,7 +29,7 @@ use crate::python::errors::abi_error;
 use crate::telemetry::Telemetry;
 
 /// One opened library.
-#[pyclass(frozen, module = "nif_lab._core")]
+#[pyclass(frozen, weakref, module = "nif_lab._core")]
 pub struct Library {
     origin: Arc<Origin>,
     #[pyo3(get)]
@@ -255,6 +255,11 @@ impl Library {
         if let Some(lane) = &self.origin.lane {
             lane.is_open.store(open, Ordering::Relaxed);
         }
+    }
+
+    /// Have the next call look where it is: this is a child of fork, which doesn't have its parent's runtimes.
+    fn forked(&self) {
+        self.origin.taint();
     }
 
     /// The backend's name.
