@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nif_memory::heap::Heap;
@@ -23,25 +23,22 @@ const STEP: usize = 32 << 20;
 /// The most bytes that a pool can have.
 const LARGEST: usize = (u32::MAX as usize - 1) * ALIGNMENT;
 
-/// Segments of devices have the top bit, so that none is a host's.
-const ON_DEVICE: u32 = 1 << 31;
+/// Numbers of devices' blocks have the top bit; below it are 15 bits of the segment and 48 of the generation, of which a process
+/// can't run out: a block each microsecond takes nine years.
+const ON_DEVICE: u32 = 1 << 15;
+const GENERATION_BITS: u32 = 48;
 static SEGMENT: AtomicU32 = AtomicU32::new(1);
-static GENERATION: AtomicU32 = AtomicU32::new(1);
+static GENERATION: AtomicU64 = AtomicU64::new(1);
 
-fn next_generation() -> u32 {
-    loop {
-        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-        if generation != 0 {
-            return generation;
-        }
-    }
+fn next_generation() -> u64 {
+    GENERATION.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Where a block lies, as others are told. It leads nowhere once the block is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle {
     pub segment: u32,
-    pub generation: u32,
+    pub generation: u64,
     pub offset: u64,
 }
 
@@ -49,17 +46,23 @@ impl Handle {
     /// As one number: what languages and frames have.
     #[must_use]
     pub fn number(&self) -> u64 {
-        u64::from(self.segment) << 32 | u64::from(self.generation)
+        u64::from(self.segment) << GENERATION_BITS | self.generation
+    }
+
+    /// The segment and generation of a number; it doesn't say the offset.
+    #[must_use]
+    pub fn of(number: u64) -> Self {
+        let generation = number & ((1 << GENERATION_BITS) - 1);
+        Self { segment: (number >> GENERATION_BITS) as u32, generation, offset: 0 }
     }
 }
 
 /// Did a block ever have this number?
 pub(crate) fn was_given(number: u64) -> bool {
-    let segment = (number >> 32) as u32;
-    let generation = number & u64::from(u32::MAX);
+    let Handle { segment, generation, .. } = Handle::of(number);
     segment & ON_DEVICE != 0
         && segment & !ON_DEVICE < SEGMENT.load(Ordering::Relaxed)
-        && (1..u64::from(GENERATION.load(Ordering::Relaxed))).contains(&generation)
+        && (1..GENERATION.load(Ordering::Relaxed)).contains(&generation)
 }
 
 /// A number for memory that isn't of a pool: another library's array, for as long as a call has it.
@@ -337,7 +340,7 @@ impl Pool {
         let offset = u32::try_from(handle.offset / ALIGNMENT as u64).map_err(|_| Error::Unknown)?;
         let piece = state.live.get(&offset).map(|it| state.heap.piece(*it));
         let piece = piece.filter(|it| it.generation == handle.generation).ok_or(Error::Stale)?;
-        Ok((state.base + handle.offset, piece.requested))
+        Ok((state.base + handle.offset, piece.requested()))
     }
 
     /// Does the range lie in one live block?
@@ -351,7 +354,7 @@ impl Pool {
         state.live.values().any(|it| {
             let piece = state.heap.piece(*it);
             let from = piece.offset as usize * ALIGNMENT;
-            from <= start && start + size <= from + piece.requested
+            from <= start && start + size <= from + piece.requested()
         })
     }
 

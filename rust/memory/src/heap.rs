@@ -46,6 +46,7 @@ impl Piece {
     }
 
     /// Bytes asked for.
+    #[must_use]
     pub fn requested(&self) -> usize {
         self.size as usize * ALIGNMENT - usize::from(self.slack)
     }
@@ -272,6 +273,9 @@ impl Heap {
     }
 
     /// Mark a piece as in use by a block, whose elements may be anything from now on.
+    ///
+    /// # Panics
+    /// If the block isn't as large as a piece of that many bytes.
     pub fn occupy(&mut self, index: u32, generation: u64, requested: usize) {
         let piece = self.get(index);
         (piece.generation, piece.is_held) = (generation, false);

@@ -55,6 +55,7 @@ impl Gpu {
 
     /// A buffer on a device, its elements zeros if so: device, pool, the pool's limit in bytes, lengths, NumPy's dtype, owners.
     #[allow(clippy::too_many_arguments, reason = "Python's side has the names")]
+    #[allow(clippy::needless_pass_by_value, reason = "Python's list becomes one")]
     fn allocate(
         &self,
         py: Python<'_>,
@@ -132,7 +133,7 @@ impl Gpu {
     }
 
     /// Where a handle leads: address and size.
-    fn resolve(&self, py: Python<'_>, segment: u32, generation: u32, offset: u64) -> PyResult<(u64, usize)> {
+    fn resolve(&self, py: Python<'_>, segment: u32, generation: u64, offset: u64) -> PyResult<(u64, usize)> {
         let handle = nif_gpu::Handle { segment, generation, offset };
         let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
         let pool = pools.iter().find(|it| it.segment == segment).ok_or(nif_gpu::Error::Unknown);

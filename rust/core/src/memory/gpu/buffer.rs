@@ -262,6 +262,7 @@ impl DeviceBuffer {
     }
 
     #[pyo3(signature = (*_arguments, **_options))]
+    #[allow(clippy::unused_self, reason = "NumPy calls it on an instance")]
     fn __array__(&self, _arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         Err(PyTypeError::new_err("this array is on a device: buffer.numpy() copies it to the host"))
     }
@@ -334,7 +335,7 @@ impl DeviceBuffer {
 
     /// Segment, generation and offset.
     #[getter]
-    fn handle(&self) -> (u32, u32, u64) {
+    fn handle(&self) -> (u32, u64, u64) {
         (self.handle.segment, self.handle.generation, self.handle.offset)
     }
 

@@ -75,7 +75,7 @@ pub fn view(object: &Bound<'_, PyAny>, common: Option<&Arc<Common>>) -> PyResult
     let address = tensor.data.addr() as u64 + tensor.byte_offset;
     let entry = entry(device, address, bytes, tensor.dtype, &lengths, is_read_only);
     let number = nif_gpu::pool::foreign_number();
-    let handle = Handle { segment: (number >> 32) as u32, generation: number as u32, offset: 0 };
+    let handle = Handle::of(number);
     let held = Held::new(number, &entry, device, None, Some(capsule.unbind()));
     Ok(Some(DeviceBuffer::new(held, entry, handle, vec!["python".into()], common, None)))
 }
