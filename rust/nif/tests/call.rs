@@ -123,7 +123,7 @@ static HOST: Host = Host {
     alloc_tensor,
     log,
     progress,
-    gpu: std::ptr::null(),
+    gpu: ptr::null(),
 };
 
 fn library() -> &'static Library {
