@@ -269,15 +269,13 @@ impl Server {
         } else {
             self.put_results(&mut head, several);
         }
-        // SAFETY: the reply is ours until the bell rings.
+        // SAFETY: the reply is ours until the bell rings; after that the call's memory may be others'.
         unsafe { (*self.channel.reply()).head = head };
-        // Once the host knows that the call is over, it may give the memory to others.
         self.segments.close()?;
         self.granted.clear();
         self.callbacks.clear();
-        let progress = &self.channel.progress;
-        if progress.total.load(Ordering::Relaxed) != 0 {
-            progress.total.store(0, Ordering::Relaxed);
+        if self.channel.progress.total.load(Ordering::Relaxed) != 0 {
+            self.channel.progress.total.store(0, Ordering::Relaxed);
         }
         self.answer();
         Ok(())
