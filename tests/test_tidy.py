@@ -18,6 +18,8 @@ LAYERS = {
     "arrays": 0,
     "arrow": 0,
     "foreign": 0,
+    "importer": 3,
+    "nim_importer": 3,
     "flags": 0,
     "folders": 0,
     "wire": 0,

@@ -6,11 +6,12 @@ runs.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
@@ -256,6 +257,29 @@ class Lab:
         self.libraries[file.name] = loaded
         setattr(self, file.name, loaded)
         return loaded
+
+    def register(self, module: ModuleType) -> ModuleType:
+        """Have the functions of any module recorded: ``lab.register(my_module)``.
+
+        Its public functions are replaced, in the module, by ones that record each call; they are listed as
+        ``python.my_module.f``. They run in this process, as before: one that crashes ends it.
+
+        Parameters
+        ----------
+        module : module
+            An extension module, one of nimpy for instance, or any other.
+
+        Returns
+        -------
+        module
+            The same.
+        """
+        expect("module", module, ModuleType, "a module")
+        for name in getattr(module, "__all__", None) or dir(module):
+            function = getattr(module, name)
+            if inspect.isroutine(function) and not name.startswith("_") and not hasattr(function, "__wrapped__"):
+                setattr(module, name, self.telemetry.recorded(f"{module.__name__}.{name}", function))
+        return module
 
     @classmethod
     def for_cells(cls, language: str) -> Lab:
