@@ -28,7 +28,7 @@ from .cells.report import Report
 from .errors import CellError, ToolchainMissing
 from .folders import home
 from .importer import Loader, options_of
-from .programs import ask
+from .programs import ask, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,7 +187,7 @@ class NimModImporter(nimporter.NimModImporter):  # type: ignore[misc]  # nimport
         return Nimporter.import_nim_code(fullname, path, library=False)
 
 
-# Importing nimporter has put its finders there. The one for modules is ours; the one for folders with a .nimble file needs
-# nimble, and without it could only fail.
+# Importing nimporter has put its finders there. The one for modules is ours; the one for folders with a .nimble file
+# needs nimble, and without it could only fail.
 _THEIRS: Final = {nimporter.NimModImporter, *(() if find_program("nimble") else (nimporter.NimLibImporter,))}
 sys.meta_path[:] = [it for it in sys.meta_path if it not in _THEIRS]
