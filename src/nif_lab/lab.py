@@ -11,13 +11,14 @@ import threading
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
-from . import foreign, projects, summary
+from . import foreign, projects, stubs, summary
 from . import transfer as transfers
-from .arguments import LANES, MODES, expect, names, number, one_of
+from .arguments import LANES, MODES, expect, names, number, one_of, path_of
 from .backends.base import Options
 from .cells import Cell, Cells, Request
 from .codecs import Wire
@@ -34,7 +35,6 @@ from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from . import arguments
     from .costs import CellsReport
@@ -280,6 +280,21 @@ class Lab:
             if inspect.isroutine(function) and not name.startswith("_") and not hasattr(function, "__wrapped__"):
                 setattr(module, name, self.telemetry.recorded(f"{module.__name__}.{name}", function))
         return module
+
+    def stubs(self, out: str | Path = "typings") -> list[Path]:
+        """Write stub files of all functions that this Lab has now: see `nif_lab.stubs`.
+
+        Parameters
+        ----------
+        out
+            The folder; type checkers look into ``typings`` or where they are told to.
+
+        Returns
+        -------
+        list of Path
+            The files.
+        """
+        return stubs.write(self, Path(path_of("out", out)).expanduser())
 
     @classmethod
     def for_cells(cls, language: str) -> Lab:
