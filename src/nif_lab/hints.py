@@ -84,7 +84,7 @@ class Signature:
         names = dict(NAMES)
         if self.fields:
             fields = [(name, _value(spelled)) for name, spelled in self.fields]
-            names[self.result_class] = NamedTuple(self.result_class, fields)  # type: ignore[misc]  # known at run time
+            names[self.result_class] = NamedTuple(self.result_class, fields)
         found = {it.name: _value(it.annotation) for it in self.parameters}
         return {**found, "return": eval(self.result, names)}  # noqa: S307  # of words that this module wrote
 

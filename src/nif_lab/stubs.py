@@ -73,8 +73,8 @@ def write(lab: Lab, out: Path) -> list[Path]:
         for file, handles in opened.cells.apart.items():
             files[out / f"{Path(file).stem}.pyi"] = _module([handle.nif for handle in handles.values()])
     files[package / "__init__.pyi"] = _lab(shown)
-    for file, text in files.items():
-        file.write_text(text, encoding="utf-8")
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
     return sorted(files)
 
 
@@ -107,7 +107,9 @@ def _functions(nifs: Iterable[Nif], margin: str) -> tuple[str, str]:
     for nif in sorted(nifs, key=lambda it: it.name):
         signature = hints.of(nif)
         if signature.fields:
-            fields = "".join(f"    {name}: {spelled}\n" for name, spelled in signature.fields)
+            # A tuple has a method of that name, which the field hides.
+            hides = dict.fromkeys(("count", "index"), "  # type: ignore[assignment]")
+            fields = "".join(f"    {name}: {spelled}{hides.get(name, '')}\n" for name, spelled in signature.fields)
             results.append(f"class {signature.result_class}(NamedTuple):\n{fields}\n")
         given = _parameters(signature, inspect.signature(nif.function))
         taken = ", ".join((["self"] if margin else []) + given)

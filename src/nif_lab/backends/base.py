@@ -234,6 +234,8 @@ class Backend(ABC):
         The magics' option for what a cell needs beside its text, how that is written, and what it is.
     cells
         How a cell names the other cells of its language.
+    build_requires
+        The Python packages that a project of its own is built by.
     suffix
         How its files end; empty for what has none.
     heading
@@ -254,6 +256,7 @@ class Backend(ABC):
     forms: ClassVar[tuple[arguments.Form, ...]] = ()
     dep: ClassVar[tuple[str, str, str]] = ("", "", "")
     cells: ClassVar[re.Pattern[str]] = re.compile("(?!)")
+    build_requires: ClassVar[tuple[str, ...]] = ()
     suffix: ClassVar[str] = ""
     heading: ClassVar[str] = ""
 

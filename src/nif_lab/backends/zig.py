@@ -71,6 +71,7 @@ class Zig(Backend):
     name = "zig"
     title = "Zig"
     rank = 2
+    build_requires = ("ziglang==0.17.0",)
     suffix = ".zig"
     heading = "//!"
     library_flags = FLAGS

@@ -58,7 +58,7 @@ class Handle:
         return hints.of(self.nif).over(inspect.signature(self.nif.function))
 
     @property
-    def __annotations__(self) -> dict[str, Any]:
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]  # a built-in function's can't be set either
         return hints.of(self.nif).annotations()
 
     def __get__(self, instance: object, owner: type | None = None) -> Handle:
