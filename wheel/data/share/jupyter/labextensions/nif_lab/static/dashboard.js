@@ -125,7 +125,9 @@ export function dashboard(lab) {
             onClick: () => saved(content.node, content.name),
           });
           panel.toolbar.addItem("save", button);
-          app.shell.add(panel, "main", { mode: "split-right", ref: notebook.id });
+          // Notebook 7 has one document in its main area.
+          if (app.name === "JupyterLab") app.shell.add(panel, "main", { mode: "split-right", ref: notebook.id });
+          else app.shell.add(panel, "right");
           app.shell.activateById(panel.id);
           return panel;
         },
