@@ -11,13 +11,16 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from nif_lab import backends, hints
 from nif_lab.cli import main
-from nif_lab.lab import Lab
+
+if TYPE_CHECKING:
+    from nif_lab.lab import Lab
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +77,7 @@ def test_every_builtin_functions_stub_is_its_signature(lab: Lab, language: str) 
         assert {it.name for it in read.parameters if it.default} == optional, name
 
 
-def test_a_type_checker_takes_a_program(tmp_path: Path) -> None:
-    lab = Lab()
+def test_a_type_checker_takes_a_program(lab: Lab, tmp_path: Path) -> None:
     cell = lab.cell("zig", CODE, name="stubs")
     written = lab.stubs(tmp_path)
     assert tmp_path / "lab_stubs" / "zig.pyi" in written
