@@ -77,7 +77,10 @@ def test_the_version_is_the_same_everywhere() -> None:
     julia = re.search(r'^version = "(.+)"', (ROOT / "julia" / "Project.toml").read_text(), re.M)
     assert cargo
     assert julia
-    assert nif_lab.__version__ == cargo[1] == julia[1]
+    extension = ROOT / "wheel" / "data" / "share" / "jupyter" / "labextensions" / "nif_lab"
+    (shown,) = re.findall(r'"version": "(.+)"', (extension / "package.json").read_text())
+    (loaded,) = re.findall(r'VERSION = "(.+)"', (extension / "static" / "remoteEntry.js").read_text())
+    assert nif_lab.__version__ == cargo[1] == julia[1] == shown == loaded
 
 
 def test_every_fault_has_its_meaning() -> None:

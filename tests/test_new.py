@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -35,6 +36,46 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+#: What a user of the wheel does, with nif_lab and without.
+USE = """
+import numpy as np
+import {name}
+mine = {name}.load()
+assert mine.mean(np.arange(4.0)) == 1.5
+assert {name}.LIBRARY.parent.parent.name == "installed"
+if {name}.LIBRARY.suffix == ".so":
+    import tvm_ffi
+    assert tvm_ffi.load_module(str({name}.LIBRARY))["mean"](np.arange(4.0)) == 1.5
+"""
+
+
+def wheel_of(project: Path, folder: Path, *options: str) -> Path:
+    """Build a project's wheel as pip does."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    run([*command, *options, str(project)], project)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def packed(project: Path, name: str, folder: Path) -> None:
+    """The project is a package that needs no checkout."""
+    installed = folder / "installed"
+    with zipfile.ZipFile(wheel_of(project, folder / "wheel")) as wheel:
+        assert wheel.testzip() is None
+        wheel.extractall(installed)
+    script = f"import sys; sys.path.insert(0, {str(installed)!r})\n" + USE.format(name=name)
+    run([sys.executable, "-c", script], folder)
+
+
+@pytest.mark.parametrize("language", ["zig", "nim"])
+def test_a_wheel_for_another_processor(lab: Lab, language: str, tmp_path: Path) -> None:
+    project = lab.new(language, "far", tmp_path)
+    wheel = wheel_of(project, tmp_path / "wheel", "-C", "target=aarch64-linux")
+    assert wheel.name == "far-0.1.0-py3-none-manylinux_2_17_aarch64.whl"
+    assert zipfile.ZipFile(wheel).read("far/libfar.so")[18:20] == b"\xb7\x00"  # EM_AARCH64
+    assert not (project / "libfar.so").exists()
+
+
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     return Lab(backends=[])
@@ -55,6 +96,7 @@ def test_a_project_builds_loads_and_passes_its_test(lab: Lab, language: str, tmp
     assert loaded.functions["mean"].signature == "mean(x: f64[n]) -> f64"
     assert loaded.functions["mean"].doc == "the arithmetic mean."
     assert "3 passed" in run([sys.executable, "-m", "pytest", "-q", "--rootdir=."], project)
+    packed(project, name, tmp_path)
     code = "".join(
         "".join(cell["source"]) + "\n"
         for cell in json.loads((project / f"{name}.ipynb").read_text())["cells"]

@@ -80,6 +80,10 @@ def test_the_wheel_has_every_library(wheel: Path) -> None:
     ):
         assert f"nif_lab/_native/{expected}" in names
     assert "nif_lab/include/nif_lab.h" in names
+    extension = "data/data/share/jupyter/labextensions/nif_lab/"
+    assert {"package.json", "static/remoteEntry.js", "schemas/nif_lab/cells.json"} <= {
+        name.partition(extension)[2] for name in names if extension in name
+    }
     assert any(name.startswith("nif_lab/_core.") for name in names)
 
 

@@ -6,18 +6,19 @@ module Cells
 using ..Nif
 
 """
-    open_cell(host, code, projects = []) -> String
+    open_cell(host, code, projects = [], folder = "") -> String
 
 Evaluate a cell in a fresh module and return the address of its table; or `error:`, the line and what is wrong. The
-packages of the projects can be used by it, and by all that comes later.
+packages of the projects can be used by it, and by all that comes later. `folder` is that of a file which was imported as a
+module: it includes files relative to that, and its functions are none of those that cells share.
 
 Which functions are exported: those that an `export` names, else all whose names don't begin with an underscore.
 """
-function open_cell(host::Integer, code::String, projects::Vector{String} = String[])
+function open_cell(host::Integer, code::String, projects::Vector{String} = String[], folder::String = "")
     return answered() do line
-        room, names = evaluated(code, line, projects)
+        room, names = evaluated(code, line, projects, folder)
         address = string(UInt(Base.invokelatest(Nif.table, Ptr{Nif.Host}(UInt(host)), (room,))))
-        for name in names
+        for name in (isempty(folder) ? names : ())
             SHARED[name] = Base.invokelatest(getfield, room, name)
         end
         address
@@ -61,8 +62,8 @@ function answered(work)
     end
 end
 
-"A fresh module with what the cell defines, and the names of its public functions."
-function evaluated(code, line, projects)
+"A fresh module with what the cell defines, and the names of its public functions. It includes files relative to `folder`."
+function evaluated(code, line, projects, folder = "")
     for project in setdiff(projects, LOAD_PATH)
         push!(LOAD_PATH, project)
     end
@@ -70,7 +71,7 @@ function evaluated(code, line, projects)
     Core.eval(room, :(using $(fullname(Nif)...)))
     # As in each module that is written with `module`.
     Core.eval(room, :(eval(it) = $(Core.eval)($room, it)))
-    Core.eval(room, :(include(file::AbstractString) = $(Base.include)($room, abspath(file))))
+    Core.eval(room, :(include(file::AbstractString) = $(Base.include)($room, abspath($folder, file))))
     if occursin(r"\bcells\b", code)
         others = Module(:cells)
         for (name, f) in SHARED

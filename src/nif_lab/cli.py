@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .backends.base import Backend
+    from .lab import Lab
 
 __all__ = ["main", "parser"]
 
@@ -180,6 +181,38 @@ def new(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def stubs(arguments: argparse.Namespace) -> int:
+    """Write stub files for editors and type checkers: of the languages, and of libraries and files that are named."""
+    from .lab import Lab
+
+    lab = Lab()
+    sources = {languages.suffix: languages.name for languages in map(backends.find, backends.names())}
+    for file in arguments.files:
+        if file.suffix in sources:
+            _imported(lab, file, sources[file.suffix])
+        else:
+            lab.load(file)
+    written = lab.stubs(arguments.out)
+    if arguments.json:
+        print(json.dumps({"ok": True, "files": [str(it) for it in written]}))
+    else:
+        print("\n".join(map(str, written)))
+    return 0
+
+
+def _imported(lab: Lab, file: Path, language: str) -> None:
+    """Compile a file as `nif_lab.importer` does."""
+    import importlib.util
+
+    from . import importer
+
+    importer.use(lab)
+    loader = importer.Loader(backends.find(language), str(file.absolute()))
+    spec = importlib.util.spec_from_file_location(file.stem, file.absolute(), loader=loader)
+    assert spec is not None, "it has a loader"
+    loader.exec_module(importlib.util.module_from_spec(spec))
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """Show every byte of a frame of the wire protocol: which field it is, what it means, what is wrong."""
     from . import wire
@@ -219,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="nif-lab", description="Native functions of four languages, from one place.")
     top.add_argument("--version", action="version", version=f"nif_lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for run in (doctor, build, demo, monitor, bench, faults, inspect, new):
+    for run in (doctor, build, demo, monitor, bench, faults, inspect, new, stubs):
         summary = (run.__doc__ or "").splitlines()[0]
         command = commands.add_parser(run.__name__, help=summary, description=summary)
         command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
@@ -247,6 +280,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("name", metavar="NAME", help="of the project, its library and its folder")
             command.add_argument(
                 "--folder", type=Path, default=Path(), metavar="DIR", help="where its folder is made (.)"
+            )
+        if run is stubs:
+            command.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a library, or a file to import")
+            command.add_argument(
+                "--out", type=Path, default=Path("typings"), metavar="DIR", help="where the stubs go (typings)"
             )
         if run is demo:
             report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")

@@ -101,10 +101,14 @@ def crate(spec: str) -> Crates:
     return Crates({"dependencies": {found[1]: f"{found[1]} = {value}"}})
 
 
-def read(code: str, specs: Iterable[str] = ()) -> tuple[str, Crates]:
-    """Return a cell without the fence at its head, with the same numbers of lines, and the crates that it asks for."""
+def read(code: str, specs: Iterable[str] = (), folder: str = "") -> tuple[str, Crates]:
+    """Return a cell without the fence at its head, with the same numbers of lines, and the crates that it asks for.
+
+    Folders of crates are relative to ``folder``; to the working directory unless given.
+    """
     lines = code.split("\n")
     first, last, text = _head(lines)
+    text = [PATH.sub(lambda it: it[1] + os.path.join(folder, it[2]) + it[3], line) for line in text]
     crates = _parsed(text, first)
     for spec in specs:
         crates = crate(spec).over(crates)

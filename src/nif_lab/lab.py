@@ -6,17 +6,19 @@ runs.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
-from . import foreign, projects, summary
+from . import foreign, projects, stubs, summary
 from . import transfer as transfers
-from .arguments import LANES, MODES, expect, names, number, one_of
+from .arguments import LANES, MODES, expect, names, number, one_of, path_of
 from .backends.base import Options
 from .cells import Cell, Cells, Request
 from .codecs import Wire
@@ -33,7 +35,6 @@ from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from . import arguments
     from .costs import CellsReport
@@ -256,6 +257,44 @@ class Lab:
         self.libraries[file.name] = loaded
         setattr(self, file.name, loaded)
         return loaded
+
+    def register(self, module: ModuleType) -> ModuleType:
+        """Have the functions of any module recorded: ``lab.register(my_module)``.
+
+        Its public functions are replaced, in the module, by ones that record each call; they are listed as
+        ``python.my_module.f``. They run in this process, as before: one that crashes ends it.
+
+        Parameters
+        ----------
+        module : module
+            An extension module, one of nimpy for instance, or any other.
+
+        Returns
+        -------
+        module
+            The same.
+        """
+        expect("module", module, ModuleType, "a module")
+        for name in getattr(module, "__all__", None) or dir(module):
+            function = getattr(module, name)
+            if inspect.isroutine(function) and not name.startswith("_") and not hasattr(function, "__wrapped__"):
+                setattr(module, name, self.telemetry.recorded(f"{module.__name__}.{name}", function))
+        return module
+
+    def stubs(self, out: str | Path = "typings") -> list[Path]:
+        """Write stub files of all functions that this Lab has now: see `nif_lab.stubs`.
+
+        Parameters
+        ----------
+        out
+            The folder; type checkers look into ``typings`` or where they are told to.
+
+        Returns
+        -------
+        list of Path
+            The files.
+        """
+        return stubs.write(self, Path(path_of("out", out)).expanduser())
 
     @classmethod
     def for_cells(cls, language: str) -> Lab:

@@ -47,7 +47,7 @@ class Lane:
         return iter(self._names)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self]
+        return list(self)
 
     def __repr__(self) -> str:
         return f"<{self.name} lane: {', '.join(self)}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import _core, summary
 from .arguments import expect
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Builtin", "LoadedBackend"]
 
 _T = TypeVar("_T")
+#: What completion shows beside the functions.
+SHOWN: Final = ("builtin", "cells", "functions", "kernels", "lane", "library", "loaded", "path", "reason", "workers")
 
 
 class Builtin:
@@ -44,10 +46,10 @@ class Builtin:
 
     def __dir__(self) -> list[str]:
         own = self._loaded.library.functions if self._loaded.library else {}
-        return [*super().__dir__(), *(name for name, nif in own.items() if not nif.flags & Flag.FAULT)]
+        return sorted(name for name, nif in own.items() if not nif.flags & Flag.FAULT)
 
     def __repr__(self) -> str:
-        return f"<built-in functions of {self._loaded.name}: {', '.join(it for it in dir(self) if it[0] != '_')}>"
+        return f"<built-in functions of {self._loaded.name}: {', '.join(dir(self))}>"
 
 
 class LoadedBackend:
@@ -215,9 +217,9 @@ class LoadedBackend:
         raise NoSuchFunction(f"{self.name} has no function '{name}'{hint}")
 
     def __dir__(self) -> list[str]:
-        hidden = set(self.functions) - set(self.kernels)
-        bangs = {f"{name.removesuffix('!')}_b" for name in self.functions if name.endswith("!")}
-        return sorted((set(super().__dir__()) - hidden) | bangs)
+        # Functions first, as completion shows them; then what describes the backend.
+        names = [f"{name.removesuffix('!')}_b" if name.endswith("!") else name for name in self.kernels]
+        return [*names, *(it for it in SHOWN if it not in names)]
 
     def __repr__(self) -> str:
         return summary.backend_text(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 #: What the projects in `templates` are called, with whom each of them is a project that works.
 MODEL: Final = "my_kernels"
 #: Files and modules that the projects have.
-OWN: Final = frozenset({"lib", "nif", "sdk", "src"})
+OWN: Final = frozenset({"build_wheel", "lib", "nif", "python", "sdk", "src"})
 
 
 def new(language: str, name: str, folder: str | Path = ".") -> Path:
@@ -89,6 +90,11 @@ def _write(backend: Backend, language: str, name: str, project: Path) -> None:
         "@FLAGS@": " ".join(backend.library_flags),
         "@FILES@": "\n".join([*parts, *(["| `sdk` | a copy of nif_lab's SDK |"] if sdk else [])]),
         "@BUILD@": f"`make` builds `{library}`." if backend.compiled else "There is nothing to build.",
+        "@REQUIRES@": ", ".join(f'"{it}"' for it in backend.build_requires),
+        "@PLATFORM@": "manylinux_2_17" if backend.build_requires else "linux",
+        "@NATIVE@": f"{platform.machine()}-linux",
+        "@NIF_LAB@": " ".join(["nif_lab", *backend.build_requires]),
+        "@CI_BUILD@": "make" if backend.compiled else "echo there is nothing to build",
         "@NOTEBOOK_BUILD@": "!make" if backend.compiled else "# Julia compiles when the functions are called.",
     }
     for source, target in sources.items():
@@ -96,7 +102,7 @@ def _write(backend: Backend, language: str, name: str, project: Path) -> None:
         for placeholder, value in told.items():
             text = text.replace(placeholder, value)
         file = project / target.replace(MODEL, name)
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace(MODEL, name), encoding="utf-8")
     for room in sdk:
         _copy_sdk(room, project / "sdk")
@@ -107,7 +113,9 @@ def _write(backend: Backend, language: str, name: str, project: Path) -> None:
 
 def _target(template: Path) -> str:
     """Return where a template goes, relative to its project."""
-    return str(Path(*template.relative_to(TEMPLATES).parts[1:]).with_suffix(""))
+    # Its folder would be left out of the wheel if its name began with a dot here.
+    parts = (".github" if it == "github" else it for it in template.relative_to(TEMPLATES).parts[1:])
+    return str(Path(*parts).with_suffix(""))
 
 
 def _purpose(file: str) -> str:

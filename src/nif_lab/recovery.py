@@ -246,20 +246,28 @@ class Recovery:
         this, that = weakref.ref(self), weakref.ref(loaded)
 
         def recover(
-            name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError, *, is_builtin: bool = False
+            name: str,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            error: NifError,
+            *,
+            is_builtin: bool = False,
+            file: str = "",
         ) -> Any:
             recovery, mine = this(), that()
             if recovery is None or mine is None:
                 raise error
             functions = mine.library.functions if is_builtin and mine.library else mine.functions
+            if file:
+                functions = {name: it.nif for name, it in mine.cells.apart.get(file, {}).items()}
             if name not in functions:
                 raise error
             policy = recovery.policy(mine.name, name)
             return _Call(recovery, mine, functions[name], args, kwargs, policy).recover(error, 0.0)
 
-        def look_after(library: Library, is_builtin: bool = False) -> None:
-            # A cell may have a function of the same name as the backend's own library.
-            library.set_recovery(partial(recover, is_builtin=is_builtin))
+        def look_after(library: Library, file: str = "", *, is_builtin: bool = False) -> None:
+            # A cell or a file may have a function of the same name as the backend's own library.
+            library.set_recovery(partial(recover, is_builtin=is_builtin, file=file))
             recovery, mine = this(), that()
             if recovery is not None and mine is not None:
                 library.circuit_open = recovery.circuit(mine.name) == "open"
@@ -269,7 +277,8 @@ class Recovery:
         loaded.cells.added = look_after
 
     def _set_timeouts(self, loaded: LoadedBackend) -> None:
-        for name, nif in loaded.functions.items():
+        imported = [(name, it.nif) for file in loaded.cells.apart.values() for name, it in file.items()]
+        for name, nif in (*loaded.functions.items(), *imported):
             nif.timeout = self.policy(loaded.name, name).timeout
 
     def call(
@@ -368,7 +377,7 @@ class _Call:
         first.tried = tuple(self.steps[1:])
         if isinstance(first, CircuitOpen):
             first.args = (f"{first.args[0]}\n  {self._advice()}",)
-        first.cell = "" if self._is_builtin(self.loaded, self.nif) else self.loaded.cells.cell_of(self.nif.name)
+        first.cell = "" if self._is_builtin(self.loaded, self.nif) else self.loaded.cells.cell_of(self.nif)
         raise first
 
     def _advice(self) -> str:
@@ -391,6 +400,8 @@ class _Call:
 
     def _alternatives(self) -> Iterator[tuple[LoadedBackend, Nif]]:
         is_builtin = self._is_builtin(self.loaded, self.nif)
+        if self.loaded.cells.file_of(self.nif):
+            return  # another language has no function of this file
         for other in self.recovery._others(self.loaded.name):
             nif = other.functions.get(self.nif.name)
             # A cell's `sum` may be another sum than the built-in one.

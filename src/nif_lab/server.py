@@ -19,7 +19,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
 from jupyter_server.utils import url_path_join
-from tornado.web import HTTPError
+from tornado.web import HTTPError, authenticated
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from .live.feed import ALIVE, Feed
@@ -29,7 +29,7 @@ from .segment import NotYours, Segment, SegmentError, attach
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LiveHandler", "Pictures"]
+__all__ = ["LiveHandler", "Pictures", "ViewHandler"]
 
 #: Updates per second.
 RATE, SLOWEST, FASTEST = 10.0, 0.1, 30.0
@@ -55,7 +55,8 @@ Picture = tuple[int, int, str, int, float]
 
 def _load_jupyter_server_extension(server: Any) -> None:
     url = url_path_join(server.web_app.settings["base_url"], "nif_lab", "live")
-    server.web_app.add_handlers(".*$", [(url, LiveHandler, {"pictures": Pictures()})])
+    page = url_path_join(server.web_app.settings["base_url"], "nif_lab", r"(view\.js|view\.css)")
+    server.web_app.add_handlers(".*$", [(url, LiveHandler, {"pictures": Pictures()}), (page, ViewHandler)])
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -135,6 +136,20 @@ class Pictures:
         self._newest.pop(which, None)
         asyncio.get_running_loop().remove_reader(renderer.fileno())
         renderer.close()
+
+
+class ViewHandler(JupyterHandler):
+    """The views' JavaScript and style, for a page that shows them without a widget of the kernel's."""
+
+    @authenticated
+    async def get(self, name: str) -> None:
+        """Send one of the two."""
+        from .panels.live import LiveView  # what widgets need is imported when somebody looks
+
+        is_style = name.endswith(".css")
+        self.set_header("Content-Type", "text/css" if is_style else "text/javascript")
+        self.set_header("Cache-Control", "no-cache")
+        self.finish(LiveView._css if is_style else LiveView._esm)
 
 
 class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):

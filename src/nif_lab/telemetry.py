@@ -5,6 +5,7 @@ The core records (docs/telemetry.md); this module reads. A call never runs any o
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -395,6 +396,20 @@ class Telemetry:
                 self._python = self.core.add_backend("python")
             self._recorders[name] = _core.Recorder(self.core, self._python, name).record
         return self._recorders[name]
+
+    def recorded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that calls another one and records how long it took, failed calls too."""
+        record = self.recorder(name)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                record(time.perf_counter() - start)
+
+        return call
 
     def snapshot(self) -> Snapshot:
         """Read every counter."""

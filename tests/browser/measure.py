@@ -1,7 +1,8 @@
-"""What only a browser can tell of the dashboard: how soon it is there, and what it weighs after an hour.
+"""What only a browser can tell: how soon the dashboard is there, what it weighs, how soon a native cell answers.
 
 python tests/browser/measure.py opening [--rounds 7] [--json]
 python tests/browser/measure.py memory [--minutes 60] [--json]
+python tests/browser/measure.py editing [--rounds 7] [--json]
 """
 
 from __future__ import annotations
@@ -48,6 +49,21 @@ OPEN = """async () => {
   }
   throw new Error("no figures after 30 s");
 }"""
+#: Note when a key went down and when the kernel became idle, and when what they lead to was in the page.
+WATCH = """() => {
+  const marks = (window.marks = {});
+  document.addEventListener("keydown", () => (marks.key = performance.now()), true);
+  const session = window.jupyterapp.shell.currentWidget.sessionContext.session;
+  session.kernel.statusChanged.connect((_, status) => status === "idle" && (marks.idle = performance.now()));
+  const shown = { ".nif-magic": "magic", ".jp-Completer-item": "items", ".nif-said": "said" };
+  new MutationObserver(() => {
+    for (const [selector, name] of Object.entries(shown)) {
+      const count = document.querySelectorAll(selector).length;
+      if (count > (marks[`${name}Count`] ?? 0)) marks[name] = performance.now();
+      marks[`${name}Count`] = count;
+    }
+  }).observe(document.body, { childList: true, subtree: true, attributes: true });
+}"""
 IDLE = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
 FRAMES = "() => Math.max(0, ...[...document.querySelectorAll('.nif-live')].map((it) => +it.dataset.frames || 0))"
 HEAP = "() => performance.memory.usedJSHeapSize / 1e6"
@@ -87,6 +103,42 @@ def opening(rounds: int) -> dict[str, object]:
     return {**spread, "rounds": rounds}
 
 
+def editing(rounds: int) -> dict[str, object]:
+    """Write a native cell, complete a name and run it, again and again; return milliseconds.
+
+    ``magic``: from the magic's last key to the highlighted line. ``items``: from Tab to the completions. ``said``: from
+    the end of the run to the compiler's message under its line; 0 where the message came first.
+    """
+    rows: list[dict[str, float]] = []
+    with lab_page() as (server, page):
+        open_notebook(page, server.lab(server.write("editing.ipynb", f"%load_ext nif_lab\n{SETUP}", *[""] * rounds)))
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
+        page.wait_for_timeout(5000)
+        page.wait_for_function(IDLE)
+        page.evaluate(WATCH)
+        for number in range(1, rounds + 1):
+            page.locator(".jp-CodeCell").nth(number).locator(".cm-content").click()
+            page.keyboard.type("%%zig")
+            page.wait_for_function(f"() => window.marks.magicCount >= {number}")
+            row = {"magic": page.evaluate("() => marks.magic - marks.key")}
+            page.keyboard.type(f"\npub fn f{number}(x: nif.Mat")
+            page.wait_for_timeout(300)
+            page.keyboard.press("Tab")
+            page.wait_for_function("() => marks.items > marks.key")
+            row["items"] = page.evaluate("() => marks.items - marks.key")
+            page.keyboard.press("Escape")
+            page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell-and-select-next'); }")
+            page.wait_for_function(f"() => marks.saidCount >= {number} && marks.idle > marks.key")
+            row["said"] = max(0.0, page.evaluate("() => marks.said - marks.idle"))
+            rows.append(row)
+    spread = {
+        f"{name}_ms": {"median": statistics.median(all_of_it), "lowest": min(all_of_it), "highest": max(all_of_it)}
+        for name in ("magic", "items", "said")
+        if (all_of_it := [row[name] for row in rows])
+    }
+    return {**spread, "rounds": rounds, "load": os.getloadavg()[0]}
+
+
 def resident(pid: int) -> float:
     """Return the MB of memory that a process has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -121,12 +173,13 @@ def memory(minutes: float) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("opening", "memory"))
+    parser.add_argument("what", choices=("editing", "opening", "memory"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of lines to read")
     asked = parser.parse_args()
-    result = opening(asked.rounds) if asked.what == "opening" else memory(asked.minutes)
+    by_rounds = {"editing": editing, "opening": opening}
+    result = by_rounds[asked.what](asked.rounds) if asked.what in by_rounds else memory(asked.minutes)
     if asked.json:
         print(json.dumps(result))
     else:

@@ -109,7 +109,7 @@ def running(command: list[str], folder: Path, probe: str) -> Iterator[None]:
             yield
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 @contextmanager

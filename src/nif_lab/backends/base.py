@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .._core import Library, Memory, Telemetry, Workers
 
 __all__ = [
+    "DEFAULTS",
     "WORKER",
     "Backend",
     "Compiler",
@@ -72,11 +73,14 @@ class Options:
         More flags for the compiler.
     deps
         What a cell needs beside its text, as its language names that: crates, modules, folders.
+    folder
+        The folder of the file that a cell is, whose neighbours it may use; that of the notebook unless given.
     """
 
     release: bool = True
     flags: tuple[str, ...] = ()
     deps: tuple[str, ...] = ()
+    folder: str = ""
 
     @classmethod
     def of(cls, release: bool, flags: str | Iterable[str], deps: str | Iterable[str] = ()) -> Options:
@@ -89,6 +93,10 @@ class Options:
             return cls(release, tuple(shlex.split(flags)), needed)
         except ValueError as error:
             raise ArgumentValueError("flags", f"{str(error).lower()} in {flags!r}") from None
+
+
+#: How a cell is compiled unless somebody says otherwise.
+DEFAULTS: Final = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +234,12 @@ class Backend(ABC):
         The magics' option for what a cell needs beside its text, how that is written, and what it is.
     cells
         How a cell names the other cells of its language.
+    build_requires
+        The Python packages that a project of its own is built by.
+    suffix
+        How its files end; empty for what has none.
+    heading
+        How a line begins that documents a whole file.
     """
 
     name: str
@@ -242,6 +256,9 @@ class Backend(ABC):
     forms: ClassVar[tuple[arguments.Form, ...]] = ()
     dep: ClassVar[tuple[str, str, str]] = ("", "", "")
     cells: ClassVar[re.Pattern[str]] = re.compile("(?!)")
+    build_requires: ClassVar[tuple[str, ...]] = ()
+    suffix: ClassVar[str] = ""
+    heading: ClassVar[str] = ""
 
     @property
     def sources(self) -> Path:
@@ -323,8 +340,8 @@ class Backend(ABC):
         compiler = self.compiler()
         return [self.name, *compiler.command, compiler.version, digest(*self.sdk_folders()), str(options)]
 
-    def taken_here(self, code: str) -> tuple[str, ...]:
-        """Return what a cell takes from the working directory, which is the notebook's folder."""
+    def taken_here(self, code: str, folder: str = "") -> tuple[str, ...]:
+        """Return what a cell takes from its folder: the working directory, which is the notebook's, unless given."""
         return ()
 
     def needed(self, dep: str) -> str:
@@ -361,7 +378,7 @@ class Backend(ABC):
         """Return what the compiler makes of a cell, as text in one of the `forms`."""
         raise NotImplementedError
 
-    def cell_source(self, code: str, library: Path, deps: tuple[str, ...] = ()) -> list[str]:
+    def cell_source(self, code: str, library: Path, options: Options = DEFAULTS) -> list[str]:
         """Return what a worker opens for a cell that was compiled."""
         return ["file", str(library)]
 
@@ -371,7 +388,7 @@ class Backend(ABC):
         library: Path,
         telemetry: Telemetry | None = None,
         memory: Memory | None = None,
-        deps: tuple[str, ...] = (),
+        options: Options = DEFAULTS,
     ) -> Library:
         """Open a cell that was compiled in this process."""
         from .. import _core

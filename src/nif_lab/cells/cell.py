@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from .. import _core
 from .. import backends as languages
 from ..arguments import FORMS, LANES, expect, one_of
-from ..backends.base import Job, Options, Other
+from ..backends.base import DEFAULTS, Job, Options, Other
 from ..errors import BackendError, BackendNotLoaded, CellError, Message
 from ..progress import Progress
 from .cache import Cache, Kept
@@ -25,7 +25,7 @@ from .report import Report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from .._core import Library
+    from .._core import Library, Nif
     from ..arguments import Form, Lane
     from ..backends.base import Backend
     from ..lab import LoadedBackend
@@ -36,7 +36,6 @@ __all__ = ["QUIET", "Cell", "Cells", "Request", "compiled", "prewarm", "show"]
 QUIET: Final = 0.4
 #: Every library has it.
 LAYOUT: Final = "layout"
-DEFAULTS: Final = Options()
 #: What a loader says of a library that calls what nobody has.
 UNDEFINED: Final = re.compile(r"undefined symbol: (\w+)")
 
@@ -119,6 +118,23 @@ class Request:
     first: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A cell that was compiled and opened, and isn't anybody's yet."""
+
+    library: Library
+    functions: dict[str, Nif]
+    cached: bool
+    warnings: tuple[Message, ...]
+    other: Other
+
+    def cell(
+        self, request: Request, name: str, handles: dict[str, Handle], seconds: float, notes: tuple[str, ...] = ()
+    ) -> Cell:
+        report = Report("", _without_mark(request.code), self.warnings, request.first)
+        return Cell(request.language, name, handles, request.lane, seconds, self.cached, self.warnings, report, notes)
+
+
 class Cells:
     """The cells of a Lab.
 
@@ -140,37 +156,51 @@ class Cells:
     def run(self, request: Request) -> Cell:
         """Compile a cell, or find it compiled, and make its functions those of the backend."""
         start = time.perf_counter()
+        backend, made = languages.find(request.language), self._make(request)
+        name, key = (it or next(iter(made.functions)) for it in (request.name, request.key))
+        homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
+        taken: dict[str, str] = {}
+        handles = {it: Handle(backend.name, name, nif) for it, nif in made.functions.items()}
+        with self._turn:  # no other thread's cell takes a name between the look and the entry
+            for home in homes:
+                taken |= home.cells.taken(made.functions, key)
+            for home in homes:
+                handles = home.cells.add(made.library, key, handles)
+            known = self._known.setdefault(backend.name, {})
+            known.pop(key, None)
+            known[key] = made.other
+        notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
+        return made.cell(request, name, handles, time.perf_counter() - start, notes)
+
+    def module(self, request: Request) -> Cell:
+        """Compile a file as a cell is compiled; its functions are those of nothing but the cell that is returned.
+
+        Its key is the file's path; when it is compiled again who holds a function calls the new one.
+        """
+        start = time.perf_counter()
+        made = self._make(request)
+        handles = {it: Handle(request.language, request.name, nif) for it, nif in made.functions.items()}
+        with self._turn:
+            home = self._find(request.language, request.lane)
+            handles = home.cells.keep_apart(made.library, request.key, handles)
+        return made.cell(request, request.name, handles, time.perf_counter() - start)
+
+    def _make(self, request: Request) -> _Made:
+        """Compile a cell, or find it compiled, and open it."""
         backend = languages.find(request.language)
         _check_request(request)
         options = replace(request.options, deps=tuple(map(backend.needed, request.options.deps)))
         text, margin = _plain(request.code)
-        others = self.others(request)
+        others = self.others(request) if not options.folder else ()
         with _reporting(request, margin), Progress(QUIET) as show:
             _check_text(text)
-            made, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
+            kept, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
             show(f"{backend.title} cell: a {request.lane} library opens")
-            opened = self._open(backend, replace(request, code=text, options=options), made.library)
+            opened = self._open(backend, replace(request, code=text, options=options), kept.library)
             functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
             if not functions:
                 raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
-        name = request.name or next(iter(functions))
-        key = request.key or next(iter(functions))
-        homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
-        taken: dict[str, str] = {}
-        handles = {it: Handle(backend.name, name, nif) for it, nif in functions.items()}
-        with self._turn:  # no other thread's cell takes a name between the look and the entry
-            for home in homes:
-                taken |= home.cells.taken(functions, key)
-            for home in homes:
-                handles = home.cells.add(opened, key, handles)
-            known = self._known.setdefault(backend.name, {})
-            known.pop(key, None)
-            known[key] = Other(text, tuple(functions), options.deps)
-        notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
-        said = _at(made.warnings, margin)
-        report = Report("", _without_mark(request.code), said, request.first)
-        seconds = time.perf_counter() - start
-        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report, notes)
+        return _Made(opened, functions, cached, _at(kept.warnings, margin), Other(text, tuple(functions), options.deps))
 
     def others(self, request: Request) -> tuple[Other, ...]:
         """Return the cells that a cell names, and those that they name, in the order in which they were compiled."""
@@ -198,10 +228,10 @@ class Cells:
         home = self._find(request.language, request.lane)
         try:
             if request.lane == "direct":
-                return backend.open_cell(request.code, library, *home.recorded_in, deps=request.options.deps)
+                return backend.open_cell(request.code, library, *home.recorded_in, request.options)
             if home.workers is None:
                 raise BackendNotLoaded(f"{backend.title} has no workers: {home.reason}", home.cure)
-            source = backend.cell_source(request.code, library, request.options.deps)
+            source = backend.cell_source(request.code, library, request.options)
             return _core.open_beside(home.workers, source, backend.name, *home.recorded_in)
         except BackendError as error:
             messages = backend.cell_messages(str(error))
@@ -240,7 +270,7 @@ def compiled(
     if not backend.compiled:
         return Kept(Path(), ()), False
     cache = Cache()
-    here = [*backend.taken_here(code), *(str((it, backend.taken_here(it.code))) for it in others)]
+    here = [*backend.taken_here(code, options.folder), *(str((it, backend.taken_here(it.code))) for it in others)]
     key = cache.key([*backend.cell_key(options), *here, code])
     try:
         kept = cache.find(key)
@@ -330,7 +360,8 @@ def _reported(error: CellError, request: Request, margin: int) -> CellError:
     messages = _at(error.messages, margin)
     count = sum(it.is_error for it in messages)
     what = f"{count} error{'s' if count > 1 else ''}" if count else error.reason
-    title = f"{request.language} cell{request.name and ' '}{request.name}: {what}"
+    kind = "file" if request.options.folder else "cell"
+    title = f"{request.language} {kind}{request.name and ' '}{request.name}: {what}"
     # The report has all that was said, so the error needs no detail of its own.
     report = Report(title, _without_mark(request.code), messages, request.first, error.detail)
     return CellError(str(report), messages, error.cure, report=report)

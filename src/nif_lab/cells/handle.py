@@ -6,6 +6,8 @@ import inspect
 import operator
 from typing import TYPE_CHECKING, Any
 
+from .. import hints
+
 if TYPE_CHECKING:
     from .._core import Nif
 
@@ -53,7 +55,15 @@ class Handle:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.nif.function)
+        return hints.of(self.nif).over(inspect.signature(self.nif.function))
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]  # a built-in function's can't be set either
+        return hints.of(self.nif).annotations()
+
+    def __get__(self, instance: object, owner: type | None = None) -> Handle:
+        """Return itself, as built-in functions do; `help` and `inspect.isroutine` take it for a function by this."""
+        return self
 
     def __repr__(self) -> str:
         return f"<{self.backend}.{self.nif.signature}, from {self.cell}>"

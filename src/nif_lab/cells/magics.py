@@ -14,6 +14,7 @@ from ..backends.base import Options
 from ..errors import ArgumentValueError, CellError, NifLabError
 from ..lab import Lab
 from .cell import QUIET, Request, prewarm, show
+from .complete import follow
 from .report import Report
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Magics:
         self._cell_id = ""
         self._ours = {name: self._magic(name) for name in (*languages.names(), "nif")}
         self._register()
+        follow(shell)
         shell.events.register("pre_run_cell", self._note)
         shell.events.register("post_run_cell", lambda result: self._register())
         threading.Thread(target=prewarm, args=(languages.names(),), name="nif_lab prewarm", daemon=True).start()

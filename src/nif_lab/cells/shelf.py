@@ -24,24 +24,36 @@ class Shelf:
     Attributes
     ----------
     added : callable
-        Is told of each library that is added.
+        Is told of each library that is added, and of whose functions it is: empty for the backend's own.
+    apart : mapping of str to mapping of str to Handle
+        The functions of files that were imported as modules, by the file: they are no attributes of the backend.
     """
 
     def __init__(self, loaded: LoadedBackend) -> None:
-        self.added: Callable[[Library], None] = lambda _: None
+        self.added: Callable[[Library, str], None] = lambda *_: None
+        self.apart: Mapping[str, Mapping[str, Handle]] = {}
         self._loaded = weakref.ref(loaded)
         # Never changed, but replaced as a whole: other threads may be reading.
         self._cells: Mapping[str, Mapping[str, Handle]] = {}
         self._libraries: Mapping[str, Library] = {}
+
+    def __dir__(self) -> list[str]:
+        return ["cell_of", "libraries"]
 
     @property
     def libraries(self) -> tuple[Library, ...]:
         """The cells' libraries, but for those that other cells have replaced."""
         return tuple(self._libraries.values())
 
-    def cell_of(self, function: str) -> str:
-        """Return the name of the cell that a function is from; empty for a built-in one."""
-        return next((cell[function].cell for cell in self._cells.values() if function in cell), "")
+    def cell_of(self, nif: Nif) -> str:
+        """Return the name of the cell or the file that a function is from; empty for a built-in one."""
+        mine = self.file_of(nif)
+        homes = (self.apart[mine],) if mine else self._cells.values()
+        return next((home[nif.name].cell for home in homes if nif.name in home), "")
+
+    def file_of(self, nif: Nif) -> str:
+        """Return the file that a function was imported from; empty for all others."""
+        return next((file for file, it in self.apart.items() if nif.name in it and it[nif.name].nif is nif), "")
 
     def taken(self, names: Iterable[str], key: str) -> dict[str, str]:
         """Return the names that the cell ``key`` takes, and from whom: a cell, or ``""`` for a built-in one.
@@ -60,7 +72,7 @@ class Shelf:
                     f"'{name}' means something else in lab.{loaded.name}", cure="give the function another name"
                 )
             if name in loaded.functions and name not in mine:
-                others[name] = self.cell_of(name)
+                others[name] = self.cell_of(loaded.functions[name])
         return others
 
     def add(self, library: Library, key: str, handles: Mapping[str, Handle]) -> dict[str, Handle]:
@@ -87,7 +99,16 @@ class Shelf:
                 setattr(loaded, name, built_in[name].function)
         for name, handle in kept.items():
             setattr(loaded, name, handle)
-        self.added(library)
+        self.added(library, "")
+        return kept
+
+    def keep_apart(self, library: Library, file: str, handles: Mapping[str, Handle]) -> dict[str, Handle]:
+        """Keep the functions of a file that was imported; those of its earlier import become the new ones."""
+        former = self.apart.get(file, {})
+        kept = {name: former[name].becomes(it) if name in former else it for name, it in handles.items()}
+        self.apart = {**self.apart, file: kept}
+        self._libraries = {**self._libraries, file: library}
+        self.added(library, file)
         return kept
 
     def _home(self) -> LoadedBackend:
