@@ -23,6 +23,7 @@
     │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
     ├── GpuUnavailable               no device, no driver, or a compiler for it is missing (reason and cure)
     ├── CopyRequired                 a strict transfer would have to copy
+    ├── NotPortable (TypeError)      an object can't get into another process: what to send instead
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
@@ -79,6 +80,7 @@ __all__ = [
     "NifTypeError",
     "NifValueError",
     "NoSuchFunction",
+    "NotPortable",
     "OwnershipError",
     "PoolExhausted",
     "SharedMemoryError",
@@ -93,7 +95,19 @@ __all__ = [
 
 
 class NifLabError(Exception):
-    """The root of the tree."""
+    """The root of the tree. Every exception of it can be pickled, with all that it says."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the text alone, and most classes take more.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[NifLabError], args: tuple[object, ...], said: dict[str, object]) -> NifLabError:
+    """Return an exception as it was in the process that raised it."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(said)
+    return error
 
 
 class ArgumentError(NifLabError):
@@ -332,6 +346,23 @@ class CopyRequired(NifLabError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NotPortable(NifLabError, TypeError):
+    """An object can't be sent to another process.
+
+    Parameters
+    ----------
+    reason
+        Which object, and why not, one line.
+    cure
+        What to send instead.
+    """
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}\nTo fix: {cure}")
+        self.reason = reason
+        self.cure = cure
 
 
 class NifError(NifLabError):

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
-from . import foreign, projects, summary
+from . import foreign, projects, summary, travel
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of
 from .backends.base import Options
@@ -113,8 +113,12 @@ class Lab:
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
         self._opening: dict[tuple[str, str], threading.RLock] = {}
         self.recovery = Recovery(partial(_others, weakref.ref(self)), RecoveryPolicy() if policy is None else policy)
-        #: Whether languages are loaded when they are asked for: in a Lab that a notebook's magics make.
+        #: Whether languages are loaded when they are asked for: in a Lab that a notebook's magics make, and in one that
+        #: stands for another process's.
         self._grows = False
+        #: The languages that it has, or may have by then.
+        self.may_load: Sequence[str] = [it.name for it in wanted]
+        self._lane = lane
         self._made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(self._made)
         self.libraries: dict[str, LoadedBackend] = {}
@@ -130,11 +134,12 @@ class Lab:
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
+        self._key = travel.known(self)
 
     def __getattr__(self, name: str) -> LoadedBackend:
         # Only what isn't there comes here: backends are plain attributes.
         if name in languages.names():
-            if self._grows:
+            if self._grows and name in self.may_load:
                 return self._named(name)
             raise BackendNotLoaded(f"this Lab was made without {name}", f"Lab(backends=[..., {name!r}])")
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
@@ -261,7 +266,7 @@ class Lab:
     def for_cells(cls, language: str) -> Lab:
         """Return a Lab with one language, that loads each other one when it is asked for."""
         lab = cls([language])
-        lab._grows = True
+        lab._grows, lab.may_load = True, languages.names()
         return lab
 
     def new(self, language: str, name: str, folder: str | Path = ".") -> Path:
@@ -394,9 +399,9 @@ class Lab:
         expect("backend", name, str, "a backend's name")
         if name in self.libraries:
             return self.libraries[name]
-        if self._grows and name in languages.names() and name not in self.backends:
+        if self._grows and name in self.may_load and name not in self.backends:
             backend = languages.find(name)
-            self._made[name] = LoadedBackend(backend, self.telemetry, self.memory, backend.lane)
+            self._made[name] = LoadedBackend(backend, self.telemetry, self.memory, self._lane or backend.lane)
             self._keep(self._made[name].load())
             setattr(self, name, self._made[name])
         if name not in self.backends:
@@ -408,6 +413,9 @@ class Lab:
         from .panels.dashboard import Dashboard
 
         return Dashboard(self, number("rate", rate, 0.1, 30.0))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return travel.reduce_lab(self)
 
     def __repr__(self) -> str:
         return summary.lab_text(self)

@@ -190,6 +190,11 @@ class Recovery:
                 return self._policies[key]
         raise AssertionError("the Lab has one")
 
+    @property
+    def policies(self) -> dict[tuple[str, str], RecoveryPolicy]:
+        """The policies that were set, by backend and function; ``("", "")`` is the Lab's and comes first."""
+        return dict(self._policies)
+
     def set(self, policy: RecoveryPolicy, backend: str = "", function: str = "") -> None:
         """Set the policy of the Lab, of a backend, or of one function.
 
@@ -246,26 +251,26 @@ class Recovery:
         this, that = weakref.ref(self), weakref.ref(loaded)
 
         def recover(
-            name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: NifError, *, is_builtin: bool = False
+            functions: Mapping[str, weakref.ref[Nif]],
+            name: str,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            error: NifError,
         ) -> Any:
-            recovery, mine = this(), that()
-            if recovery is None or mine is None:
+            recovery, mine, nif = this(), that(), functions[name]()
+            if recovery is None or mine is None or nif is None:
                 raise error
-            functions = mine.library.functions if is_builtin and mine.library else mine.functions
-            if name not in functions:
-                raise error
-            policy = recovery.policy(mine.name, name)
-            return _Call(recovery, mine, functions[name], args, kwargs, policy).recover(error, 0.0)
+            return _Call(recovery, mine, nif, args, kwargs, recovery.policy(mine.name, name)).recover(error, 0.0)
 
-        def look_after(library: Library, is_builtin: bool = False) -> None:
-            # A cell may have a function of the same name as the backend's own library.
-            library.set_recovery(partial(recover, is_builtin=is_builtin))
+        def look_after(library: Library) -> None:
+            # Another library may have a function of the same name: a cell, or the cell that has taken this one's place.
+            library.set_recovery(partial(recover, {name: weakref.ref(nif) for name, nif in library.functions.items()}))
             recovery, mine = this(), that()
             if recovery is not None and mine is not None:
                 library.circuit_open = recovery.circuit(mine.name) == "open"
                 recovery._set_timeouts(mine)
 
-        look_after(loaded.library, is_builtin=True)
+        look_after(loaded.library)
         loaded.cells.added = look_after
 
     def _set_timeouts(self, loaded: LoadedBackend) -> None:

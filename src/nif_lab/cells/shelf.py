@@ -43,6 +43,10 @@ class Shelf:
         """Return the name of the cell that a function is from; empty for a built-in one."""
         return next((cell[function].cell for cell in self._cells.values() if function in cell), "")
 
+    def handle_of(self, nif: Nif) -> Handle | None:
+        """Return what users hold of a function; None if no cell here has it now."""
+        return next((it for cell in self._cells.values() for it in cell.values() if it.nif is nif), None)
+
     def taken(self, names: Iterable[str], key: str) -> dict[str, str]:
         """Return the names that the cell ``key`` takes, and from whom: a cell, or ``""`` for a built-in one.
 

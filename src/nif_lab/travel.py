@@ -1,0 +1,500 @@
+"""A Lab's things in other processes: how they are pickled, and what becomes of them there.
+
+A function travels as a `Ticket`: which Lab, language and lane, its name and the hash of its library, or a cell's source.
+In its own process it arrives as itself. Elsewhere it arrives as a `Visitor`, which makes a Lab of the same settings when
+it is first called: a scheduler that only hands tasks on unpickles them too, and needs no Lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import hashlib
+import inspect
+import os
+import secrets
+import socket
+import threading
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from . import _core
+from . import backends as languages
+from .backends.base import digest
+from .cells import Cells, Handle
+from .codecs import Wire
+from .errors import AbiError, BackendError, NotPortable
+from .faults import Faults
+from .lane import Lane
+from .ledger import Ledger
+from .lending import borrow, lend
+from .loaded import LoadedBackend
+from .memory import MappedFile, MemoryManager, SharedBuffer
+from .recovery import Recovery
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from . import arguments
+    from .backends.base import Backend
+    from .cells.cell import Recipe
+    from .lab import Lab
+    from .memory import Pool
+    from .recovery import RecoveryPolicy
+
+__all__ = ["LabSettings", "Ticket", "Visitor", "by_handle", "known", "lab_here", "settings_of"]
+
+#: Labs of other processes that are kept; whoever starts a notebook again and again leaves no more than that behind.
+GUESTS: Final = 4
+#: Attributes of a Lab that arrive as those of the Lab there.
+PARTS: Final = ("memory", "telemetry", "recovery", "cells", "faults", "ledger", "wire", "direct", "isolated")
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """All that another process needs to make a Lab that does the same.
+
+    Attributes
+    ----------
+    key : str
+        Which Lab it is; each process has one for a key.
+    backends : tuple of str
+        Its languages. One is loaded when it is first asked for.
+    lane, pools
+        As of `Lab`.
+    policies : tuple
+        Of the Lab, and of backends and functions: ``((backend, function), policy)`` each.
+    strict, results, enabled
+        As of the Lab; ``enabled`` is that of its telemetry.
+    libraries : tuple
+        What it has loaded: ``(path, name, lane, hash)`` each.
+    recipes : tuple of Recipe
+        Its cells.
+    """
+
+    key: str
+    backends: tuple[str, ...]
+    lane: arguments.Lane | None
+    pools: tuple[Pool, ...]
+    policies: tuple[tuple[tuple[str, str], RecoveryPolicy], ...]
+    strict: bool
+    results: Any
+    enabled: bool
+    libraries: tuple[tuple[str, str, arguments.Lane, str], ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where a function is found.
+
+    Attributes
+    ----------
+    lab : LabSettings
+        Its Lab, without cells and other libraries.
+    backend, function, lane, signature : str
+        Which function.
+    sha256 : str
+        The hash of its library's file, or of the sources where there is none; empty for a cell's.
+    recipe : Recipe or None
+        The cell that it is from.
+    library : tuple or None
+        What was loaded, as in `LabSettings`.
+    """
+
+    lab: LabSettings
+    backend: str
+    function: str
+    lane: arguments.Lane
+    signature: str
+    sha256: str
+    recipe: Recipe | None = None
+    library: tuple[str, str, arguments.Lane, str] | None = None
+
+
+_labs: weakref.WeakValueDictionary[str, Lab] = weakref.WeakValueDictionary()
+_guests: OrderedDict[str, Lab] = OrderedDict()
+_lock = threading.RLock()
+_here = threading.local()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def known(lab: Lab) -> str:
+    """Note a Lab that was made here; return its key."""
+    key = secrets.token_hex(8)
+    _labs[key] = lab
+    return key
+
+
+def place() -> str:
+    """Return what an error calls this process."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@contextlib.contextmanager
+def by_handle() -> Iterator[None]:
+    """Let this thread pickle shared buffers by their handle: for processes of this machine, while this one lives.
+
+    Elsewhere a buffer is pickled with its elements. `multiprocessing` and executors of processes need no word of this:
+    their workers are on this machine.
+    """
+    before = getattr(_here, "by_handle", False)
+    _here.by_handle = True
+    try:
+        yield
+    finally:
+        _here.by_handle = before
+
+
+# Settings of a Lab, and the Lab of settings.
+
+
+def settings_of(lab: Lab, whole: bool = True) -> LabSettings:
+    """Return a Lab's settings as they are now; with its cells and the libraries that it has loaded, if ``whole``."""
+    libraries = tuple(_loaded_file(it) for it in lab.libraries.values()) if whole else ()
+    return LabSettings(
+        lab._key,
+        tuple(lab.may_load),
+        lab._lane,
+        lab.memory.pools,
+        tuple(lab.recovery.policies.items()),
+        lab.strict,
+        lab.results,
+        lab.telemetry.enabled,
+        libraries,
+        lab.cells.recipes if whole else (),
+    )
+
+
+def _loaded_file(loaded: LoadedBackend) -> tuple[str, str, arguments.Lane, str]:
+    return str(getattr(loaded.backend, "path", "")), loaded.name, loaded.lane, _hash_of(loaded.backend)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_file(path: str, changed: int, size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _hash_of(backend: Backend) -> str:
+    """Return the hash of a backend's library; of its sources where nothing is compiled."""
+    file = getattr(backend, "path", None) or (backend.library if backend.compiled else None)
+    if file is None:
+        return _digest(backend.sources)
+    try:
+        status = os.stat(file)
+        return _hash_file(str(file), status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise NotPortable(
+            f"{file}: {(error.strerror or str(error)).lower()}", "keep the file where it was loaded from"
+        ) from None
+
+
+@functools.cache
+def _digest(folder: Path) -> str:
+    return digest(folder)
+
+
+def lab_here(settings: LabSettings) -> Lab:
+    """Return this process's Lab of these settings: the very one if it was made here, else one that is made once.
+
+    Its policies become those of the settings; its languages are loaded when they are asked for.
+    """
+    from .lab import Lab
+
+    with _lock:
+        lab = _labs.get(settings.key) or _guests.get(settings.key)
+        if lab is None:
+            lab = Lab([], settings.pools, settings.lane, settings.policies[0][1])
+            lab._key, lab._grows, lab.may_load = settings.key, True, settings.backends
+            _guests[settings.key] = lab
+            while len(_guests) > GUESTS:
+                _guests.popitem(last=False)
+        if settings.key in _guests:
+            _guests.move_to_end(settings.key)
+            _adjust(lab, settings)
+        return lab
+
+
+def _adjust(lab: Lab, settings: LabSettings) -> None:
+    """Make a guest do as its Lab does now."""
+    mine = lab.recovery.policies
+    for key, policy in settings.policies:
+        if mine.get(key) != policy:
+            lab.recovery.set(policy, *key)
+    lab.strict, lab.results, lab.telemetry.enabled = settings.strict, settings.results, settings.enabled
+    for library in settings.libraries:
+        _load(lab, library)
+    have = lab.cells.recipes
+    for recipe in settings.recipes:
+        if recipe not in have:
+            with _saying_where():
+                lab.cells.run(replace(recipe.request, replace=True))
+
+
+def _load(lab: Lab, library: tuple[str, str, arguments.Lane, str]) -> None:
+    path, name, lane, sha256 = library
+    if name not in lab.libraries:
+        with _saying_where():
+            lab.load(path, name, lane)
+    _check_hash(lab.libraries[name].backend, sha256)
+
+
+def _check_hash(backend: Backend, sha256: str) -> None:
+    if _hash_of(backend) != sha256:
+        raise AbiError(
+            f"the {backend.title} library in {place()} isn't the one of the process that sent the function",
+            "install the same build of nif_lab, and the same file, for both",
+        )
+
+
+@contextlib.contextmanager
+def _saying_where() -> Iterator[None]:
+    """Let an error name the process, which may be anywhere."""
+    try:
+        yield
+    except BackendError as error:
+        where = f"in {place()}: "
+        if not error.reason.startswith(where):
+            error.reason = where + error.reason
+            error.args = (where + str(error), *error.args[1:])
+        raise
+
+
+# What arrives.
+
+
+class Visitor:
+    """A function, or a part, of another process's Lab: it finds its place in this process when it is used.
+
+    Attributes
+    ----------
+    ticket : Ticket or None
+        Where the function is found; None for a Lab or a part of one.
+    """
+
+    def __init__(self, ticket: Ticket | None, settings: LabSettings, names: tuple[str, ...] = ()) -> None:
+        self.ticket = ticket
+        self._settings = settings
+        self._names = names
+        self._process = 0
+
+    def _arrive(self) -> Any:
+        if self._process != os.getpid():
+            self._there = self._find()
+            self._process = os.getpid()
+        return self._there
+
+    def _find(self) -> Any:
+        lab = lab_here(self._settings)
+        if self.ticket is None:
+            return functools.reduce(lambda it, name: it[name] if isinstance(it, dict) else getattr(it, name),
+                                    self._names, lab)  # fmt: skip
+        return _nif(lab, self.ticket).function
+
+    @property
+    def __call__(self) -> Any:
+        # Looked up at each call and called by Python itself, as with `Handle`.
+        return self._arrive()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        # `pickle` asks a NIF for its function by the name.
+        if self.ticket is not None:
+            if name == self.ticket.function:
+                return self
+            raise AttributeError(name)
+        return getattr(self._arrive(), name)
+
+    def __getitem__(self, name: Any) -> Any:
+        return self._arrive()[name]
+
+    @property
+    def __name__(self) -> str:
+        return self.ticket.function if self.ticket else ".".join(("lab", *self._names))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._arrive())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.ticket is not None:
+            return arrive_nif, (self.ticket,)
+        return arrive_part, (self._settings, self._names)
+
+    def __repr__(self) -> str:
+        if self.ticket is not None:
+            return f"<{self.ticket.backend}.{self.ticket.signature}, from another process>"
+        return f"<{self.__name__} of another process>"
+
+
+def _nif(lab: Lab, ticket: Ticket) -> _core.Nif:
+    """Return a ticket's NIF in a Lab."""
+    with _saying_where():
+        if ticket.recipe is not None:
+            return lab.cells.receive(ticket.recipe)[ticket.function]
+        if ticket.library is not None:
+            _load(lab, ticket.library)
+            loaded = lab.libraries[ticket.backend]
+            loaded = loaded if loaded.lane == ticket.lane else lab._in_lane(ticket.backend, ticket.lane)
+        else:
+            loaded = lab._in_lane(ticket.backend, ticket.lane)
+        nif = loaded.find_builtin(ticket.function)
+        _check_hash(loaded.backend, ticket.sha256)
+        return nif
+
+
+def arrive_nif(ticket: Ticket) -> Any:
+    """Return the NIF of a ticket, of which `pickle` then takes the function: unpickling calls it."""
+    lab = _labs.get(ticket.lab.key)
+    return Visitor(ticket, ticket.lab) if lab is None else _nif(lab, ticket)
+
+
+def arrive_handle(ticket: Ticket) -> Any:
+    """Return what users hold of a cell's function: unpickling calls it."""
+    lab = _labs.get(ticket.lab.key)
+    if lab is None:
+        return Visitor(ticket, ticket.lab)
+    held = getattr(lab._in_lane(ticket.backend, ticket.lane), ticket.function, None)
+    if isinstance(held, Handle) and held.recipe == ticket.recipe:
+        return held
+    return _nif(lab, ticket).function  # the cell was changed since
+
+
+def arrive_part(settings: LabSettings, names: tuple[str, ...]) -> Any:
+    """Return a Lab, or a part of one: unpickling calls it."""
+    visitor = Visitor(None, settings, names)
+    return visitor._find() if settings.key in _labs else visitor
+
+
+# What leaves.
+
+
+def _home(memory: Any, what: str) -> Lab:
+    """Return the Lab that a memory is of."""
+    lab = next((it for it in (*_labs.values(), *_guests.values()) if it.memory.core is memory), None)
+    if lab is None:
+        raise NotPortable(f"{what} is of no Lab, or of one that is gone", "keep the Lab itself: lab = Lab()")
+    return lab
+
+
+def _reduce_nif(nif: _core.Nif) -> tuple[Any, ...]:
+    what = f"{nif.backend}.{nif.name}"
+    if nif.name in dir(_core.Nif):
+        cure = f"wrap it: def f(*args): return lab.{what}(*args)"
+        raise NotPortable(f"a function named '{nif.name}' can't be pickled by itself", cure)
+    lab = _home(nif.memory, what)
+    settings = settings_of(lab, whole=False)
+    plain = Ticket(settings, nif.backend, nif.name, nif.lane_name, nif.signature, "")
+    if (recipe := lab.cells.recipe_of(nif)) is not None:
+        return arrive_nif, (replace(plain, recipe=recipe),)
+    if (loaded := lab.libraries.get(nif.backend)) is not None:
+        library = _loaded_file(loaded)
+        return arrive_nif, (replace(plain, sha256=library[-1], library=library),)
+    return arrive_nif, (replace(plain, sha256=_hash_of(languages.find(nif.backend))),)
+
+
+def _reduce_handle(handle: Handle) -> tuple[Any, ...]:
+    nif = handle.nif
+    settings = settings_of(_home(nif.memory, f"{nif.backend}.{nif.name}"), whole=False)
+    ticket = Ticket(settings, nif.backend, nif.name, nif.lane_name, nif.signature, "", recipe=handle.recipe)
+    return arrive_handle, (ticket,)
+
+
+def reduce_lab(lab: Lab) -> tuple[Any, ...]:
+    """Take a Lab apart for `pickle`: into its settings."""
+    return arrive_part, (settings_of(lab), ())
+
+
+def _reduce_part(part: object) -> tuple[Any, ...]:
+    """Take a part of a Lab apart: it arrives as the same part of the Lab there."""
+    for lab in (*_labs.values(), *_guests.values()):
+        for name in PARTS:
+            if getattr(lab, name) is part:
+                return arrive_part, (settings_of(lab), (name,))
+        for key, loaded in lab._opened.items():
+            if loaded is part:
+                names = (key[1], key[0]) if key[0] in lab.may_load else ("libraries", key[0])
+                return arrive_part, (settings_of(lab), names)
+    raise NotPortable(f"this {type(part).__name__} is of no Lab, or of one that is gone", "send the Lab: lab")
+
+
+def _reduce_buffer(buffer: SharedBuffer) -> tuple[Any, ...]:
+    return _by_handle(buffer) if getattr(_here, "by_handle", False) else _by_value(buffer)
+
+
+def _by_handle(buffer: SharedBuffer) -> tuple[Any, ...]:
+    loan = lend(buffer)
+    for lab in _owners(buffer):
+        lab.ledger.add_transfer(buffer.nbytes, copied=False)
+    return borrow, (loan,)
+
+
+def _by_value(buffer: SharedBuffer) -> tuple[Any, ...]:
+    for lab in _owners(buffer):
+        lab.ledger.note(buffer.nbytes, "pickle", "SharedBuffer by value: its process may be on another machine")
+        lab.ledger.add_transfer(buffer.nbytes, copied=True)
+    return _buffer_of, (buffer.array, tuple(buffer.owners))
+
+
+def _owners(buffer: SharedBuffer) -> list[Lab]:
+    """Return the Lab in whose memory a buffer lies; none if it is gone."""
+    found = []
+    for lab in (*_labs.values(), *_guests.values()):
+        with contextlib.suppress(Exception):
+            lab.memory.resolve(buffer.handle)
+            found.append(lab)
+    return found
+
+
+def _buffer_of(array: Any, owners: tuple[str, ...]) -> SharedBuffer:
+    """Return a buffer with an array's elements, in this process's own memory for what arrives."""
+    return _arrivals().from_array(array, owners or ("python",))
+
+
+@functools.cache
+def _arrivals() -> Any:
+    return MemoryManager()
+
+
+def _reduce_file(file: MappedFile) -> tuple[Any, ...]:
+    if file.path is None:
+        raise NotPortable(
+            "a temporary file has no name under which another process could map it",
+            "map a file with a path, or send numpy.array(file)",
+        )
+    if file.closed:
+        raise NotPortable(f"{file.path} is closed", "map it again")
+    shape, dtype = (file.array.shape, file.array.dtype) if file.access != "write_only" else ((file.nbytes,), "u1")
+    return _core.MappedFile, (str(Path(file.path).absolute()), file.nbytes, file.access, shape, dtype, False)
+
+
+def _refuse(what: object) -> Any:
+    raise NotPortable(
+        f"a {type(what).__name__} belongs to its process", "send the Lab or a function: both find their place there"
+    )
+
+
+copyreg.pickle(_core.Nif, _reduce_nif)
+copyreg.pickle(Handle, _reduce_handle)
+copyreg.pickle(SharedBuffer, _reduce_buffer)
+copyreg.pickle(MappedFile, _reduce_file)
+for _kind in (MemoryManager, Telemetry, Recovery, Cells, Faults, Ledger, Wire, Lane, LoadedBackend):
+    copyreg.pickle(_kind, _reduce_part)
+for _kind in (_core.Library, _core.Workers, _core.Owner, _core.Memory, _core.Telemetry, _core.Recorder):
+    copyreg.pickle(_kind, _refuse)
+# Pipes and queues of `multiprocessing` lead to processes of this machine.
+ForkingPickler.register(SharedBuffer, _by_handle)
