@@ -23,6 +23,7 @@
     │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
     ├── GpuUnavailable               no device, no driver, or a compiler for it is missing (reason and cure)
     ├── CopyRequired                 a strict transfer would have to copy
+    ├── MapFailed                    blocks of a lab.map failed; all others were computed
     ├── NotPortable (TypeError)      an object can't get into another process: what to send instead
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
@@ -49,7 +50,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "KINDS",
@@ -69,6 +70,7 @@ __all__ = [
     "GpuFault",
     "GpuUnavailable",
     "HandleError",
+    "MapFailed",
     "MappingError",
     "Message",
     "NifCancelled",
@@ -104,7 +106,8 @@ class NifLabError(Exception):
 
 def _again(kind: type[NifLabError], args: tuple[object, ...], said: dict[str, object]) -> NifLabError:
     """Return an exception as it was in the process that raised it."""
-    error = kind.__new__(kind)
+    # Not the class's own: Python finds that of MemoryError where a class has it among its bases, and refuses to call it.
+    error: NifLabError = (OSError if issubclass(kind, OSError) else Exception).__new__(kind)  # type: ignore[call-overload]
     error.args = args
     error.__dict__.update(said)
     return error
@@ -363,6 +366,28 @@ class NotPortable(NifLabError, TypeError):
         super().__init__(f"{reason}\nTo fix: {cure}")
         self.reason = reason
         self.cure = cure
+
+
+class MapFailed(NifLabError):
+    """Blocks of a ``lab.map`` failed; all others were computed.
+
+    Attributes
+    ----------
+    failures : dict of int to BaseException
+        What each block that failed has raised, by the block's number.
+    done : int
+        Blocks that have an answer.
+    """
+
+    def __init__(self, failures: Mapping[int, BaseException], done: int) -> None:
+        self.failures = dict(failures)
+        self.done = done
+        number, error = next(iter(self.failures.items()))
+        count = len(self.failures)
+        blocks = f"{count} block{'s' if count > 1 else ''} failed, {done} have an answer"
+        first = f"block {number}: {type(error).__name__}: {error}"
+        cure = "compute the failed ones again: keep the map, then map.resume().results()"
+        super().__init__(f"{blocks}; {first}\nTo fix: {cure}")
 
 
 class NifError(NifLabError):

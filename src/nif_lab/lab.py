@@ -27,12 +27,14 @@ from .lane import Lane
 from .ledger import Ledger
 from .loaded import LoadedBackend
 from .loading import library_file
+from .mapping import Failures, Map
 from .memory import POOLS, MemoryManager, Pool
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from . import arguments
@@ -317,6 +319,47 @@ class Lab:
         options = Options.of(release, flags, dep)
         what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
         return self.cells.run(what)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *blocks: Iterable[Any],
+        executor: Executor | None = None,
+        ordered: bool = True,
+        failures: Failures = "raise",
+        keep: bool = True,
+        ahead: int | None = None,
+        progress: bool = True,
+    ) -> Map:
+        """Call a function with each block, on any executor: ``lab.map(lab.zig.sum, blocks, executor=pool).results()``.
+
+        Nothing runs until the map is iterated over, or `Map.results` is called.
+
+        Parameters
+        ----------
+        function
+            A NIF, a cell's function, or any other that the executor's workers can be sent.
+        *blocks
+            The arguments: a list for each of the function's. They may be generators.
+        executor
+            A `concurrent.futures.Executor`: threads, processes, `nif_lab.Executor`, loky's, or
+            ``distributed.Client().get_executor()``. Without one, blocks are computed here, one after the other.
+            Shared buffers go to processes of this machine by handle, without a copy.
+        ordered
+            Whether results come in the order of the blocks, or else as they are computed, as (number, result).
+        failures : {"raise", "keep"}
+            Whether blocks that failed raise `MapFailed` at the end, after all others were computed, or are just kept
+            in ``failures``.
+        keep
+            Whether the map keeps results, for `Map.results` and for a second iteration.
+        ahead
+            How many blocks are with the executor at once; four for each of its workers unless given.
+        progress
+            Whether a bar shows how many are done, if it takes more than a second.
+        """
+        return Map(
+            function, blocks, executor, ordered=ordered, failures=failures, keep=keep, ahead=ahead, progress=progress
+        )
 
     def snapshot(self) -> Snapshot:
         """Return all counters, and the figures of the memory, as they are now."""

@@ -8,6 +8,7 @@ because the borrower released the buffer or died, the borrower is no owner any m
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -41,8 +42,8 @@ PLACE: Final = struct.Struct("<Q")
 
 @cache
 def host() -> str:
-    """Return what tells this machine, as it is booted now, from all others."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Return what tells this machine, as it is booted now, from all others; and a container from others on it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,9 @@ def lend(buffer: SharedBuffer) -> Loan:
 
 
 class LentBuffer:
-    """A buffer of another process, mapped here.
+    """A buffer of another process, mapped here when it is first used.
+
+    Until then it can be handed on, by a scheduler say, whose process has no use for it.
 
     Attributes
     ----------
@@ -152,18 +155,23 @@ class LentBuffer:
         Whether this process has released it.
     """
 
-    def __init__(self, loan: Loan, file: MappedFile, line: socket.socket) -> None:
+    def __init__(self, loan: Loan) -> None:
         self.loan = loan
-        self._file = file
-        # The loan ends with the last view of the memory, not with this object.
-        keeper: Any = file.array
-        while isinstance(keeper, np.ndarray):
-            keeper = keeper.base
-        weakref.finalize(keeper, line.close)
+        self._held: SharedBuffer | MappedFile | None = None
+        self._turn = threading.Lock()
+        self.released = False
+
+    def _there(self) -> SharedBuffer | MappedFile:
+        with self._turn:
+            if self.released:
+                raise BufferReleased("this process has released the buffer")
+            if self._held is None:
+                self._held = _mine(self.loan) or _mapped(self.loan)
+            return self._held
 
     @property
     def array(self) -> np.ndarray[Any, Any]:
-        return self._file.array
+        return self._there().array
 
     @property
     def handle(self) -> tuple[int, int, int]:
@@ -179,14 +187,10 @@ class LentBuffer:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.loan.shape, dtype=np.int64)) * self.loan.dtype.itemsize
-
-    @property
-    def released(self) -> bool:
-        return self._file.closed
+        return math.prod(self.loan.shape) * self.loan.dtype.itemsize
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return self._file.__array__(dtype, copy)
+        return self._there().__array__(dtype, copy)
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.array.__dlpack__(**options)
@@ -211,16 +215,19 @@ class LentBuffer:
 
     def release(self) -> None:
         """Give the buffer back: this process is no owner of it any more. Views of the array stay good."""
-        self.array  # noqa: B018 raises if it was released before
+        self._there()  # raises if it was released before
         self.close()
 
     def close(self) -> None:
         """Give the buffer back. Nothing happens if that was done before."""
-        self._file.close()
+        with self._turn:
+            held, self._held, self.released = self._held, None, True
+        if isinstance(held, MappedFile):
+            held.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # To a third process: by way of the owner, whose buffer it is.
-        return borrow, (self.loan,)
+        return LentBuffer, (self.loan,)
 
     def __repr__(self) -> str:
         state = "released" if self.released else f"of process {self.loan.address.split()[1]}"
@@ -237,13 +244,25 @@ def borrow(loan: Loan) -> SharedBuffer | LentBuffer:
     BufferReleased
         When the owner has released the buffer.
     """
-    lender = _lenders.get(os.getpid())
-    if lender is not None and lender.address == loan.address and (mine := lender.offered.get(loan.handle)) is not None:
+    if (mine := _mine(loan)) is not None:
         return mine
+    lent = LentBuffer(loan)
+    lent._there()
+    return lent
+
+
+def _mine(loan: Loan) -> SharedBuffer | None:
+    """Return the buffer itself, if it is of this process."""
+    lender = _lenders.get(os.getpid())
+    return lender.offered.get(loan.handle) if lender is not None and lender.address == loan.address else None
+
+
+def _mapped(loan: Loan) -> MappedFile:
+    """Ask the owner for a buffer's memory, and map it."""
     if loan.host != host():
         raise HandleError(
-            "this buffer lies in the memory of another machine\nTo fix: send numpy.array(buffer), or the buffer without "
-            "lab.memory.by_handle()"
+            "this buffer lies in the memory of another machine\nTo fix: send numpy.array(buffer), or pickle the buffer "
+            "outside of nif_lab.travel.by_handle()"
         )
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -266,7 +285,12 @@ def borrow(loan: Loan) -> SharedBuffer | LentBuffer:
         finally:
             os.close(descriptors[0])
         line.settimeout(None)
-        return LentBuffer(loan, file, line)
+        # The loan ends with the last view of the memory, not with the object that was asked for it.
+        keeper: Any = file.array
+        while isinstance(keeper, np.ndarray):
+            keeper = keeper.base
+        weakref.finalize(keeper, line.close)
+        return file
     except BaseException:
         line.close()
         raise

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .memory import Pool
     from .recovery import RecoveryPolicy
 
-__all__ = ["LabSettings", "Ticket", "Visitor", "by_handle", "known", "lab_here", "settings_of"]
+__all__ = ["LabSettings", "Ticket", "Visitor", "by_handle", "forget", "known", "lab_here", "loan_of", "settings_of"]
 
 #: Labs of other processes that are kept; whoever starts a notebook again and again leaves no more than that behind.
 GUESTS: Final = 4
@@ -228,6 +228,12 @@ def lab_here(settings: LabSettings) -> Lab:
         return lab
 
 
+def forget(settings: LabSettings) -> None:
+    """Let go of the Lab that was made here in place of another process's; its workers end with its last function."""
+    with _lock:
+        _guests.pop(settings.key, None)
+
+
 def _adjust(lab: Lab, settings: LabSettings) -> None:
     """Make a guest do as its Lab does now."""
     mine = lab.recovery.policies
@@ -249,13 +255,14 @@ def _load(lab: Lab, library: tuple[str, str, arguments.Lane, str]) -> None:
     if name not in lab.libraries:
         with _saying_where():
             lab.load(path, name, lane)
-    _check_hash(lab.libraries[name].backend, sha256)
+    if lab._key in _guests:
+        _check_hash(lab.libraries[name].backend, sha256)
 
 
 def _check_hash(backend: Backend, sha256: str) -> None:
     if _hash_of(backend) != sha256:
         raise AbiError(
-            f"the {backend.title} library in {place()} isn't the one of the process that sent the function",
+            f"the {backend.title} library isn't the one of the process that sent the function",
             "install the same build of nif_lab, and the same file, for both",
         )
 
@@ -332,7 +339,7 @@ class Visitor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.ticket is not None:
-            return arrive_nif, (self.ticket,)
+            return arrive_handle, (self.ticket,)
         return arrive_part, (self._settings, self._names)
 
     def __repr__(self) -> str:
@@ -353,7 +360,8 @@ def _nif(lab: Lab, ticket: Ticket) -> _core.Nif:
         else:
             loaded = lab._in_lane(ticket.backend, ticket.lane)
         nif = loaded.find_builtin(ticket.function)
-        _check_hash(loaded.backend, ticket.sha256)
+        if lab._key in _guests:
+            _check_hash(loaded.backend, ticket.sha256)
         return nif
 
 
@@ -364,14 +372,14 @@ def arrive_nif(ticket: Ticket) -> Any:
 
 
 def arrive_handle(ticket: Ticket) -> Any:
-    """Return what users hold of a cell's function: unpickling calls it."""
+    """Return what users hold of a function: unpickling calls it. Of a cell that was changed since it is the old one."""
     lab = _labs.get(ticket.lab.key)
     if lab is None:
         return Visitor(ticket, ticket.lab)
-    held = getattr(lab._in_lane(ticket.backend, ticket.lane), ticket.function, None)
+    held = None if ticket.recipe is None else getattr(lab._in_lane(ticket.backend, ticket.lane), ticket.function, None)
     if isinstance(held, Handle) and held.recipe == ticket.recipe:
         return held
-    return _nif(lab, ticket).function  # the cell was changed since
+    return _nif(lab, ticket).function
 
 
 def arrive_part(settings: LabSettings, names: tuple[str, ...]) -> Any:
@@ -433,10 +441,11 @@ def _reduce_part(part: object) -> tuple[Any, ...]:
 
 
 def _reduce_buffer(buffer: SharedBuffer) -> tuple[Any, ...]:
-    return _by_handle(buffer) if getattr(_here, "by_handle", False) else _by_value(buffer)
+    return loan_of(buffer) if getattr(_here, "by_handle", False) else _by_value(buffer)
 
 
-def _by_handle(buffer: SharedBuffer) -> tuple[Any, ...]:
+def loan_of(buffer: SharedBuffer) -> tuple[Any, ...]:
+    """Take a buffer apart for a process of this machine: into its handle."""
     loan = lend(buffer)
     for lab in _owners(buffer):
         lab.ledger.add_transfer(buffer.nbytes, copied=False)
@@ -479,7 +488,11 @@ def _reduce_file(file: MappedFile) -> tuple[Any, ...]:
     if file.closed:
         raise NotPortable(f"{file.path} is closed", "map it again")
     shape, dtype = (file.array.shape, file.array.dtype) if file.access != "write_only" else ((file.nbytes,), "u1")
-    return _core.MappedFile, (str(Path(file.path).absolute()), file.nbytes, file.access, shape, dtype, False)
+    return _map_again, (str(Path(file.path).absolute()), file.nbytes, file.access, shape, dtype, False)
+
+
+def _map_again(*arguments: Any) -> MappedFile:
+    return MappedFile(*arguments)
 
 
 def _refuse(what: object) -> Any:
@@ -497,4 +510,4 @@ for _kind in (MemoryManager, Telemetry, Recovery, Cells, Faults, Ledger, Wire, L
 for _kind in (_core.Library, _core.Workers, _core.Owner, _core.Memory, _core.Telemetry, _core.Recorder):
     copyreg.pickle(_kind, _refuse)
 # Pipes and queues of `multiprocessing` lead to processes of this machine.
-ForkingPickler.register(SharedBuffer, _by_handle)
+ForkingPickler.register(SharedBuffer, loan_of)
