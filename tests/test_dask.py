@@ -51,10 +51,6 @@ def lab() -> Lab:
     return new_lab(["zig", "nim"])
 
 
-def restarts(client: Client) -> int:
-    return len(client.run(os.getpid))
-
-
 def test_functions_and_cells_are_tasks(client: Client, lab: Lab) -> None:
     x = np.arange(10.0)
     assert client.submit(lab.zig.sum, x).result() == 45.0
@@ -90,7 +86,7 @@ def test_a_crash_costs_a_call_and_no_worker(client: Client, lab: Lab) -> None:
 
     def faulty(n: int) -> float:
         if n % 5 == 0:
-            lab.call("zig", "fault", "null_store", np.array([9, 1, 0]), np.arange(4.0), lane="isolated")
+            lab.isolated.zig.fault("null_store", tasks.fuse("zig"), np.arange(4.0))
         return lab.zig.sum(np.full(n, 1.0))
 
     made = lab.map(faulty, range(20), executor=client.get_executor())

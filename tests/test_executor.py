@@ -85,7 +85,7 @@ def test_a_task_is_repeated_as_its_policy_says(pool: Executor, tmp_path: Path) -
 
 def test_a_deadline_ends_a_task_and_not_the_others(pool: Executor) -> None:
     slow = pool.with_options(timeout=0.3).submit(time.sleep, 1000)
-    with pytest.raises(CallTimeout, match="no answer within 0.3 s"):
+    with pytest.raises(CallTimeout, match=r"no answer within 0\.3 s"):
         slow.result(LONG)
     stopped = pool.with_options(timeout=0.3).submit(os.kill, 0, signal.SIGSTOP)  # its whole group: itself, and siblings
     with pytest.raises((CallTimeout, WorkerCrashed)):
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_wait_and_a_dead_host_its_workers() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, env=environment, check=False)
     assert "KeyboardInterrupt" in done.stderr
     pids = [int(done.stdout)]
-    with subprocess.Popen(command[:2] + [SCRIPT.replace("SIGINT", "SIGKILL")], stdout=subprocess.PIPE, text=True,
+    with subprocess.Popen([*command[:2], SCRIPT.replace("SIGINT", "SIGKILL")], stdout=subprocess.PIPE, text=True,
                           env=environment) as killed:  # fmt: skip
         pids.append(int(killed.communicate(timeout=LONG)[0]))
     deadline = time.monotonic() + LONG
@@ -201,5 +201,3 @@ def test_a_buffer_is_mapped_and_a_nif_finds_its_lab(pool: Executor) -> None:
     assert buffer[0] == 7.0
     with pytest.raises(WorkerCrashed, match=r"zig.fault\(\).*SIGSEGV"):  # of the worker's worker: the worker lives
         pool.submit(tasks.call, lab.isolated.zig.fault, "null_store", tasks.fuse("zig"), np.arange(4.0)).result(LONG)
-
-

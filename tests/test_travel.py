@@ -17,7 +17,7 @@ import pytest
 import tasks
 from labs import ANSWER, copied, in_lane, new_lab
 
-from nif_lab import backends, errors, travel
+from nif_lab import backends, errors, pickling
 from nif_lab.lending import LentBuffer
 from nif_lab.memory import Pool
 from nif_lab.recovery import RecoveryPolicy
@@ -170,7 +170,7 @@ def test_a_buffer_goes_to_processes_of_this_machine_by_handle(other: ProcessPool
 def test_a_borrower_owns_the_buffer_until_it_dies() -> None:
     lab = new_lab([])
     buffer = lab.memory.from_array(X)
-    with travel.by_handle():
+    with pickling.by_handle():
         sent = pickle.dumps(buffer)
     assert pickle.loads(sent) is buffer
     read, write = os.pipe()
@@ -197,7 +197,7 @@ def test_a_borrower_owns_the_buffer_until_it_dies() -> None:
 def test_a_stale_handle_is_refused(other: ProcessPoolExecutor) -> None:
     lab = new_lab([])
     buffer = lab.memory.from_array(X)
-    with travel.by_handle():
+    with pickling.by_handle():
         sent = pickle.dumps(buffer)
     buffer.release()
     lab.memory.from_array(X)  # another generation in the same place, perhaps

@@ -106,8 +106,8 @@ class NifLabError(Exception):
 
 def _again(kind: type[NifLabError], args: tuple[object, ...], said: dict[str, object]) -> NifLabError:
     """Return an exception as it was in the process that raised it."""
-    # Not the class's own: Python finds that of MemoryError where a class has it among its bases, and refuses to call it.
-    error: NifLabError = (OSError if issubclass(kind, OSError) else Exception).__new__(kind)  # type: ignore[call-overload]
+    # Not the class's own, which may be that of MemoryError: Python refuses to call it for a class of ours.
+    error: NifLabError = (OSError if issubclass(kind, OSError) else Exception).__new__(kind)
     error.args = args
     error.__dict__.update(said)
     return error
@@ -371,23 +371,16 @@ class NotPortable(NifLabError, TypeError):
 class MapFailed(NifLabError):
     """Blocks of a ``lab.map`` failed; all others were computed.
 
-    Attributes
-    ----------
-    failures : dict of int to BaseException
-        What each block that failed has raised, by the block's number.
-    done : int
-        Blocks that have an answer.
+    ``failures`` has what each block that failed has raised, by its number; ``done`` is how many have an answer.
     """
 
     def __init__(self, failures: Mapping[int, BaseException], done: int) -> None:
         self.failures = dict(failures)
         self.done = done
         number, error = next(iter(self.failures.items()))
-        count = len(self.failures)
-        blocks = f"{count} block{'s' if count > 1 else ''} failed, {done} have an answer"
-        first = f"block {number}: {type(error).__name__}: {error}"
+        failed = f"{len(failures)} block{'s' if len(failures) > 1 else ''} failed, {done} have an answer"
         cure = "compute the failed ones again: keep the map, then map.resume().results()"
-        super().__init__(f"{blocks}; {first}\nTo fix: {cure}")
+        super().__init__(f"{failed}; block {number}: {type(error).__name__}: {error}\nTo fix: {cure}")
 
 
 class NifError(NifLabError):

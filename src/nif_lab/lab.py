@@ -29,6 +29,7 @@ from .loaded import LoadedBackend
 from .loading import library_file
 from .mapping import Failures, Map
 from .memory import POOLS, MemoryManager, Pool
+from .pickling import reduce_lab
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
@@ -458,7 +459,7 @@ class Lab:
         return Dashboard(self, number("rate", rate, 0.1, 30.0))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return travel.reduce_lab(self)
+        return reduce_lab(self)
 
     def __repr__(self) -> str:
         return summary.lab_text(self)

@@ -262,7 +262,7 @@ def _mapped(loan: Loan) -> MappedFile:
     if loan.host != host():
         raise HandleError(
             "this buffer lies in the memory of another machine\nTo fix: send numpy.array(buffer), or pickle the buffer "
-            "outside of nif_lab.travel.by_handle()"
+            "outside of nif_lab.pickling.by_handle()"
         )
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -17,15 +17,15 @@ from .arguments import expect, one_of, whole
 from .errors import ArgumentTypeError, MapFailed
 from .lending import LentBuffer, host
 from .memory import SharedBuffer
+from .pickling import loan_of
 from .progress import QUIET, late_bar
-from .travel import loan_of
 
 __all__ = ["Failures", "Map", "is_local"]
 
 #: What becomes of blocks that fail: one exception for all of them at the end, or nothing but an entry in ``failures``.
 Failures = Literal["raise", "keep"]
 FAILURES: Final = get_args(Failures)
-#: Tasks that each worker of an executor has in hand or waiting, if it doesn't say how many workers it has, for 8 of them.
+#: Tasks that each worker of an executor has in hand or waiting; of one that doesn't say how many it has, for 8.
 AHEAD: Final = 4
 WORKERS: Final = 8
 #: Seconds between two looks at signals while no block comes.
@@ -104,10 +104,10 @@ class Map:
             for number, value in chain(self._kept(), self._run()):
                 waiting[number] = value
                 while following in waiting or following in self.failures:
-                    value = waiting.pop(following, MISSING)
+                    ready = waiting.pop(following, MISSING)
                     following += 1
-                    if value is not MISSING:
-                        yield value
+                    if ready is not MISSING:
+                        yield ready
             for number in sorted(waiting):
                 yield waiting[number]
         self._conclude()
@@ -277,5 +277,3 @@ def is_local(executor: object) -> bool:
 
 def _host_and_process() -> tuple[str, int]:
     return host(), os.getpid()
-
-

@@ -1,14 +1,13 @@
 """A Lab's things in other processes: how they are pickled, and what becomes of them there.
 
-A function travels as a `Ticket`: which Lab, language and lane, its name and the hash of its library, or a cell's source.
-In its own process it arrives as itself. Elsewhere it arrives as a `Visitor`, which makes a Lab of the same settings when
-it is first called: a scheduler that only hands tasks on unpickles them too, and needs no Lab.
+A function travels as a `Ticket`: which Lab, language and lane, its name and the hash of its library, or a cell's
+source. In its own process it arrives as itself. Elsewhere it arrives as a `Visitor`, which makes a Lab of the same
+settings when it is first called: a scheduler that only hands tasks on unpickles them too, and needs no Lab.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copyreg
 import functools
 import hashlib
 import inspect
@@ -19,41 +18,43 @@ import threading
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from . import _core
-from . import backends as languages
 from .backends.base import digest
-from .cells import Cells, Handle
-from .codecs import Wire
+from .cells import Handle
 from .errors import AbiError, BackendError, NotPortable
-from .faults import Faults
-from .lane import Lane
-from .ledger import Ledger
-from .lending import borrow, lend
-from .loaded import LoadedBackend
-from .memory import MappedFile, MemoryManager, SharedBuffer
-from .recovery import Recovery
-from .telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from . import arguments
+    from ._core import Nif
     from .backends.base import Backend
     from .cells.cell import Recipe
     from .lab import Lab
+    from .loaded import LoadedBackend
     from .memory import Pool
     from .recovery import RecoveryPolicy
 
-__all__ = ["LabSettings", "Ticket", "Visitor", "by_handle", "forget", "known", "lab_here", "loan_of", "settings_of"]
+__all__ = [
+    "LabSettings",
+    "Ticket",
+    "Visitor",
+    "arrive_handle",
+    "arrive_nif",
+    "arrive_part",
+    "file_of",
+    "forget",
+    "hash_of",
+    "here",
+    "known",
+    "lab_here",
+    "settings_of",
+]
 
 #: Labs of other processes that are kept; whoever starts a notebook again and again leaves no more than that behind.
 GUESTS: Final = 4
-#: Attributes of a Lab that arrive as those of the Lab there.
-PARTS: Final = ("memory", "telemetry", "recovery", "cells", "faults", "ledger", "wire", "direct", "isolated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,6 @@ class Ticket:
 _labs: weakref.WeakValueDictionary[str, Lab] = weakref.WeakValueDictionary()
 _guests: OrderedDict[str, Lab] = OrderedDict()
 _lock = threading.RLock()
-_here = threading.local()
 
 
 def _after_fork() -> None:
@@ -139,24 +139,14 @@ def known(lab: Lab) -> str:
     return key
 
 
+def here() -> tuple[Lab, ...]:
+    """Return the Labs of this process: those that were made here, and those in place of others."""
+    return (*_labs.values(), *_guests.values())
+
+
 def place() -> str:
     """Return what an error calls this process."""
     return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-@contextlib.contextmanager
-def by_handle() -> Iterator[None]:
-    """Let this thread pickle shared buffers by their handle: for processes of this machine, while this one lives.
-
-    Elsewhere a buffer is pickled with its elements. `multiprocessing` and executors of processes need no word of this:
-    their workers are on this machine.
-    """
-    before = getattr(_here, "by_handle", False)
-    _here.by_handle = True
-    try:
-        yield
-    finally:
-        _here.by_handle = before
 
 
 # Settings of a Lab, and the Lab of settings.
@@ -164,7 +154,7 @@ def by_handle() -> Iterator[None]:
 
 def settings_of(lab: Lab, whole: bool = True) -> LabSettings:
     """Return a Lab's settings as they are now; with its cells and the libraries that it has loaded, if ``whole``."""
-    libraries = tuple(_loaded_file(it) for it in lab.libraries.values()) if whole else ()
+    libraries = tuple(file_of(it) for it in lab.libraries.values()) if whole else ()
     return LabSettings(
         lab._key,
         tuple(lab.may_load),
@@ -179,8 +169,9 @@ def settings_of(lab: Lab, whole: bool = True) -> LabSettings:
     )
 
 
-def _loaded_file(loaded: LoadedBackend) -> tuple[str, str, arguments.Lane, str]:
-    return str(getattr(loaded.backend, "path", "")), loaded.name, loaded.lane, _hash_of(loaded.backend)
+def file_of(loaded: LoadedBackend) -> tuple[str, str, arguments.Lane, str]:
+    """Return what was loaded, as in `LabSettings`."""
+    return str(getattr(loaded.backend, "path", "")), loaded.name, loaded.lane, hash_of(loaded.backend)
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,7 +179,7 @@ def _hash_file(path: str, changed: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _hash_of(backend: Backend) -> str:
+def hash_of(backend: Backend) -> str:
     """Return the hash of a backend's library; of its sources where nothing is compiled."""
     file = getattr(backend, "path", None) or (backend.library if backend.compiled else None)
     if file is None:
@@ -260,7 +251,7 @@ def _load(lab: Lab, library: tuple[str, str, arguments.Lane, str]) -> None:
 
 
 def _check_hash(backend: Backend, sha256: str) -> None:
-    if _hash_of(backend) != sha256:
+    if hash_of(backend) != sha256:
         raise AbiError(
             f"the {backend.title} library isn't the one of the process that sent the function",
             "install the same build of nif_lab, and the same file, for both",
@@ -348,7 +339,7 @@ class Visitor:
         return f"<{self.__name__} of another process>"
 
 
-def _nif(lab: Lab, ticket: Ticket) -> _core.Nif:
+def _nif(lab: Lab, ticket: Ticket) -> Nif:
     """Return a ticket's NIF in a Lab."""
     with _saying_where():
         if ticket.recipe is not None:
@@ -386,128 +377,3 @@ def arrive_part(settings: LabSettings, names: tuple[str, ...]) -> Any:
     """Return a Lab, or a part of one: unpickling calls it."""
     visitor = Visitor(None, settings, names)
     return visitor._find() if settings.key in _labs else visitor
-
-
-# What leaves.
-
-
-def _home(memory: Any, what: str) -> Lab:
-    """Return the Lab that a memory is of."""
-    lab = next((it for it in (*_labs.values(), *_guests.values()) if it.memory.core is memory), None)
-    if lab is None:
-        raise NotPortable(f"{what} is of no Lab, or of one that is gone", "keep the Lab itself: lab = Lab()")
-    return lab
-
-
-def _reduce_nif(nif: _core.Nif) -> tuple[Any, ...]:
-    what = f"{nif.backend}.{nif.name}"
-    if nif.name in dir(_core.Nif):
-        cure = f"wrap it: def f(*args): return lab.{what}(*args)"
-        raise NotPortable(f"a function named '{nif.name}' can't be pickled by itself", cure)
-    lab = _home(nif.memory, what)
-    settings = settings_of(lab, whole=False)
-    plain = Ticket(settings, nif.backend, nif.name, nif.lane_name, nif.signature, "")
-    if (recipe := lab.cells.recipe_of(nif)) is not None:
-        return arrive_nif, (replace(plain, recipe=recipe),)
-    if (loaded := lab.libraries.get(nif.backend)) is not None:
-        library = _loaded_file(loaded)
-        return arrive_nif, (replace(plain, sha256=library[-1], library=library),)
-    return arrive_nif, (replace(plain, sha256=_hash_of(languages.find(nif.backend))),)
-
-
-def _reduce_handle(handle: Handle) -> tuple[Any, ...]:
-    nif = handle.nif
-    settings = settings_of(_home(nif.memory, f"{nif.backend}.{nif.name}"), whole=False)
-    ticket = Ticket(settings, nif.backend, nif.name, nif.lane_name, nif.signature, "", recipe=handle.recipe)
-    return arrive_handle, (ticket,)
-
-
-def reduce_lab(lab: Lab) -> tuple[Any, ...]:
-    """Take a Lab apart for `pickle`: into its settings."""
-    return arrive_part, (settings_of(lab), ())
-
-
-def _reduce_part(part: object) -> tuple[Any, ...]:
-    """Take a part of a Lab apart: it arrives as the same part of the Lab there."""
-    for lab in (*_labs.values(), *_guests.values()):
-        for name in PARTS:
-            if getattr(lab, name) is part:
-                return arrive_part, (settings_of(lab), (name,))
-        for key, loaded in lab._opened.items():
-            if loaded is part:
-                names = (key[1], key[0]) if key[0] in lab.may_load else ("libraries", key[0])
-                return arrive_part, (settings_of(lab), names)
-    raise NotPortable(f"this {type(part).__name__} is of no Lab, or of one that is gone", "send the Lab: lab")
-
-
-def _reduce_buffer(buffer: SharedBuffer) -> tuple[Any, ...]:
-    return loan_of(buffer) if getattr(_here, "by_handle", False) else _by_value(buffer)
-
-
-def loan_of(buffer: SharedBuffer) -> tuple[Any, ...]:
-    """Take a buffer apart for a process of this machine: into its handle."""
-    loan = lend(buffer)
-    for lab in _owners(buffer):
-        lab.ledger.add_transfer(buffer.nbytes, copied=False)
-    return borrow, (loan,)
-
-
-def _by_value(buffer: SharedBuffer) -> tuple[Any, ...]:
-    for lab in _owners(buffer):
-        lab.ledger.note(buffer.nbytes, "pickle", "SharedBuffer by value: its process may be on another machine")
-        lab.ledger.add_transfer(buffer.nbytes, copied=True)
-    return _buffer_of, (buffer.array, tuple(buffer.owners))
-
-
-def _owners(buffer: SharedBuffer) -> list[Lab]:
-    """Return the Lab in whose memory a buffer lies; none if it is gone."""
-    found = []
-    for lab in (*_labs.values(), *_guests.values()):
-        with contextlib.suppress(Exception):
-            lab.memory.resolve(buffer.handle)
-            found.append(lab)
-    return found
-
-
-def _buffer_of(array: Any, owners: tuple[str, ...]) -> SharedBuffer:
-    """Return a buffer with an array's elements, in this process's own memory for what arrives."""
-    return _arrivals().from_array(array, owners or ("python",))
-
-
-@functools.cache
-def _arrivals() -> Any:
-    return MemoryManager()
-
-
-def _reduce_file(file: MappedFile) -> tuple[Any, ...]:
-    if file.path is None:
-        raise NotPortable(
-            "a temporary file has no name under which another process could map it",
-            "map a file with a path, or send numpy.array(file)",
-        )
-    if file.closed:
-        raise NotPortable(f"{file.path} is closed", "map it again")
-    shape, dtype = (file.array.shape, file.array.dtype) if file.access != "write_only" else ((file.nbytes,), "u1")
-    return _map_again, (str(Path(file.path).absolute()), file.nbytes, file.access, shape, dtype, False)
-
-
-def _map_again(*arguments: Any) -> MappedFile:
-    return MappedFile(*arguments)
-
-
-def _refuse(what: object) -> Any:
-    raise NotPortable(
-        f"a {type(what).__name__} belongs to its process", "send the Lab or a function: both find their place there"
-    )
-
-
-copyreg.pickle(_core.Nif, _reduce_nif)
-copyreg.pickle(Handle, _reduce_handle)
-copyreg.pickle(SharedBuffer, _reduce_buffer)
-copyreg.pickle(MappedFile, _reduce_file)
-for _kind in (MemoryManager, Telemetry, Recovery, Cells, Faults, Ledger, Wire, Lane, LoadedBackend):
-    copyreg.pickle(_kind, _reduce_part)
-for _kind in (_core.Library, _core.Workers, _core.Owner, _core.Memory, _core.Telemetry, _core.Recorder):
-    copyreg.pickle(_kind, _refuse)
-# Pipes and queues of `multiprocessing` lead to processes of this machine.
-ForkingPickler.register(SharedBuffer, loan_of)

@@ -1,7 +1,7 @@
 """One Lab in each worker of another engine: made as the client's is, and ended with the worker.
 
-Nothing needs this: a function that arrives in a worker finds its Lab there, or makes it. It moves the making to the start
-of the worker, where a missing compiler is said once and the first task doesn't wait.
+Nothing needs this: a function that arrives in a worker finds its Lab there, or makes it. It moves the making to the
+start of the worker, where a missing compiler is said once and the first task doesn't wait.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def _opened(lab: Lab) -> tuple[tuple[str, str], ...]:
 def initializer(lab: Lab) -> Callable[[], None]:
     """Return what a pool's workers call first, so that each has a Lab like this one.
 
-    For ``initializer=`` of `nif_lab.Executor`, loky, joblib and `concurrent.futures`, and to be called at the start of a
-    Ray actor or task.
+    For ``initializer=`` of `nif_lab.Executor`, loky and `concurrent.futures`. Where an engine has no initializer, a
+    task may call it.
 
     Examples
     --------

@@ -2,3 +2,7 @@
 
 Nothing is imported here: the server has as few modules as it can.
 """
+
+from __future__ import annotations
+
+__all__ = ()

@@ -17,9 +17,9 @@ import cloudpickle
 
 from ..arguments import expect, names, whole
 from ..errors import CallTimeout, NifError, WorkerCrashed, WorkerUnavailable, kind_number
+from ..pickling import by_handle
 from ..recovery import RecoveryPolicy
 from ..telemetry import Telemetry
-from ..travel import by_handle
 from .line import Ended, put_together, receive, send, taken_apart
 from .nursery import Nursery, Worker
 
@@ -37,7 +37,7 @@ IDLE_DEATHS: Final = 10
 ONCE: Final = RecoveryPolicy(retries=0, failover=False)
 
 
-class RemoteTraceback(Exception):  # noqa: N818
+class RemoteTraceback(Exception):
     """Where in its worker a task raised an exception: the exception's ``__cause__``."""
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class RemoteTraceback(Exception):  # noqa: N818
 class _Task:
     """One call."""
 
-    __slots__ = ("future", "function", "name", "parts", "policy")
+    __slots__ = ("function", "future", "name", "parts", "policy")
 
     def __init__(self, function: Callable[[], Any], name: str, parts: list[Any] | None, policy: RecoveryPolicy) -> None:
         self.future: futures.Future[Any] = futures.Future()
@@ -351,9 +351,7 @@ class Executor(futures.Executor):
             if self._crew.nursery is not None:
                 self._crew.nursery.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # After a Ctrl-C nobody wants to wait for what runs.
         self.shutdown(kill=kind is not None and issubclass(kind, KeyboardInterrupt))
 

@@ -22,7 +22,7 @@ MOST_PARTS: Final = 1 << 20
 MOST_BYTES: Final = 1 << 40
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """The other side is gone."""
 
 

@@ -1,8 +1,8 @@
 """The process from which an executor's workers are forked, and the workers themselves.
 
-It is a fresh Python that has imported what the user named and nothing else, so no worker has anything of the notebook's.
-It has one thread, which makes a fork safe. Its host asks over a socket; it answers with the worker's process number, and
-says how each worker ended.
+It is a fresh Python that has imported what the user named and nothing else, so no worker has anything of the
+notebook's. It has one thread, which makes a fork safe. Its host asks over a socket; it answers with the worker's process number,
+and says how each worker ended.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main(host: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     send(line, taken_apart({"ready": os.getpid()}))
     while True:
-        ready, _, _ = select.select([line, ended], [], [])
+        ready = select.select([line.fileno(), ended], [], [])[0]
         if ended in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(ended, 4096)
             _reap(line)
-        if line in ready:
+        if line.fileno() in ready:
             asked, descriptors, _, _ = socket.recv_fds(line, 1, 2)
-            if asked != FORK:
+            if asked != FORK or len(descriptors) != 2:
                 return  # workers end with it: each sees the end of its line, or gets SIGKILL
             pid = os.fork()
             if pid == 0:
@@ -73,7 +73,7 @@ def main(host: int) -> None:
                 line.close()
                 os.close(ended)
                 os.close(woken)
-                _work(*descriptors, settings["initializer"])
+                _work(descriptors[0], descriptors[1], settings["initializer"])
             for it in descriptors:
                 os.close(it)
             send(line, taken_apart({"forked": pid}))
