@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from itertools import chain
@@ -83,7 +83,7 @@ class Map:
         self._ordered, self._keep, self._progress = ordered, keep, progress
         self._on_failure = one_of("failures", failures, FAILURES)
         self._ahead = None if ahead is None else whole("ahead", ahead, 1)
-        self._total = min((len(it) for it in blocks if hasattr(it, "__len__")), default=None)
+        self._total = min((len(it) for it in blocks if isinstance(it, Sized)), default=None)
         self._source = enumerate(zip(*blocks, strict=False))
         #: Blocks that were taken from the source and have no answer: they are the first of the next run.
         self._open: dict[int, tuple[Any, ...]] = {}
@@ -196,7 +196,8 @@ class Map:
         ahead = self._ahead or AHEAD * workers_of(executor)
         lends = is_local(executor)
         blocks = self._blocks()
-        self._pending = pending = {}
+        pending: dict[Future[Any], int] = {}
+        self._pending = pending
         broken = False
         try:
             while True:
@@ -254,7 +255,7 @@ def _check_executor(executor: object) -> None:
 def workers_of(executor: object) -> int:
     """Return how many tasks an executor runs at once, as far as it says."""
     if (client := _client(executor)) is not None:
-        return max(sum(client.nthreads().values()), 1)
+        return max(int(sum(client.nthreads().values())), 1)
     count = getattr(executor, "_max_workers", None)
     return count if isinstance(count, int) and count > 0 else WORKERS
 
@@ -262,7 +263,7 @@ def workers_of(executor: object) -> int:
 def _client(executor: object) -> Any:
     """Return the Dask client behind an executor; None for any other."""
     core = sys.modules.get("distributed.cfexecutor")
-    return executor._client if core is not None and isinstance(executor, core.ClientExecutor) else None  # type: ignore[attr-defined]
+    return executor._client if core is not None and isinstance(executor, core.ClientExecutor) else None
 
 
 def is_local(executor: object) -> bool:

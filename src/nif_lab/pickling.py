@@ -134,11 +134,12 @@ def _owners(buffer: SharedBuffer) -> list[Lab]:
 
 def _buffer_of(array: Any, owners: tuple[str, ...]) -> SharedBuffer:
     """Return a buffer with an array's elements, in this process's own memory for what arrives."""
-    return _arrivals().from_array(array, owners or ("python",))
+    buffer: SharedBuffer = _arrivals().from_array(array, owners or ("python",))
+    return buffer
 
 
 @functools.cache
-def _arrivals() -> Any:
+def _arrivals() -> MemoryManager:
     return MemoryManager()
 
 
@@ -168,9 +169,11 @@ copyreg.pickle(_core.Nif, _reduce_nif)
 copyreg.pickle(Handle, _reduce_handle)
 copyreg.pickle(SharedBuffer, _reduce_buffer)
 copyreg.pickle(MappedFile, _reduce_file)
-for _kind in (MemoryManager, Telemetry, Recovery, Cells, Faults, Ledger, Wire, Lane, LoadedBackend):
+_parts: tuple[type, ...] = (MemoryManager, Telemetry, Recovery, Cells, Faults, Ledger, Wire, Lane, LoadedBackend)
+_bound: tuple[type, ...] = (_core.Library, _core.Workers, _core.Owner, _core.Memory, _core.Telemetry, _core.Recorder)
+for _kind in _parts:
     copyreg.pickle(_kind, _reduce_part)
-for _kind in (_core.Library, _core.Workers, _core.Owner, _core.Memory, _core.Telemetry, _core.Recorder):
+for _kind in _bound:
     copyreg.pickle(_kind, _refuse)
 # Pipes and queues of `multiprocessing` lead to processes of this machine.
 ForkingPickler.register(SharedBuffer, loan_of)

@@ -135,9 +135,9 @@ class _Crew:
             succeeded, answer = done
             if succeeded:
                 return answer, first is not None
-            error, where = answer
-            error.__cause__ = RemoteTraceback(where)
-            raise error
+            raised, where = answer
+            raised.__cause__ = RemoteTraceback(where)
+            raise raised
 
     @staticmethod
     def _retried(task: _Task) -> tuple[Any, bool]:

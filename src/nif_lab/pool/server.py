@@ -1,8 +1,8 @@
 """The process from which an executor's workers are forked, and the workers themselves.
 
 It is a fresh Python that has imported what the user named and nothing else, so no worker has anything of the
-notebook's. It has one thread, which makes a fork safe. Its host asks over a socket; it answers with the worker's process number,
-and says how each worker ended.
+notebook's. It has one thread, which makes a fork safe. Its host asks over a socket; it answers with the worker's
+process number, and says how each worker ended.
 """
 
 from __future__ import annotations
