@@ -22,6 +22,7 @@ __all__ = [
     "isolated_sum",
     "noted_sleep",
     "segfault",
+    "shade",
     "toolchainless",
     "where",
     "write",
@@ -72,6 +73,18 @@ def toolchainless(function: Any) -> Any:
 
     Rust.compiler = compiler  # type: ignore[method-assign]
     return function()
+
+
+def shade(lab: Any, heights: Any, number: int, flag: str) -> Any:
+    """Shade a tile: every tenth one with a segmentation fault on the way, and one ends this process, once."""
+    if number == 37 and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number % 10 == 0:
+        burns = lab.memory.zeros(3, "i8")
+        burns[:] = 1, int.from_bytes(b"zig", "little"), 0
+        assert lab.isolated.zig.fault("null_store", burns, np.arange(4.0)) == 6.0
+    return lab.isolated.zig.hillshade(heights, 90.0, 90.0, 315.0, 45.0)
 
 
 def segfault() -> None:

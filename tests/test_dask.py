@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import warnings
@@ -12,15 +13,16 @@ import pytest
 import tasks
 from labs import ANSWER, new_lab
 
+from nif_lab import Lab
+from nif_lab.demo import load_elevation
 from nif_lab.errors import MapFailed, WorkerCrashed
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from distributed import Client
-
-    from nif_lab.lab import Lab
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,6 +99,29 @@ def test_a_crash_costs_a_call_and_no_worker(client: Client, lab: Lab) -> None:
         assert isinstance(error, WorkerCrashed)
         assert (error.signal, error.backend, error.function) == (signal.SIGSEGV, "zig", "fault")
     assert client.run(os.getpid) == before
+
+
+def test_a_mosaic_is_whole_although_tiles_crash_and_a_worker_is_killed(client: Client, tmp_path: Path) -> None:
+    heights = load_elevation().z
+    lab = Lab(["zig"], policy=RecoveryPolicy(retries=1, failover=False, crashes=None))
+    whole = lab.isolated.zig.hillshade(heights, 90.0, 90.0, 315.0, 45.0)
+    rows, columns = (np.linspace(0, n, 9, dtype=int) for n in heights.shape)
+    places = [(r, c) for r in itertools.pairwise(rows) for c in itertools.pairwise(columns)]
+    # A slope needs its neighbours: each tile has a margin, which is cut off again.
+    margins = [tuple((max(a - 1, 0), min(b + 1, n)) for (a, b), n in zip(place, heights.shape, strict=True))
+               for place in places]  # fmt: skip
+    tiles = [np.ascontiguousarray(heights[r[0] : r[1], c[0] : c[1]]) for r, c in margins]
+    before = set(client.run(os.getpid).values())
+    flag = tmp_path / "killed"
+    shaded = lab.map(tasks.shade, [lab] * 64, tiles, range(64), [str(flag)] * 64, executor=client.get_executor())
+    picture = np.full_like(heights, np.nan)
+    for (r, c), (top, left), tile in zip(places, margins, shaded, strict=True):
+        inside = tile[r[0] - top[0] :, c[0] - left[0] :][: r[1] - r[0], : c[1] - c[0]]
+        picture[r[0] : r[1], c[0] : c[1]] = inside
+    assert flag.exists()
+    assert np.array_equal(picture, whole)  # every bit
+    client.wait_for_workers(2, timeout=60)
+    assert len(before - set(client.run(os.getpid).values())) == 1  # the one that was killed
 
 
 def test_the_plugin_makes_a_lab_in_each_worker_and_ends_it(client: Client) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Plugin"]
 
 
-class Plugin(WorkerPlugin):  # type: ignore[misc]  # distributed ships no types
+class Plugin(WorkerPlugin):
     """Give each worker process one Lab, with the policies, pools, cells and libraries of the client's.
 
     Parameters
