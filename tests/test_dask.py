@@ -38,8 +38,7 @@ def client() -> Iterator[Client]:
         import dask
         from distributed import Client, LocalCluster
 
-        # A daemon may have no children, and a Lab has worker processes.
-        options = {"distributed.worker.daemon": False, "distributed.comm.timeouts.connect": "120s"}
+        options = {"distributed.comm.timeouts.connect": "120s"}
         with (
             dask.config.set(options),
             LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
