@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import queue
@@ -193,6 +194,7 @@ class Map:
 
     def _elsewhere(self, executor: Executor) -> Iterator[tuple[int, Any]]:
         arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        submit = _submitter(executor)
         ahead = self._ahead or AHEAD * workers_of(executor)
         lends = is_local(executor)
         blocks = self._blocks()
@@ -207,7 +209,7 @@ class Map:
                         break
                     args = tuple(Offer(it) if isinstance(it, SharedBuffer) else it for it in block) if lends else block
                     try:
-                        future = executor.submit(self._function, *args)
+                        future = submit(self._function, *args)
                     except BrokenExecutor as error:
                         self.failures[number], broken = error, True
                         break
@@ -258,6 +260,18 @@ def workers_of(executor: object) -> int:
         return max(int(sum(client.nthreads().values())), 1)
     count = getattr(executor, "_max_workers", None)
     return count if isinstance(count, int) and count > 0 else WORKERS
+
+
+def _submitter(executor: Any) -> Callable[..., Future[Any]]:
+    """Return what gives an executor a task.
+
+    A Dask executor's own futures may never end when a worker dies after it has computed a result; the client's ask for
+    that result again.
+    """
+    if (client := _client(executor)) is not None:
+        return functools.partial(client.submit, **{"pure": False, **executor._kwargs})
+    submit: Callable[..., Future[Any]] = executor.submit
+    return submit
 
 
 def _client(executor: object) -> Any:

@@ -209,6 +209,7 @@ def lab_here(settings: LabSettings) -> Lab:
         lab = _labs.get(settings.key) or _guests.get(settings.key)
         if lab is None:
             lab = Lab([], settings.pools, settings.lane, settings.policies[0][1])
+            _labs.pop(lab._key)
             lab._key, lab._grows, lab.may_load = settings.key, True, settings.backends
             _guests[settings.key] = lab
             while len(_guests) > GUESTS:

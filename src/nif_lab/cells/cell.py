@@ -37,6 +37,8 @@ QUIET: Final = 0.4
 #: Every library has it.
 LAYOUT: Final = "layout"
 DEFAULTS: Final = Options()
+#: Cells of other processes that are kept open: who runs a cell again and again sends many versions of it.
+RECEIVED: Final = 64
 #: What a loader says of a library that calls what nobody has.
 UNDEFINED: Final = re.compile(r"undefined symbol: (\w+)")
 
@@ -180,6 +182,8 @@ class Cells:
                     opened = self._open(backend, request, made.library)
                 self._find(request.language, request.lane).cells.added(opened)
                 self._received[recipe] = opened
+                while len(self._received) > RECEIVED:
+                    self._received.pop(next(iter(self._received)))
             return self._received[recipe].functions
 
     def run(self, request: Request) -> Cell:

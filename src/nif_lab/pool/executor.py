@@ -33,6 +33,8 @@ __all__ = ["Executor", "RemoteTraceback"]
 
 #: How often a task is sent again to another worker because the worker was gone before it had the task.
 IDLE_DEATHS: Final = 10
+#: Letters of a function's name by which its tasks are counted.
+NAME: Final = 60
 #: The policy of an executor that is given none: Python code may have done half of its work.
 ONCE: Final = RecoveryPolicy(retries=0, failover=False)
 
@@ -57,12 +59,13 @@ class _Task:
 class _Crew:
     """What an executor's threads use. They don't hold the executor, so one that nobody has any more ends."""
 
-    def __init__(self, nursery: Nursery | None, telemetry: Telemetry) -> None:
+    def __init__(self, nursery: Nursery | None, telemetry: Telemetry, threads: int) -> None:
         self.nursery = nursery
         self.telemetry = telemetry
         self.tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self.busy: set[Worker] = set()
         self.is_killed = False
+        self.threads = threads
         self.lock = threading.Lock()
 
     def serve(self) -> None:
@@ -90,6 +93,10 @@ class _Crew:
             del task  # nobody waits for it any more: its arguments may go
         for it in mine:
             it.close()
+        with self.lock:
+            self.threads -= 1
+        if self.threads == 0 and self.nursery is not None:
+            self.nursery.close()
 
     def _recovered(self, task: _Task, mine: list[Worker]) -> tuple[Any, bool]:
         """Do a task as its policy says: the answer, and whether it failed at first.
@@ -272,7 +279,7 @@ class Executor(futures.Executor):
         self.telemetry = Telemetry() if lab is None else lab.telemetry
         first = b"" if initializer is None else cloudpickle.dumps((initializer, initargs))
         nursery = Nursery(names("imports", imports), first) if isolated else None
-        self._crew = crew = _Crew(nursery, self.telemetry)
+        self._crew = crew = _Crew(nursery, self.telemetry, count)
         self._pid = os.getpid()
         self._is_closed = False
         self._lock = threading.Lock()
@@ -308,7 +315,7 @@ class Executor(futures.Executor):
         if os.getpid() != self._pid:
             raise WorkerUnavailable("this executor belongs to the process that this one was forked from\nTo fix: make "
                                     "another one here")  # fmt: skip
-        name = getattr(fn, "__name__", type(fn).__name__)
+        name = str(getattr(fn, "__name__", type(fn).__name__))[:NAME]
         task = _Task(lambda: fn(*args, **kwargs), name, None, policy)
         if self.is_local:
             try:
@@ -348,8 +355,6 @@ class Executor(futures.Executor):
         if wait:
             for it in self._threads:
                 it.join()
-            if self._crew.nursery is not None:
-                self._crew.nursery.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # After a Ctrl-C nobody wants to wait for what runs.
