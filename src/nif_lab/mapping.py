@@ -285,7 +285,7 @@ def is_local(executor: object) -> bool:
     if getattr(executor, "is_local", False) or isinstance(executor, ProcessPoolExecutor):
         return True
     if (client := _client(executor)) is not None:
-        found = client.run(_host_and_process)
+        found = client.run(_host_and_process, on_error="ignore")  # a worker may just be ending
         return all(where == host() and pid != os.getpid() for where, pid in found.values())
     return type(executor).__module__.startswith(("loky.", "joblib."))
 

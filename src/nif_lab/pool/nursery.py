@@ -227,8 +227,13 @@ class Nursery:
             if self._is_closed:
                 raise WorkerUnavailable("this executor was shut down")
             if self._server is None or self._server.is_gone:
-                self._server = _Server(*self._settings)
-                self._server.wait_until_ready()
+                server = _Server(*self._settings)
+                try:
+                    server.wait_until_ready()
+                except BaseException:
+                    server.close()
+                    raise
+                self._server = server
             server = self._server
         return server.fork()
 
