@@ -21,7 +21,7 @@ from .memory import SharedBuffer
 from .pickling import loan_of
 from .progress import QUIET, late_bar
 
-__all__ = ["Failures", "Map", "is_local"]
+__all__ = ["Failures", "Map", "Offer", "is_local", "workers_of"]
 
 #: What becomes of blocks that fail: one exception for all of them at the end, or nothing but an entry in ``failures``.
 Failures = Literal["raise", "keep"]
