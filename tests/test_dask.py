@@ -15,7 +15,8 @@ from labs import ANSWER, new_lab
 
 from nif_lab import Lab
 from nif_lab.demo import load_elevation
-from nif_lab.errors import MapFailed, WorkerCrashed
+from nif_lab.errors import WorkerCrashed
+from nif_lab.mapping import MapFailed
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:

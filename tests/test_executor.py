@@ -19,8 +19,9 @@ import tasks
 from labs import new_lab
 
 from nif_lab import Executor
-from nif_lab.errors import CallTimeout, NotPortable, WorkerCrashed, WorkerUnavailable
+from nif_lab.errors import CallTimeout, WorkerCrashed, WorkerUnavailable
 from nif_lab.recovery import RecoveryPolicy
+from nif_lab.travel import NotPortable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ import tasks
 from labs import ANSWER, new_lab
 
 from nif_lab.engines import initializer
-from nif_lab.errors import MapFailed, WorkerCrashed
+from nif_lab.errors import WorkerCrashed
+from nif_lab.mapping import MapFailed
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import tasks
 from labs import new_lab
 
 from nif_lab import Executor
-from nif_lab.errors import ArgumentError, MapFailed, WorkerCrashed
+from nif_lab.errors import ArgumentError, WorkerCrashed
+from nif_lab.mapping import MapFailed
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab

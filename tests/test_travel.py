@@ -17,7 +17,7 @@ import pytest
 import tasks
 from labs import ANSWER, copied, in_lane, new_lab
 
-from nif_lab import backends, errors, pickling
+from nif_lab import backends, errors, pickling, rebuilt, travel
 from nif_lab.lending import LentBuffer
 from nif_lab.memory import Pool
 from nif_lab.recovery import RecoveryPolicy
@@ -60,7 +60,7 @@ def every_error() -> list[type[errors.NifLabError]]:
 
 def test_every_exception_arrives_with_all_that_it_says() -> None:
     for kind in every_error():
-        error = errors._again(kind, ("the text", 7), {})
+        error = rebuilt._again(kind, ("the text", 7), {})
         error.__dict__.update(reason="why", signal=11, cure="how", tried=("a step",))
         for pickler in (pickle, cloudpickle):
             again = pickle.loads(pickler.dumps(error))
@@ -227,7 +227,7 @@ def test_what_cannot_travel_says_what_to_send(quick: Lab, tmp_path: Path) -> Non
     }
     for text, thing in cases.items():
         for pickler in (pickle, cloudpickle):
-            with pytest.raises(errors.NotPortable, match=f"(?s){text}.*To fix: "):
+            with pytest.raises(travel.NotPortable, match=f"(?s){text}.*To fix: "):
                 pickler.dumps(thing)
     named = lab.memory.map_file(tmp_path / "file", size=16, dtype="f8")
     named.array[:] = 1, 2

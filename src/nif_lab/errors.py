@@ -23,8 +23,7 @@
     │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
     ├── GpuUnavailable               no device, no driver, or a compiler for it is missing (reason and cure)
     ├── CopyRequired                 a strict transfer would have to copy
-    ├── MapFailed                    blocks of a lab.map failed; all others were computed
-    ├── NotPortable (TypeError)      an object can't get into another process: what to send instead
+    ├── MapFailed (mapping.py), NotPortable (travel.py)  blocks of a lab.map failed; what can't be pickled
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
@@ -49,8 +48,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from .rebuilt import taken_apart
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "KINDS",
@@ -70,7 +71,6 @@ __all__ = [
     "GpuFault",
     "GpuUnavailable",
     "HandleError",
-    "MapFailed",
     "MappingError",
     "Message",
     "NifCancelled",
@@ -82,7 +82,6 @@ __all__ = [
     "NifTypeError",
     "NifValueError",
     "NoSuchFunction",
-    "NotPortable",
     "OwnershipError",
     "PoolExhausted",
     "SharedMemoryError",
@@ -99,18 +98,7 @@ __all__ = [
 class NifLabError(Exception):
     """The root of the tree. Every exception of it can be pickled, with all that it says."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Python would call the class with the text alone, and most classes take more.
-        return _again, (type(self), self.args, self.__dict__)
-
-
-def _again(kind: type[NifLabError], args: tuple[object, ...], said: dict[str, object]) -> NifLabError:
-    """Return an exception as it was in the process that raised it."""
-    # Not the class's own, which may be that of MemoryError: Python refuses to call it for a class of ours.
-    error: NifLabError = (OSError if issubclass(kind, OSError) else Exception).__new__(kind)
-    error.args = args
-    error.__dict__.update(said)
-    return error
+    __reduce__ = taken_apart
 
 
 class ArgumentError(NifLabError):
@@ -349,38 +337,6 @@ class CopyRequired(NifLabError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
-
-
-class NotPortable(NifLabError, TypeError):
-    """An object can't be sent to another process.
-
-    Parameters
-    ----------
-    reason
-        Which object, and why not, one line.
-    cure
-        What to send instead.
-    """
-
-    def __init__(self, reason: str, cure: str) -> None:
-        super().__init__(f"{reason}\nTo fix: {cure}")
-        self.reason = reason
-        self.cure = cure
-
-
-class MapFailed(NifLabError):
-    """Blocks of a ``lab.map`` failed; all others were computed.
-
-    ``failures`` has what each block that failed has raised, by its number; ``done`` is how many have an answer.
-    """
-
-    def __init__(self, failures: Mapping[int, BaseException], done: int) -> None:
-        self.failures = dict(failures)
-        self.done = done
-        number, error = next(iter(self.failures.items()))
-        failed = f"{len(failures)} block{'s' if len(failures) > 1 else ''} failed, {done} have an answer"
-        cure = "compute the failed ones again: keep the map, then map.resume().results()"
-        super().__init__(f"{failed}; block {number}: {type(error).__name__}: {error}\nTo fix: {cure}")
 
 
 class NifError(NifLabError):

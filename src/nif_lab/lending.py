@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LentBuffer", "Loan", "borrow", "host", "lend"]
 
 #: A handle, as it is asked for: segment, generation, offset.
-HANDLE: Final = struct.Struct("<IIQ")
+HANDLE: Final = struct.Struct("<QQQ")
 CREDENTIALS: Final = struct.Struct("3i")
 #: Seconds that a borrower waits for the owner's answer.
 PATIENCE: Final = 10.0

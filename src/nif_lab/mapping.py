@@ -8,20 +8,20 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, Literal, get_args
 
 from .arguments import expect, one_of, whole
-from .errors import ArgumentTypeError, MapFailed
+from .errors import ArgumentTypeError, NifLabError
 from .lending import LentBuffer, host
 from .memory import SharedBuffer
 from .pickling import loan_of
 from .progress import QUIET, late_bar
 
-__all__ = ["Failures", "Map", "Offer", "is_local", "workers_of"]
+__all__ = ["Failures", "Map", "MapFailed", "Offer", "is_local", "workers_of"]
 
 #: What becomes of blocks that fail: one exception for all of them at the end, or nothing but an entry in ``failures``.
 Failures = Literal["raise", "keep"]
@@ -32,6 +32,21 @@ WORKERS: Final = 8
 #: Seconds between two looks at signals while no block comes.
 TICK: Final = 0.1
 MISSING: Final = object()
+
+
+class MapFailed(NifLabError):
+    """Blocks of a ``lab.map`` failed; all others were computed.
+
+    ``failures`` has what each block that failed has raised, by its number; ``done`` is how many have an answer.
+    """
+
+    def __init__(self, failures: Mapping[int, BaseException], done: int) -> None:
+        self.failures = dict(failures)
+        self.done = done
+        number, error = next(iter(self.failures.items()))
+        failed = f"{len(failures)} block{'s' if len(failures) > 1 else ''} failed, {done} have an answer"
+        cure = "compute the failed ones again: keep the map, then map.resume().results()"
+        super().__init__(f"{failed}; block {number}: {type(error).__name__}: {error}\nTo fix: {cure}")
 
 
 class Offer:

@@ -15,7 +15,6 @@ from . import _core
 from . import backends as languages
 from .cells import Cells, Handle
 from .codecs import Wire
-from .errors import NotPortable
 from .faults import Faults
 from .lane import Lane
 from .ledger import Ledger
@@ -24,7 +23,7 @@ from .loaded import LoadedBackend
 from .memory import MappedFile, MemoryManager, SharedBuffer
 from .recovery import Recovery
 from .telemetry import Telemetry
-from .travel import Ticket, arrive_handle, arrive_nif, arrive_part, file_of, hash_of, here, settings_of
+from .travel import NotPortable, Ticket, arrive_handle, arrive_nif, arrive_part, file_of, hash_of, here, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .backends.base import digest
 from .cells import Handle
-from .errors import AbiError, BackendError, NotPortable
+from .errors import AbiError, BackendError, NifLabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LabSettings",
+    "NotPortable",
     "Ticket",
     "Visitor",
     "arrive_handle",
@@ -55,6 +56,23 @@ __all__ = [
 
 #: Labs of other processes that are kept; whoever starts a notebook again and again leaves no more than that behind.
 GUESTS: Final = 4
+
+
+class NotPortable(NifLabError, TypeError):
+    """An object can't be sent to another process.
+
+    Parameters
+    ----------
+    reason
+        Which object, and why not, one line.
+    cure
+        What to send instead.
+    """
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}\nTo fix: {cure}")
+        self.reason = reason
+        self.cure = cure
 
 
 @dataclass(frozen=True, slots=True)
