@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Layer of each module or folder of src/nif_lab; an import goes down or stays, never up. docs/architecture.md draws it.
 LAYERS = {
     "arguments": 0,
+    "rebuilt": 0,
     "errors": 0,
     "arrays": 0,
     "arrow": 0,
@@ -29,6 +30,7 @@ LAYERS = {
     "segment": 0,
     "text": 0,
     "exporters": 1,
+    "lending": 1,
     "ledger": 1,
     "programs": 0,
     "progress": 0,
@@ -51,6 +53,11 @@ LAYERS = {
     "transfer": 3,
     "lab": 3,
     "lane": 3,
+    "mapping": 3,
+    "pickling": 3,
+    "travel": 3,
+    "pool": 3,
+    "engines": 3,
     "loaded": 3,
     "loading": 3,
     "projects": 3,

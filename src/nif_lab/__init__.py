@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .lab import Lab as Lab
     from .loading import library_path as library_path
+    from .pool.executor import Executor as Executor
     from .recovery import RecoveryPolicy as RecoveryPolicy
     from .telemetry import FunctionStats as FunctionStats
     from .telemetry import Snapshot as Snapshot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__: Final = "0.1.0"
 __all__ = [
+    "Executor",
     "FunctionStats",
     "Lab",
     "RecoveryPolicy",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOME: Final = {
+    "Executor": ".pool.executor",
     "FunctionStats": ".telemetry",
     "Lab": ".lab",
     "RecoveryPolicy": ".recovery",

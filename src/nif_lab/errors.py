@@ -23,6 +23,7 @@
     │   └── SystemRefusal (OSError)    the system has no descriptor, thread or memory for a Lab
     ├── GpuUnavailable               no device, no driver, or a compiler for it is missing (reason and cure)
     ├── CopyRequired                 a strict transfer would have to copy
+    ├── MapFailed (mapping.py), NotPortable (travel.py)  blocks of a lab.map failed; what can't be pickled
     ├── SegmentError (segment.py)    a process's telemetry can't be read
     ├── ExporterMissing (exporters.py)  a package that an exporter needs isn't there
     └── NifError                     one call
@@ -46,6 +47,8 @@ import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from .rebuilt import taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +96,9 @@ __all__ = [
 
 
 class NifLabError(Exception):
-    """The root of the tree."""
+    """The root of the tree. Every exception of it can be pickled, with all that it says."""
+
+    __reduce__ = taken_apart
 
 
 class ArgumentError(NifLabError):

@@ -16,7 +16,11 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
+<<<<<<< HEAD
 from . import foreign, projects, stubs, summary
+=======
+from . import foreign, projects, summary, travel
+>>>>>>> scale
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of, path_of
 from .backends.base import Options
@@ -29,12 +33,19 @@ from .lane import Lane
 from .ledger import Ledger
 from .loaded import LoadedBackend
 from .loading import library_file
+from .mapping import Failures, Map
 from .memory import POOLS, MemoryManager, Pool
+from .pickling import reduce_lab
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+<<<<<<< HEAD
+=======
+    from concurrent.futures import Executor
+    from pathlib import Path
+>>>>>>> scale
 
     from . import arguments
     from .costs import CellsReport
@@ -114,8 +125,12 @@ class Lab:
         self._opened: dict[tuple[str, str], LoadedBackend] = {}
         self._opening: dict[tuple[str, str], threading.RLock] = {}
         self.recovery = Recovery(partial(_others, weakref.ref(self)), RecoveryPolicy() if policy is None else policy)
-        #: Whether languages are loaded when they are asked for: in a Lab that a notebook's magics make.
+        #: Whether languages are loaded when they are asked for: in a Lab that a notebook's magics make, and in one that
+        #: stands for another process's.
         self._grows = False
+        #: The languages that it has, or may have by then.
+        self.may_load: Sequence[str] = [it.name for it in wanted]
+        self._lane = lane
         self._made = {it.name: LoadedBackend(it, self.telemetry, self.memory, lane or it.lane) for it in wanted}
         self.backends: Mapping[str, LoadedBackend] = MappingProxyType(self._made)
         self.libraries: dict[str, LoadedBackend] = {}
@@ -131,11 +146,12 @@ class Lab:
         self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
+        self._key = travel.known(self)
 
     def __getattr__(self, name: str) -> LoadedBackend:
         # Only what isn't there comes here: backends are plain attributes.
         if name in languages.names():
-            if self._grows:
+            if self._grows and name in self.may_load:
                 return self._named(name)
             raise BackendNotLoaded(f"this Lab was made without {name}", f"Lab(backends=[..., {name!r}])")
         raise AttributeError(f"Lab has no attribute or language '{name}'; its languages are {', '.join(self.backends)}")
@@ -300,7 +316,7 @@ class Lab:
     def for_cells(cls, language: str) -> Lab:
         """Return a Lab with one language, that loads each other one when it is asked for."""
         lab = cls([language])
-        lab._grows = True
+        lab._grows, lab.may_load = True, languages.names()
         return lab
 
     def new(self, language: str, name: str, folder: str | Path = ".") -> Path:
@@ -351,6 +367,47 @@ class Lab:
         options = Options.of(release, flags, dep)
         what = Request(language=language, code=source, name=name, key=name, lane=lane, replace=replace, options=options)
         return self.cells.run(what)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *blocks: Iterable[Any],
+        executor: Executor | None = None,
+        ordered: bool = True,
+        failures: Failures = "raise",
+        keep: bool = True,
+        ahead: int | None = None,
+        progress: bool = True,
+    ) -> Map:
+        """Call a function with each block, on any executor: ``lab.map(lab.zig.sum, blocks, executor=pool).results()``.
+
+        Nothing runs until the map is iterated over, or `Map.results` is called.
+
+        Parameters
+        ----------
+        function
+            A NIF, a cell's function, or any other that the executor's workers can be sent.
+        *blocks
+            The arguments: a list for each of the function's. They may be generators.
+        executor
+            A `concurrent.futures.Executor`: threads, processes, `nif_lab.Executor`, loky's, or
+            ``distributed.Client().get_executor()``. Without one, blocks are computed here, one after the other.
+            Shared buffers go to processes of this machine by handle, without a copy.
+        ordered
+            Whether results come in the order of the blocks, or else as they are computed, as (number, result).
+        failures : {"raise", "keep"}
+            Whether blocks that failed raise `MapFailed` at the end, after all others were computed, or are just kept
+            in ``failures``.
+        keep
+            Whether the map keeps results, for `Map.results` and for a second iteration.
+        ahead
+            How many blocks are with the executor at once; four for each of its workers unless given.
+        progress
+            Whether a bar shows how many are done, if it takes more than a second.
+        """
+        return Map(
+            function, blocks, executor, ordered=ordered, failures=failures, keep=keep, ahead=ahead, progress=progress
+        )
 
     def snapshot(self) -> Snapshot:
         """Return all counters, and the figures of the memory, as they are now."""
@@ -433,9 +490,9 @@ class Lab:
         expect("backend", name, str, "a backend's name")
         if name in self.libraries:
             return self.libraries[name]
-        if self._grows and name in languages.names() and name not in self.backends:
+        if self._grows and name in self.may_load and name not in self.backends:
             backend = languages.find(name)
-            self._made[name] = LoadedBackend(backend, self.telemetry, self.memory, backend.lane)
+            self._made[name] = LoadedBackend(backend, self.telemetry, self.memory, self._lane or backend.lane)
             self._keep(self._made[name].load())
             setattr(self, name, self._made[name])
         if name not in self.backends:
@@ -447,6 +504,9 @@ class Lab:
         from .panels.dashboard import Dashboard
 
         return Dashboard(self, number("rate", rate, 0.1, 30.0))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduce_lab(self)
 
     def __repr__(self) -> str:
         return summary.lab_text(self)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-__all__ = ["CallBar", "Progress", "tracked"]
+__all__ = ["QUIET", "CallBar", "Progress", "late_bar", "tracked"]
 
 #: Seconds before it shows anything.
 QUIET: Final = 1.0
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 def tracked(items: Collection[_T], what: str) -> Iterator[_T]:
     """Yield the items; a bar says how many of them are done."""
-    with _late_bar(total=len(items), desc=what) as bar:
+    with late_bar(total=len(items), desc=what) as bar:
         for number, item in enumerate(items):
             yield item
             bar(number + 1)
@@ -51,7 +51,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
-        self._bars = _late_bar(self._quiet, bar_format="{desc} [{elapsed}]")
+        self._bars = late_bar(self._quiet, bar_format="{desc} [{elapsed}]")
         self._bar = self._bars.__enter__()
         self._ticker = threading.Thread(target=self._tick, name="nif_lab progress", daemon=True)
         self._ticker.start()
@@ -90,7 +90,7 @@ class CallBar:
     """
 
     def __init__(self, name: str, seconds: float, is_main: bool | None = None) -> None:
-        self._bars = _late_bar(_seconds=seconds, _is_main=is_main, desc=name, total=1)
+        self._bars = late_bar(_seconds=seconds, _is_main=is_main, desc=name, total=1)
         self._show = self._bars.__enter__()
 
     def __call__(self, done: int, total: int) -> None:
@@ -103,7 +103,7 @@ class CallBar:
 
 
 @contextmanager
-def _late_bar(
+def late_bar(
     quiet: float = QUIET, *, _seconds: float = 0.0, _is_main: bool | None = None, **options: Any
 ) -> Iterator[Callable[..., None]]:
     """Give a function that shows how many are done; the bar is made when it is late enough to be shown.

@@ -22,7 +22,7 @@ import numpy as np
 
 from .errors import KINDS, NifLabError, WorkerCrashed, kind_name
 
-__all__ = ["NotYours", "Segment", "SegmentError", "attach", "sensible", "word_of"]
+__all__ = ["NotYours", "Segment", "SegmentError", "attach", "is_lasting", "sensible", "word_of"]
 
 MAGIC: Final = b"NIFLABTM"
 VERSION: Final = 3
@@ -181,7 +181,7 @@ class Segment:
     """
 
     def __init__(self, descriptor: int) -> None:
-        if not _is_lasting(descriptor):
+        if not is_lasting(descriptor):
             raise SegmentError("this is no telemetry segment of nif_lab: it isn't sealed against shrinking")
         if os.fstat(descriptor).st_size > LARGEST:
             raise SegmentError("this is no telemetry segment of nif_lab: it is too large")
@@ -370,8 +370,8 @@ def word_of(words: Sequence[str], number: int) -> str:
     return words[number] if 0 <= number < len(words) else f"unknown ({number})"
 
 
-def _is_lasting(descriptor: int) -> bool:
-    """Can the file not be cut short? If it could, a look at what is gone would end this process."""
+def is_lasting(descriptor: int) -> bool:
+    """Whether a file can't be cut short. If it could, a look at what is gone would end this process."""
     try:
         return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
     except OSError:

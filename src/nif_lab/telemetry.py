@@ -357,8 +357,9 @@ class Telemetry:
     def __init__(self) -> None:
         self.core = _core.Telemetry()
         self._segment, self._pid = Segment(self.core.fileno()), os.getpid()
-        self._recorders: dict[str, Callable[[float], None]] = {}
         self._costs = CellCosts()
+        self._recorders: dict[str, _core.Recorder] = {}
+        self._adding = threading.Lock()
         self._watch_cells()
 
     @property
@@ -391,10 +392,16 @@ class Telemetry:
         >>> table = load()
         >>> record(time.perf_counter() - start)
         """
+        return self.step(name).record
+
+    def step(self, name: str) -> _core.Recorder:
+        """Return what counts ``python.<name>``, failures too."""
         if name not in self._recorders:
-            if not self._recorders:
-                self._python = self.core.add_backend("python")
-            self._recorders[name] = _core.Recorder(self.core, self._python, name).record
+            with self._adding:
+                if not self._recorders:
+                    self._python = self.core.add_backend("python")
+                if name not in self._recorders:
+                    self._recorders[name] = _core.Recorder(self.core, self._python, name)
         return self._recorders[name]
 
     def recorded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -260,6 +260,19 @@ impl MappedFile {
         Self::finish(path, false, access, attempt())
     }
 
+    /// All of a file that another process has handed over by its descriptor. It has to be one that can't be cut shorter.
+    ///
+    /// # Errors
+    /// It is empty, or there is no room for it.
+    pub fn received(file: File, access: Access) -> Result<Self, FileError> {
+        let attempt = || {
+            let size = file.metadata()?.len();
+            refuse_empty(size)?;
+            Ok((Mapping::new(&file, size, access)?, file))
+        };
+        Self::finish(Path::new("memory of another process"), true, access, attempt())
+    }
+
     fn finish(
         path: &Path,
         is_temporary: bool,

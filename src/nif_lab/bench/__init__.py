@@ -28,6 +28,7 @@ SUITES: Final = {
     "memory": 20,
     "monitoring": 300,
     "recovery": 1,
+    "scale": 5,
     "transfer": 4,
     "wire": 20,
 }
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help="of arrays (60), cells (9), dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
-        "quartets of monitoring (300)",
+        "scale (5), quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -89,6 +90,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         memory,
         monitoring,
         recovery,
+        scale,
         transfer,
         wire,
     )
@@ -107,6 +109,8 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     elif suite == "recovery":
         with Progress() as show:
             result = recovery.compare(rounds, seed, show)
+    elif suite == "scale":
+        result = scale.compare(rounds, seed)
     elif suite == "transfer":
         with Progress() as show:
             result = transfer.compare(rounds, seed, show)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import arrays, cells, lane, memory, recovery, transfer, verdict, wire
+from . import arrays, cells, lane, memory, recovery, scale, transfer, verdict, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -104,6 +104,16 @@ four is a thread that calls the same language every millisecond, and the time in
 
 <!-- recovery -->
 <!-- /recovery -->
+
+## What `lab.map` costs, and a crash in `nif_lab.Executor`: `nif-lab bench scale`
+
+Blocks sleep for the time that is named, on a pool of processes of the standard library; both ways use the same pool,
+in an order that is drawn for each round, and the ratio is taken within a round. A task of `nif_lab.Executor` writes
+through a null pointer once and is repeated in the spare worker: from the moment before it crashes to its answer in the
+caller.
+
+<!-- scale -->
+<!-- /scale -->
 
 ## What a transfer costs: `nif-lab bench transfer`
 
@@ -285,6 +295,7 @@ _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]
     "memory": _memory,
     "monitoring": _monitoring,
     "recovery": recovery.tables,
+    "scale": scale.tables,
     "transfer": transfer.tables,
     "wire": _wire,
 }

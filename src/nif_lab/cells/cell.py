@@ -23,19 +23,25 @@ from .handle import Handle
 from .report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .._core import Library, Nif
     from ..arguments import Form, Lane
     from ..backends.base import Backend
     from ..lab import LoadedBackend
 
-__all__ = ["QUIET", "Cell", "Cells", "Request", "compiled", "prewarm", "show"]
+__all__ = ["QUIET", "Cell", "Cells", "Recipe", "Request", "compiled", "prewarm", "show"]
 
 #: Seconds before a cell says that it is being compiled.
 QUIET: Final = 0.4
 #: Every library has it.
 LAYOUT: Final = "layout"
+<<<<<<< HEAD
+=======
+DEFAULTS: Final = Options()
+#: Cells of other processes that are kept open: who runs a cell again and again sends many versions of it.
+RECEIVED: Final = 64
+>>>>>>> scale
 #: What a loader says of a library that calls what nobody has.
 UNDEFINED: Final = re.compile(r"undefined symbol: (\w+)")
 
@@ -119,6 +125,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+<<<<<<< HEAD
 class _Made:
     """A cell that was compiled and opened, and isn't anybody's yet."""
 
@@ -133,6 +140,21 @@ class _Made:
     ) -> Cell:
         report = Report("", _without_mark(request.code), self.warnings, request.first)
         return Cell(request.language, name, handles, request.lane, seconds, self.cached, self.warnings, report, notes)
+=======
+class Recipe:
+    """All that a cell is compiled from, so that another process can compile it too.
+
+    Attributes
+    ----------
+    request
+        The cell, its text without a margin.
+    others
+        The cells that it calls.
+    """
+
+    request: Request
+    others: tuple[Other, ...] = ()
+>>>>>>> scale
 
 
 class Cells:
@@ -152,6 +174,37 @@ class Cells:
         self._turn = threading.RLock()
         #: What other cells may call, by language and key; the latest is the last.
         self._known: dict[str, dict[str, Other]] = {}
+        self._recipes: dict[tuple[str, str], Recipe] = {}
+        #: What other processes have sent, which has no name here: two of them may have another function of one name.
+        self._received: dict[Recipe, Library] = {}
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What the cells are compiled from, in the order in which they were."""
+        return tuple(self._recipes.values())
+
+    def recipe_of(self, nif: Nif) -> Recipe | None:
+        """Return what the cell of a function is compiled from; None for the function of no cell."""
+        shelf = self._find(nif.backend, nif.lane_name).cells
+        held = shelf.handle_of(nif)
+        if held is not None:
+            return held.recipe
+        return next((it for it, library in self._received.items() if library.functions.get(nif.name) is nif), None)
+
+    def receive(self, recipe: Recipe) -> Mapping[str, Nif]:
+        """Return the functions of a cell that another process has sent; it is compiled here, or found in the cache."""
+        with self._turn:
+            if recipe not in self._received:
+                request = recipe.request
+                backend = languages.find(request.language)
+                with _reporting(request, 0):
+                    made, _ = compiled(backend, request.code, request.options, recipe.others)
+                    opened = self._open(backend, request, made.library)
+                self._find(request.language, request.lane).cells.added(opened)
+                self._received[recipe] = opened
+                while len(self._received) > RECEIVED:
+                    self._received.pop(next(iter(self._received)))
+            return self._received[recipe].functions
 
     def run(self, request: Request) -> Cell:
         """Compile a cell, or find it compiled, and make its functions those of the backend."""
@@ -196,11 +249,39 @@ class Cells:
             _check_text(text)
             kept, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
             show(f"{backend.title} cell: a {request.lane} library opens")
+<<<<<<< HEAD
             opened = self._open(backend, replace(request, code=text, options=options), kept.library)
             functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
             if not functions:
                 raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
         return _Made(opened, functions, cached, _at(kept.warnings, margin), Other(text, tuple(functions), options.deps))
+=======
+            recipe = Recipe(replace(request, code=text, options=options), others)
+            opened = self._open(backend, recipe.request, made.library)
+            functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
+            if not functions:
+                raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
+        name = request.name or next(iter(functions))
+        key = request.key or next(iter(functions))
+        homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
+        taken: dict[str, str] = {}
+        handles = {it: Handle(backend.name, name, nif, recipe) for it, nif in functions.items()}
+        with self._turn:  # no other thread's cell takes a name between the look and the entry
+            for home in homes:
+                taken |= home.cells.taken(functions, key)
+            for home in homes:
+                handles = home.cells.add(opened, key, handles)
+            known = self._known.setdefault(backend.name, {})
+            known.pop(key, None)
+            known[key] = Other(text, tuple(functions), options.deps)
+            self._recipes.pop((backend.name, key), None)
+            self._recipes[backend.name, key] = recipe
+        notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
+        said = _at(made.warnings, margin)
+        report = Report("", _without_mark(request.code), said, request.first)
+        seconds = time.perf_counter() - start
+        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report, notes)
+>>>>>>> scale
 
     def others(self, request: Request) -> tuple[Other, ...]:
         """Return the cells that a cell names, and those that they name, in the order in which they were compiled."""

@@ -10,6 +10,7 @@ from .. import hints
 
 if TYPE_CHECKING:
     from .._core import Nif
+    from .cell import Recipe
 
 __all__ = ["Handle"]
 
@@ -23,14 +24,17 @@ class Handle:
         Which language, and which cell it is from now.
     nif : Nif
         The function as it is now.
+    recipe : Recipe
+        What the cell is compiled from.
     """
 
-    __slots__ = ("__weakref__", "backend", "cell", "nif")
+    __slots__ = ("__weakref__", "backend", "cell", "nif", "recipe")
 
-    def __init__(self, backend: str, cell: str, nif: Nif) -> None:
+    def __init__(self, backend: str, cell: str, nif: Nif, recipe: Recipe) -> None:
         self.backend = backend
         self.cell = cell
         self.nif = nif
+        self.recipe = recipe
 
     if TYPE_CHECKING:
 
@@ -42,7 +46,7 @@ class Handle:
 
     def becomes(self, other: Handle) -> Handle:
         """Call from now on what another handle calls."""
-        self.cell, self.nif = other.cell, other.nif
+        self.cell, self.nif, self.recipe = other.cell, other.nif, other.recipe
         return self
 
     @property

@@ -55,6 +55,10 @@ class Shelf:
         """Return the file that a function was imported from; empty for all others."""
         return next((file for file, it in self.apart.items() if nif.name in it and it[nif.name].nif is nif), "")
 
+    def handle_of(self, nif: Nif) -> Handle | None:
+        """Return what users hold of a function; None if no cell here has it now."""
+        return next((it for cell in self._cells.values() for it in cell.values() if it.nif is nif), None)
+
     def taken(self, names: Iterable[str], key: str) -> dict[str, str]:
         """Return the names that the cell ``key`` takes, and from whom: a cell, or ``""`` for a built-in one.
 

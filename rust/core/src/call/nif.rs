@@ -33,7 +33,7 @@ use crate::python::errors;
 use crate::telemetry::{DIRECT, ISOLATED, Slot};
 
 /// A natively implemented function: its description, its counters and, as `function`, the built-in that calls it.
-#[pyclass(frozen, module = "nif_lab._core")]
+#[pyclass(frozen, module = "nif_lab._core", weakref)]
 pub struct Nif {
     pub signature: Signature,
     pub signature_text: String,

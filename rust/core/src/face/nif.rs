@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::call::limits::Limits;
 use crate::call::nif::Nif;
+use crate::memory::Memory;
 use crate::python;
 use crate::python::door::Given;
 use crate::telemetry::Step;
@@ -107,6 +108,32 @@ impl Nif {
     /// negative number, an exit code as it is), in how many nanoseconds.
     fn note_step(&self, step: u8, outcome: u8, code: i16, duration_ns: f64, kind: i32, text: &str) {
         self.slot.note_step(Step { kind: step, outcome, code, duration_ns }, kind, text);
+    }
+
+    /// The backend's name.
+    #[getter]
+    fn backend(&self) -> &str {
+        &self.origin.backend
+    }
+
+    /// The library's file, or None where a runtime gave the table.
+    #[getter]
+    fn path(&self) -> Option<&str> {
+        self.origin.path.as_deref()
+    }
+
+    /// Where its results lie: whose Lab it is.
+    #[getter]
+    fn memory(&self, py: Python<'_>) -> Py<Memory> {
+        self.origin.memory.clone_ref(py)
+    }
+
+    /// `pickle` takes the built-in function apart into this object and the function's name.
+    fn __getattr__(slf: &Bound<'_, Self>, name: &str) -> PyResult<Py<PyAny>> {
+        if name == slf.get().key() {
+            return Self::function(slf);
+        }
+        Err(PyAttributeError::new_err(format!("a NIF has no attribute '{name}'")))
     }
 
     /// The built-in function that calls the NIF.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
+use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -233,6 +234,18 @@ impl SharedBuffer {
     fn handle(&self) -> (u64, u64, u64) {
         let handle = self.shared.handle;
         (handle.segment, handle.generation, handle.offset)
+    }
+
+    /// What another process maps it by: a descriptor of its segment, which is the caller's to close, and where in it the
+    /// buffer begins. It stays the buffer of its owners, so who lends it retains it first.
+    fn lend(&self, py: Python<'_>) -> PyResult<(i32, u64)> {
+        self.check_process(py)?;
+        let block = lock(&self.shared.block).clone().ok_or_else(|| released(py))?;
+        block.lend();
+        let handle = self.shared.handle;
+        let segments = self.common.arena.segments();
+        let segment = segments.iter().find(|it| it.id == handle.segment).ok_or_else(|| released(py))?;
+        Ok((segment.file.try_clone()?.into_raw_fd(), handle.offset))
     }
 
     /// Address of the first element in this process.

@@ -1,5 +1,6 @@
 //! A mapped file as Python and the backends see it.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +33,7 @@ impl Drop for Noted {
 }
 
 /// What an array over a file has as its base: it keeps the mapping.
-#[pyclass(frozen, module = "nif_lab._core")]
+#[pyclass(frozen, module = "nif_lab._core", weakref)]
 struct FileKeeper {
     _mapping: Arc<Noted>,
 }
@@ -75,6 +76,32 @@ impl MappedFile {
         array.ok_or_else(|| self.closed(py))
     }
 
+    /// What Python holds of a mapping: the array that begins at byte `offset` of it.
+    fn seen(
+        py: Python<'_>,
+        noted: Noted,
+        offset: usize,
+        access: Access,
+        path: Option<PathBuf>,
+        shape: &Bound<'_, PyAny>,
+        dtype: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let mut layout = Layout::float64();
+        // SAFETY: both are alive.
+        unsafe { layout.read(py, shape.as_ptr(), dtype.as_ptr())? };
+        let nbytes = noted.0.size().saturating_sub(offset);
+        if layout.bytes > nbytes {
+            let reason = format!("the file has {nbytes} bytes, the shape needs {}", layout.bytes);
+            return Err(PyValueError::new_err(reason));
+        }
+        // SAFETY: the place was found to lie in the mapping.
+        let address = unsafe { noted.0.address().add(offset.min(noted.0.size())) };
+        let mapping = Arc::new(noted);
+        let keeper = Py::new(py, FileKeeper { _mapping: Arc::clone(&mapping) })?.into_any();
+        let array = layout.view(py, address, access != Access::ReadOnly, keeper)?;
+        Ok(Self { mapping: Mutex::new(Some((mapping, array))), access, path, nbytes })
+    }
+
     fn closed(&self, py: Python<'_>) -> PyErr {
         let name = self.path.as_ref().map_or_else(|| "a temporary file".into(), |it| it.display().to_string());
         buffer_error(py, "BufferReleased", &format!("{name} is closed: map it again"))
@@ -114,23 +141,30 @@ impl MappedFile {
             (path, size) => Mapping::create(path.as_deref(), size.unwrap_or(0), access),
         });
         let mapping = mapped.map_err(|error| raise(py, &error))?;
-        let (nbytes, address) = (mapping.size(), mapping.address());
         let noted = Noted::new(mapping).inspect_err(|_| {
             if let Some(path) = path.as_ref().filter(|_| create) {
                 let _ = std::fs::remove_file(path); // as `create` does itself when it fails
             }
         });
-        let mapping = Arc::new(noted.map_err(|error| raise(py, &error))?);
-        let keeper = Py::new(py, FileKeeper { _mapping: Arc::clone(&mapping) })?.into_any();
-        let mut layout = Layout::float64();
-        // SAFETY: both are alive.
-        unsafe { layout.read(py, shape.as_ptr(), dtype.as_ptr())? };
-        if layout.bytes > nbytes {
-            let reason = format!("the file has {nbytes} bytes, the shape needs {}", layout.bytes);
-            return Err(PyValueError::new_err(reason));
-        }
-        let array = layout.view(py, address, access != Access::ReadOnly, keeper)?;
-        Ok(Self { mapping: Mutex::new(Some((mapping, array))), access, path, nbytes })
+        let noted = noted.map_err(|error| raise(py, &error))?;
+        Self::seen(py, noted, 0, access, path, shape, dtype)
+    }
+
+    /// Map what another process has lent by the descriptor `file`, which stays the caller's: an array that begins at byte
+    /// `offset`. The file has to be one that can't be cut shorter.
+    #[staticmethod]
+    fn received(
+        py: Python<'_>,
+        file: i32,
+        offset: usize,
+        shape: &Bound<'_, PyAny>,
+        dtype: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        // SAFETY: the caller keeps the descriptor open until this returns.
+        let file = unsafe { BorrowedFd::borrow_raw(file) }.try_clone_to_owned()?;
+        let mapping = Mapping::received(file.into(), Access::ReadWrite).map_err(|error| raise(py, &error))?;
+        let noted = Noted::new(mapping).map_err(|error| raise(py, &error))?;
+        Self::seen(py, noted, offset, Access::ReadWrite, None, shape, dtype)
     }
 
     /// `"read_only"`, `"write_only"` or `"read_write"`.

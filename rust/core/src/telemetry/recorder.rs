@@ -41,6 +41,16 @@ impl Recorder {
         Ok(Self { slot, ticks_per_second: 1e9 / clock::ns_per_tick(), method, _name: name })
     }
 
+    /// Count one more that failed: the number of the exception's kind, and its text.
+    fn fail(&self, kind: i32, reason: &str) {
+        self.slot.fail(kind, -1, reason);
+    }
+
+    /// One that failed at first was done after all.
+    fn recover(&self) {
+        self.slot.recover(false);
+    }
+
     /// The built-in function that records.
     #[getter]
     fn record(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
