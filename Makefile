@@ -11,7 +11,7 @@ JULIA := $(VENV)/lib/nif_lab-julia
 
 # What a build reads: when any of it changes, the libraries are built again.
 SOURCES := pyproject.toml rust/Cargo.toml rust/Cargo.lock src/nif_lab/build.py src/nif_lab/errors.py \
-  $(shell find wheel rust/copy rust/core rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
+  $(shell find wheel rust/copy rust/core rust/gpu rust/kernels rust/loader rust/memory rust/nif rust/nif-macros rust/worker zig nim julia/Project.toml julia/src src/nif_lab/backends src/nif_lab/include \
     -type f -not -path '*/__pycache__/*' -not -path '*/target/*')
 
 # Runs a step of the set-up, says how long it takes, and shows its output if it fails.

@@ -20,6 +20,7 @@ fn main() {
         "rust/nif-macros",
         "rust/kernels",
         "rust/copy",
+        "rust/gpu",
         "rust/memory",
         "rust/loader",
         "rust/worker",
