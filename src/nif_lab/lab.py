@@ -16,11 +16,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import backends as languages
-<<<<<<< HEAD
-from . import foreign, projects, stubs, summary
-=======
-from . import foreign, projects, summary, travel
->>>>>>> scale
+from . import foreign, projects, stubs, summary, travel
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of, path_of
 from .backends.base import Options
@@ -41,11 +37,7 @@ from .telemetry import Event, History, Snapshot, Subscription, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-<<<<<<< HEAD
-=======
     from concurrent.futures import Executor
-    from pathlib import Path
->>>>>>> scale
 
     from . import arguments
     from .costs import CellsReport

@@ -251,43 +251,20 @@ class Recovery:
         this, that = weakref.ref(self), weakref.ref(loaded)
 
         def recover(
-<<<<<<< HEAD
-=======
             functions: Mapping[str, weakref.ref[Nif]],
->>>>>>> scale
             name: str,
             args: tuple[Any, ...],
             kwargs: dict[str, Any],
             error: NifError,
-<<<<<<< HEAD
-            *,
-            is_builtin: bool = False,
-            file: str = "",
-=======
->>>>>>> scale
         ) -> Any:
             recovery, mine, nif = this(), that(), functions[name]()
             if recovery is None or mine is None or nif is None:
                 raise error
-<<<<<<< HEAD
-            functions = mine.library.functions if is_builtin and mine.library else mine.functions
-            if file:
-                functions = {name: it.nif for name, it in mine.cells.apart.get(file, {}).items()}
-            if name not in functions:
-                raise error
-            policy = recovery.policy(mine.name, name)
-            return _Call(recovery, mine, functions[name], args, kwargs, policy).recover(error, 0.0)
-
-        def look_after(library: Library, file: str = "", *, is_builtin: bool = False) -> None:
-            # A cell or a file may have a function of the same name as the backend's own library.
-            library.set_recovery(partial(recover, is_builtin=is_builtin, file=file))
-=======
             return _Call(recovery, mine, nif, args, kwargs, recovery.policy(mine.name, name)).recover(error, 0.0)
 
         def look_after(library: Library) -> None:
             # Another library may have a function of the same name: a cell, or the cell that has taken this one's place.
             library.set_recovery(partial(recover, {name: weakref.ref(nif) for name, nif in library.functions.items()}))
->>>>>>> scale
             recovery, mine = this(), that()
             if recovery is not None and mine is not None:
                 library.circuit_open = recovery.circuit(mine.name) == "open"

@@ -132,7 +132,14 @@ def ready(package: Path) -> Installation:
 
 #: What was opened in the Julia of this process. A child of fork doesn't have it, and a call there would wait for ever.
 _OPENED: Final[weakref.WeakSet[Library]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=lambda: [it.forked() for it in list(_OPENED)])
+
+
+def _mark_forked() -> None:
+    for library in list(_OPENED):
+        library.forked()
+
+
+os.register_at_fork(after_in_child=_mark_forked)
 
 #: Threads that must not end before the process does.
 _STAYING: Final[list[Owner]] = []

@@ -36,12 +36,8 @@ __all__ = ["QUIET", "Cell", "Cells", "Recipe", "Request", "compiled", "prewarm",
 QUIET: Final = 0.4
 #: Every library has it.
 LAYOUT: Final = "layout"
-<<<<<<< HEAD
-=======
-DEFAULTS: Final = Options()
 #: Cells of other processes that are kept open: who runs a cell again and again sends many versions of it.
 RECEIVED: Final = 64
->>>>>>> scale
 #: What a loader says of a library that calls what nobody has.
 UNDEFINED: Final = re.compile(r"undefined symbol: (\w+)")
 
@@ -125,22 +121,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-<<<<<<< HEAD
-class _Made:
-    """A cell that was compiled and opened, and isn't anybody's yet."""
-
-    library: Library
-    functions: dict[str, Nif]
-    cached: bool
-    warnings: tuple[Message, ...]
-    other: Other
-
-    def cell(
-        self, request: Request, name: str, handles: dict[str, Handle], seconds: float, notes: tuple[str, ...] = ()
-    ) -> Cell:
-        report = Report("", _without_mark(request.code), self.warnings, request.first)
-        return Cell(request.language, name, handles, request.lane, seconds, self.cached, self.warnings, report, notes)
-=======
 class Recipe:
     """All that a cell is compiled from, so that another process can compile it too.
 
@@ -154,7 +134,33 @@ class Recipe:
 
     request: Request
     others: tuple[Other, ...] = ()
->>>>>>> scale
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A cell that was compiled and opened, and isn't anybody's yet."""
+
+    recipe: Recipe
+    library: Library
+    functions: dict[str, Nif]
+    cached: bool
+    warnings: tuple[Message, ...]
+
+    @property
+    def other(self) -> Other:
+        """What other cells know of it."""
+        made = self.recipe.request
+        return Other(made.code, tuple(self.functions), made.options.deps)
+
+    def handles(self, name: str) -> dict[str, Handle]:
+        backend = self.recipe.request.language
+        return {it: Handle(backend, name, nif, self.recipe) for it, nif in self.functions.items()}
+
+    def cell(
+        self, request: Request, name: str, handles: dict[str, Handle], seconds: float, notes: tuple[str, ...] = ()
+    ) -> Cell:
+        report = Report("", _without_mark(request.code), self.warnings, request.first)
+        return Cell(request.language, name, handles, request.lane, seconds, self.cached, self.warnings, report, notes)
 
 
 class Cells:
@@ -213,7 +219,7 @@ class Cells:
         name, key = (it or next(iter(made.functions)) for it in (request.name, request.key))
         homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
         taken: dict[str, str] = {}
-        handles = {it: Handle(backend.name, name, nif) for it, nif in made.functions.items()}
+        handles = made.handles(name)
         with self._turn:  # no other thread's cell takes a name between the look and the entry
             for home in homes:
                 taken |= home.cells.taken(made.functions, key)
@@ -222,6 +228,8 @@ class Cells:
             known = self._known.setdefault(backend.name, {})
             known.pop(key, None)
             known[key] = made.other
+            self._recipes.pop((backend.name, key), None)
+            self._recipes[backend.name, key] = made.recipe
         notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
         return made.cell(request, name, handles, time.perf_counter() - start, notes)
 
@@ -232,7 +240,7 @@ class Cells:
         """
         start = time.perf_counter()
         made = self._make(request)
-        handles = {it: Handle(request.language, request.name, nif) for it, nif in made.functions.items()}
+        handles = made.handles(request.name)
         with self._turn:
             home = self._find(request.language, request.lane)
             handles = home.cells.keep_apart(made.library, request.key, handles)
@@ -249,39 +257,12 @@ class Cells:
             _check_text(text)
             kept, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
             show(f"{backend.title} cell: a {request.lane} library opens")
-<<<<<<< HEAD
-            opened = self._open(backend, replace(request, code=text, options=options), kept.library)
-            functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
-            if not functions:
-                raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
-        return _Made(opened, functions, cached, _at(kept.warnings, margin), Other(text, tuple(functions), options.deps))
-=======
             recipe = Recipe(replace(request, code=text, options=options), others)
-            opened = self._open(backend, recipe.request, made.library)
+            opened = self._open(backend, recipe.request, kept.library)
             functions = {name: nif for name, nif in opened.functions.items() if name != LAYOUT}
             if not functions:
                 raise CellError("it exports no function", cure=f"make one public, as here:\n{backend.example}")
-        name = request.name or next(iter(functions))
-        key = request.key or next(iter(functions))
-        homes = dict.fromkeys((self._find(request.language, request.lane), self._shown(request.language)))
-        taken: dict[str, str] = {}
-        handles = {it: Handle(backend.name, name, nif, recipe) for it, nif in functions.items()}
-        with self._turn:  # no other thread's cell takes a name between the look and the entry
-            for home in homes:
-                taken |= home.cells.taken(functions, key)
-            for home in homes:
-                handles = home.cells.add(opened, key, handles)
-            known = self._known.setdefault(backend.name, {})
-            known.pop(key, None)
-            known[key] = Other(text, tuple(functions), options.deps)
-            self._recipes.pop((backend.name, key), None)
-            self._recipes[backend.name, key] = recipe
-        notes = () if request.replace else tuple(_note(backend.name, *it) for it in taken.items())
-        said = _at(made.warnings, margin)
-        report = Report("", _without_mark(request.code), said, request.first)
-        seconds = time.perf_counter() - start
-        return Cell(backend.name, name, handles, request.lane, seconds, cached, said, report, notes)
->>>>>>> scale
+        return _Made(recipe, opened, functions, cached, _at(kept.warnings, margin))
 
     def others(self, request: Request) -> tuple[Other, ...]:
         """Return the cells that a cell names, and those that they name, in the order in which they were compiled."""

@@ -24,13 +24,13 @@ class Shelf:
     Attributes
     ----------
     added : callable
-        Is told of each library that is added, and of whose functions it is: empty for the backend's own.
+        Is told of each library that is added.
     apart : mapping of str to mapping of str to Handle
         The functions of files that were imported as modules, by the file: they are no attributes of the backend.
     """
 
     def __init__(self, loaded: LoadedBackend) -> None:
-        self.added: Callable[[Library, str], None] = lambda *_: None
+        self.added: Callable[[Library], None] = lambda _: None
         self.apart: Mapping[str, Mapping[str, Handle]] = {}
         self._loaded = weakref.ref(loaded)
         # Never changed, but replaced as a whole: other threads may be reading.
@@ -103,7 +103,7 @@ class Shelf:
                 setattr(loaded, name, built_in[name].function)
         for name, handle in kept.items():
             setattr(loaded, name, handle)
-        self.added(library, "")
+        self.added(library)
         return kept
 
     def keep_apart(self, library: Library, file: str, handles: Mapping[str, Handle]) -> dict[str, Handle]:
@@ -112,7 +112,7 @@ class Shelf:
         kept = {name: former[name].becomes(it) if name in former else it for name, it in handles.items()}
         self.apart = {**self.apart, file: kept}
         self._libraries = {**self._libraries, file: library}
-        self.added(library, file)
+        self.added(library)
         return kept
 
     def _home(self) -> LoadedBackend:
