@@ -13,8 +13,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from . import _core, foreign, projects, summary
 from . import backends as languages
-from . import foreign, projects, summary
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of
 from .backends.base import Options
@@ -158,6 +158,7 @@ class Lab:
             opened.load_again()
         return opened
 
+    @_core.plain
     def call(
         self,
         backend: str,
@@ -228,6 +229,7 @@ class Lab:
     def results(self, kind: Literal["caller", "numpy"]) -> None:
         self.memory.core.results = one_of("results", kind, RESULTS)
 
+    @_core.plain
     def load(self, path: str | Path, name: str | None = None, lane: arguments.Lane = "isolated") -> LoadedBackend:
         """Load a library as a backend of its own: ``lab.load("libmine.so")``, then ``lab.mine.f(x)``.
 
@@ -268,6 +270,7 @@ class Lab:
         """Write a project whose library `load` takes into the folder ``name``: see `nif_lab.projects.new`."""
         return projects.new(language, name, folder)
 
+    @_core.plain
     def cell(
         self,
         language: str,
@@ -332,6 +335,7 @@ class Lab:
         """
         return self.telemetry.subscribe(topic, callback)
 
+    @_core.plain
     def transfer(
         self,
         source: str,

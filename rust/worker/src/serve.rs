@@ -13,7 +13,6 @@ use nif::abi::{
     ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
     type_index,
 };
-use nif_memory::ALIGNMENT;
 
 use crate::channel::{
     Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, Value, reply, request,
@@ -87,6 +86,8 @@ pub struct Server {
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     granted: Vec<Box<Granted>>,
+    /// Which of them is for what callbacks are given, and its bytes.
+    scratch: Option<(usize, usize)>,
 }
 
 impl Server {
@@ -106,6 +107,7 @@ impl Server {
             bytes: [const { None }; MAX_ARGUMENTS],
             callbacks: Vec::new(),
             granted: Vec::new(),
+            scratch: None,
         }
     }
 
@@ -274,6 +276,7 @@ impl Server {
         // Once the host knows that the call is over, it may give the memory to others.
         self.segments.close()?;
         self.granted.clear();
+        self.scratch = None;
         self.callbacks.clear();
         let progress = &self.channel.progress;
         if progress.total.load(Ordering::Relaxed) != 0 {
@@ -319,7 +322,7 @@ impl Server {
                     _ => (it.type_index, it.v.i.cast_unsigned()),
                 }
             };
-            put.push(Value { type_index, zero: 0, value });
+            put.push(Value { type_index, item: 0, value });
         }
         let size = size_of_val(put.as_slice());
         // SAFETY: plain numbers without gaps.
@@ -355,7 +358,8 @@ impl Server {
         Some(match it.kind {
             type_index::TENSOR => {
                 let data = match it.segment {
-                    0 => NonNull::new(room.wrapping_add(it.offset as usize % ALIGNMENT).cast_mut())?, // nobody looks there
+                    // One number, or what nobody looks at.
+                    0 => NonNull::new(room.wrapping_add(it.offset as usize % ROOM).cast_mut())?,
                     segment => self.segments.find(segment, it.offset, 0)?,
                 };
                 if it.mutable != 0 && it.segment != 0 {
