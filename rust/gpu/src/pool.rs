@@ -215,7 +215,7 @@ impl Pool {
             return Err(error);
         }
         let generation = next_generation();
-        state.heap.occupy(piece, generation, size.max(1));
+        state.heap.occupy(piece, generation.into(), size.max(1));
         state.live.insert(state.heap.piece(piece).offset, piece);
         state.active += size;
         state.peak = state.peak.max(state.active);
@@ -336,8 +336,8 @@ impl Pool {
         }
         let offset = u32::try_from(handle.offset / ALIGNMENT as u64).map_err(|_| Error::Unknown)?;
         let piece = state.live.get(&offset).map(|it| state.heap.piece(*it));
-        let piece = piece.filter(|it| it.generation == handle.generation).ok_or(Error::Stale)?;
-        Ok((state.base + handle.offset, piece.requested))
+        let piece = piece.filter(|it| it.generation == u64::from(handle.generation)).ok_or(Error::Stale)?;
+        Ok((state.base + handle.offset, piece.requested()))
     }
 
     /// Does the range lie in one live block?
@@ -351,7 +351,7 @@ impl Pool {
         state.live.values().any(|it| {
             let piece = state.heap.piece(*it);
             let from = piece.offset as usize * ALIGNMENT;
-            from <= start && start + size <= from + piece.requested
+            from <= start && start + size <= from + piece.requested()
         })
     }
 
