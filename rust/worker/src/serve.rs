@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{
-    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
-    type_index,
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Tensor, type_index,
 };
 
 use crate::channel::{
@@ -28,8 +27,10 @@ use nif_loader::{clock, julia, tvm_ffi};
 
 mod callback;
 mod garble;
+mod julias;
 
 use callback::Callback;
+use julias::julias_table;
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -457,15 +458,6 @@ impl Server {
         self.granted.push(Box::new(Granted { tensor, _shape: own }));
         self.granted.last_mut().map(|it| &raw mut it.tensor)
     }
-}
-
-/// The table whose address Julia answered, if that is what it answered.
-fn julias_table(answer: &str) -> Result<(&'static Library, &'static str), String> {
-    let shown = "the table of Julia";
-    let address: usize = answer.parse().map_err(|_| answer.to_owned())?;
-    // SAFETY: the runtime gave this address as that of its table.
-    let table = unsafe { library::check_table(std::ptr::with_exposed_provenance(address), shown) };
-    table.map(|it| (it, shown)).map_err(|(reason, _)| reason)
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {
