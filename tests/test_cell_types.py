@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,3 +72,24 @@ def test_a_name_with_a_bang_is_callable_as_pythons(lab: nif_lab.Lab, lane: str) 
     assert "halve_b" in dir(home)
     with pytest.raises(AttributeError, match="no function 'third_b'"):
         _ = home.third_b
+
+
+def test_errors_of_the_lab_end_at_the_callers_line(lab: nif_lab.Lab) -> None:
+    """No line of the package is in the traceback; those of a callable are."""
+
+    def callable_of_mine(_: float) -> float:
+        raise nif_lab.errors.ArgumentValueError("x", "mine")
+
+    lab.cell("zig", "pub fn lent(f: nif.Callback(fn (f64) f64)) !f64 {\n    return f.call(.{1});\n}")
+    for call, last in (
+        (lambda: lab.cell("zig", "pub fn odd() f64 {\n    return true;\n}"), "<lambda>"),
+        (lambda: lab.call("zig", "lent", 1), "<lambda>"),
+        (lambda: lab.call("zig", "lent", callable_of_mine, lane="isolated"), "callable_of_mine"),
+        (lambda: lab.transfer("zig", "nobody", 1.0), "<lambda>"),
+        (lambda: lab.load("/nowhere.so"), "<lambda>"),
+    ):
+        with pytest.raises(nif_lab.errors.NifLabError) as caught:
+            call()
+        assert [it.name for it in caught.traceback][1:] == (["<lambda>", last] if last != "<lambda>" else [last])
+    assert inspect.signature(lab.cell).parameters["lane"].default == "isolated"
+    assert "Compile native code" in (lab.cell.__doc__ or "")

@@ -392,3 +392,85 @@ def test_ctrl_c_while_an_array_is_read_ends_the_call(lab: Lab, lane: str) -> Non
         with pytest.raises(KeyboardInterrupt):
             lab.call("rust", "sum", Waiting(X), lane=lane)
     assert lab.rust.sum(X) == X.sum()
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_usual_libraries_cost_no_refused_call(lab: Lab, lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core reads them itself, each a second time by what it knows of the type."""
+    kinds = {
+        "polars": pl.Series(X), "a slice of polars": pl.Series([9.0, *X])[1:], "chunked": pa.chunked_array([X, X[:0]]),
+        "pandas": pd.Series(X), "pandas of Arrow": pd.Series(X, dtype="double[pyarrow]"), "xarray": xr.DataArray(X),
+        "memoryview": memoryview(X), "array": array.array("d", X),
+    }  # fmt: skip
+    home = getattr(lab, lane).rust
+    for value in kinds.values():
+        home.sum(value)  # its type is looked up
+
+    def refused(*_: object) -> None:
+        raise AssertionError("the call was refused before")
+
+    monkeypatch.setattr("nif_lab.foreign.adapt", refused)
+    for kind, value in kinds.items():
+        assert (home.sum(value), home.dot(value, y=value)) == (X.sum(), X @ X), kind
+    owners = [pl.Series(X + i) for i in range(3)]
+    assert [home.sum(owners.pop()) for _ in range(3)] == [(X + i).sum() for i in (2, 1, 0)]
+    written = bytearray(X.tobytes())
+    home.axpy(1.0, pl.Series(X), memoryview(written).cast("d"))
+    assert np.frombuffer(written).tolist() == (2 * X).tolist()
+
+
+def test_buffers_are_filled_from_any_array(lab: Lab) -> None:
+    buffer = lab.memory.allocate(X.shape)
+    for value in (
+        X,
+        pl.Series(X),
+        tvm_ffi.from_dlpack(X.copy()),
+        jnp.asarray(X),
+        ByCapsule(X),
+        X.tolist(),
+        memoryview(X),
+    ):
+        buffer[...] = 0.0
+        buffer.copy_from(value)
+        assert buffer.array.tolist() == X.tolist()
+        buffer[1:3] = value[1:3] if isinstance(value, (np.ndarray, list, pl.Series)) else 7
+    buffer.copy_from(2)
+    assert set(buffer.array) == {2.0}
+    for value, words in ((pl.Series([1.0, None]), "missing"), (np.ma.masked_array(X, X > 0), "masked")):
+        with pytest.raises(ArgumentTypeError, match=words):
+            buffer[: len(value)] = value
+
+
+class Sparse:
+    """As SciPy's, which has no `__array__`."""
+
+    nnz = 1
+
+    def toarray(self) -> np.ndarray:
+        return X
+
+
+def test_what_has_another_shape_or_none_says_what_to_take(lab: Lab) -> None:
+    matrix = X[None, :]
+    for value, words, fix in (
+        (Sparse(), r"sparse \(make it dense: x\.toarray\(\)\)", lambda x: x.toarray()),
+        (matrix, r"got f64\[1,4\] \(numpy\.ravel\(x\)\)", np.ravel),
+        (np.array(1.0), r"got f64\[\] \(numpy\.ravel", np.ravel),
+        (pd.DataFrame({"a": X}), r"got f64\[4,1\] \(numpy\.ravel", np.ravel),
+        (1.0, r"got f64 \(make it an array: numpy\.array\(\[x\]\)\)", lambda x: np.array([x])),
+        ({"a": 1.0}, r"numpy\.array\(list\(x\.values\(\)\)\)", lambda x: np.array(list(x.values()))),
+        (pl.DataFrame({"a": X}), r"all: x\.to_numpy\(\)", lambda x: x.to_numpy().ravel()),
+        (xr.Dataset({"name": ("t", X)}), r"x\['name'\]", lambda x: x["name"]),
+        (pl.DataFrame({"a": X}).lazy(), r"x\.collect\(\)", lambda x: x.collect()["a"]),
+        (pl.Series([[1.0], [2.0]]), r"x\.to_list\(\)", lambda x: np.array(x.to_list()).ravel()),
+    ):  # fmt: skip
+        with pytest.raises(NifError, match=words):
+            lab.rust.sum(value)
+        assert np.isfinite(lab.rust.sum(fix(value)))
+    for value, words, fix in (
+        (np.ones(1), r"x\.item\(\)", lambda x: x.item()),
+        ("1.5", r"float\(x\)", float),
+    ):
+        with pytest.raises(NifTypeError, match=words):
+            lab.rust.add(value, 1.0)
+        assert lab.rust.add(fix(value), 1.0) > 1.0

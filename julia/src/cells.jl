@@ -180,8 +180,9 @@ function with_result(room, definition)
     Meta.isexpr(call, :(::)) && return definition
     _, parameters, _ = Nif.dissect(definition)
     trial = Core.eval(room, Expr(:function, Expr(:tuple, (:($(it.name)::$(it.type)) for it in parameters)...), body))
-    types = [Core.eval(room, it.type) for it in parameters]
+    types = [Nif.crossing(Core.eval(room, it.type)) for it in parameters]
     found = Base.invokelatest(Core.Compiler.return_type, trial, Tuple{types...})
+    found = Nif.leaving(found)
     result = Nif.isresult(found) ? found : found === Union{} ? Nothing :
         error("$(call.args[1]): write the type of its result, `$call::Float64` say; it may be $(Nif.RESULT_TYPES)")
     return Expr(definition.head, Expr(:(::), call, result), body)

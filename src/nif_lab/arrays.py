@@ -95,6 +95,8 @@ def as_array(value: Any) -> Taken | None:
         return _checked(Taken(np.asarray(value), []), value)
     if isinstance(value, (str, type, Mapping)) or value is None or type(value).__module__.startswith("nif_lab"):
         return None  # the core takes buffers and mapped files itself, and knows who may read them
+    if (dense := _dense(value)) is not None:
+        raise Refusal(f"got {name_of(value)} that is sparse (make it dense: {dense})")
     for read in (_by_arrow, _by_dlpack, _by_buffer, _by_array, _by_items):
         taken = read(value)
         if taken is not None:
@@ -164,6 +166,16 @@ def _objects(what: str, taken: Taken) -> str:
     return f"got {what} of Python objects (make them numbers: numpy.asarray(x, 'f8'))"
 
 
+def _dense(value: Any) -> str | None:
+    """Return what makes a sparse array dense; None for any other object."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "torch":
+        return "x.to_dense()" if "sparse" in str(getattr(value, "layout", "")) else None
+    if hasattr(kind, "__array__") or not (hasattr(kind, "nnz") or hasattr(kind, "nse")):
+        return None
+    return next((f"x.{it}()" for it in ("toarray", "todense", "to_dense") if hasattr(kind, it)), None)
+
+
 def _by_dlpack(value: Any) -> Taken | None:
     by_table = hasattr(type(value), "__dlpack_c_exchange_api__")
     if not (by_table or hasattr(type(value), "__dlpack__")):
@@ -174,6 +186,9 @@ def _by_dlpack(value: Any) -> Taken | None:
     try:
         device, number, array = _core.read_table(value) or (*value.__dlpack_device__(), None)
     except Exception as error:  # the library's own words
+        if "Tracer" in name_of(value):
+            advice = "call it outside of jax.jit, or by jax.pure_callback"
+            raise Refusal(f"got {name_of(value)}, which has no elements yet ({advice})") from None
         if not hasattr(type(value), "__dlpack_device__"):
             raise Refusal(f"got {name_of(value)} that can't be read: {error} (make it an array of the host)") from None
         device, number = value.__dlpack_device__()
@@ -214,7 +229,8 @@ def _by_arrow(value: Any) -> Taken | None:
         # A table of polars gives NaN for missing integers, so only its columns are read.
         if hasattr(kind, "__array__") and kind.__module__.partition(".")[0] != "polars":
             return None
-        raise Refusal(f"got {name_of(value)} {error}") from None
+        whole = " or all: x.to_numpy()" if hasattr(kind, "to_numpy") else ""
+        raise Refusal(f"got {name_of(value)} {str(error).rstrip(')')}{whole})") from None
     except NotReadable as error:
         raise Refusal(f"got {name_of(value)} {error}") from None
     except Exception:  # a library that can't make Arrow's arrays of its own

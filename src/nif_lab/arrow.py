@@ -29,6 +29,7 @@ KINDS: Final = {
     "Z": "bytes",
     "d": "decimals",
     "n": "nulls",
+    "+": "lists",
 }
 
 
@@ -109,7 +110,8 @@ def _view(schema: _Schema, array: _Array, keeper: Any) -> tuple[np.ndarray, bool
     if schema.dictionary:
         raise NotReadable("of categories (take their codes, or convert them to numbers)")
     if form != "b" and form not in FORMATS:
-        raise NotReadable(f"of {KINDS.get(form[:1], 'elements')} (Arrow's type '{form}'; convert it to numbers)")
+        how = "numpy.array(x.to_list()) or x.to_pylist()" if form.startswith("+") else "convert it to numbers"
+        raise NotReadable(f"of {KINDS.get(form[:1], 'elements')} (Arrow's type '{form}'; {how})")
     has_bitmap = array.n_buffers > 0 and bool(array.buffers[0])
     if array.null_count > 0 or (array.null_count < 0 and has_bitmap and not _all_set(array)):
         raise NotReadable("with missing values (drop or fill them)")

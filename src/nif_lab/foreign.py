@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapted", "Parameter", "adapt", "in_kind_of", "options", "returned_as"]
 
+#: What functions call Python's numbers.
+SCALARS: Final = {float: "f64", int: "i64", bool: "bool"}
 PARAMETER: Final = re.compile(r"(\w+): (mut )?([\w.]+(?:\[[^\]]*\])?)")
 
 
@@ -75,22 +77,38 @@ def _parameters(signature: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, kind, bool(mut)) for name, mut, kind in PARAMETER.findall(inside))
 
 
+def _text(value: Any, element: str) -> Any:
+    """Return the bytes that a parameter of that type takes, or the value itself."""
+    if element == "str":
+        if isinstance(value, (bytes, bytearray)):
+            raise Refusal(f"got {name_of(value)} (x.decode())")
+        return value
+    if isinstance(value, str):
+        raise Refusal("got str (x.encode())")
+    if isinstance(value, (list, tuple, range)):
+        raise Refusal(f"got {name_of(value)} (bytes(x))")
+    try:
+        return value if isinstance(value, bytes) else bytes(memoryview(value).cast("B"))
+    except TypeError:
+        return value
+
+
 def _scalar(value: Any, parameter: Parameter) -> Any:
     """Return the Python value that a scalar parameter takes, or the value itself."""
     element = parameter.element
-    if element == "bytes":
-        try:
-            return value if isinstance(value, bytes) else bytes(memoryview(value).cast("B"))
-        except TypeError:
-            return value
-    if element == "str":
-        return value
+    if element in ("bytes", "str"):
+        return _text(value, element)
+    if isinstance(value, str) and element != "bool":
+        raise Refusal(f"got str ({'int' if element[0] in 'iu' else 'complex' if element[0] == 'c' else 'float'}(x))")
     for how, call in (("as_py", "x.as_py()"), ("__float__", "float(x)")):
         if hasattr(type(value), how) and not hasattr(type(value), "__array__") and not isinstance(value, (int, float)):
             raise Refusal(f"got {name_of(value)} ({call})")
     taken = None if isinstance(value, (bytes, bytearray, list, tuple)) else as_array(value)
     if taken is not None:
-        if taken.array.ndim or taken.array.dtype.kind not in "biuf":
+        kinds = "biufc" if element in ("c64", "c128") else "biuf"
+        if taken.array.size == 1 and taken.array.ndim and taken.array.dtype.kind in kinds:
+            raise Refusal(f"got {spelled(taken.array)} (x.item())")
+        if taken.array.ndim or taken.array.dtype.kind not in kinds:
             return value
         value = taken.array.item()
     if element in ("f32", "f64") and isinstance(value, int) and not isinstance(value, bool):
@@ -141,7 +159,8 @@ class _Call:
             raise Refusal(f"got {name_of(value)} (say what its bytes are: numpy.frombuffer(x, '{code}'))")
         taken = as_array(value)
         if taken is None:
-            return value
+            return value if self.strict else _no_array(value)
+        _check_rank(taken.array, parameter, self.strict)
         array, copies = taken.array, taken.copies
         is_made_here = bool(copies)
         wanted = None if parameter.element == "any" else np.dtype(ELEMENTS.get(parameter.element, "f8"))
@@ -177,6 +196,36 @@ class _Call:
             array = copied
         self.notes.append((array.nbytes, reason))
         return array
+
+
+class _WrongValue(Refusal):
+    """A refusal of the value, not of its type."""
+
+
+def _no_array(value: Any) -> Any:
+    """Return what is no array, or say how it becomes one."""
+    module = type(value).__module__.partition(".")[0]
+    if isinstance(value, (int, float, complex)):
+        advice = "make it an array: numpy.array([x])"
+    elif isinstance(value, Mapping):
+        advice = "take one variable: x['name']" if module == "xarray" else "numpy.array(list(x.values()))"
+    elif module == "polars" and hasattr(value, "collect"):
+        advice = "x.collect()"
+    else:
+        return value
+    raise Refusal(f"got {SCALARS.get(type(value), name_of(value))} ({advice})")
+
+
+def _check_rank(array: np.ndarray, parameter: Parameter, is_strict: bool) -> None:
+    """Refuse an array of another number of axes than a function wants, with what gives it that."""
+    axes = 0 if is_strict or parameter.element == "any" else parameter.spelled.count(",") + 1
+    if axes in (0, array.ndim):
+        return
+    advice = "numpy.ravel(x)"
+    if axes > 1:
+        matrices = {0: "numpy.atleast_2d(x)", 1: "x[None, :] is one row, x[:, None] one column"}
+        advice = matrices.get(array.ndim, "take a matrix: x[0]")
+    raise _WrongValue(f"expected {parameter.spelled}, got {spelled(array)} ({advice})")
 
 
 def _fits(array: np.ndarray, wanted: np.dtype[Any], *, is_listed: bool) -> bool:
@@ -269,7 +318,8 @@ def adapt(
             if reason.startswith("got"):
                 reason = f"expected {parameter.spelled}, {reason}"
             message = f"{place}(): argument '{parameter.name}': {reason}"
-            is_value = reason.startswith("is read-only") or (isinstance(value, np.ndarray) and "would lose" in reason)
+            is_value = reason.startswith("is read-only") or isinstance(said, _WrongValue)
+            is_value |= isinstance(value, np.ndarray) and "would lose" in reason
             error = NifValueError if is_value else NifTypeError
             raise error(message, backend, function, parameter.name, reason) from None
 

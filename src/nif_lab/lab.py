@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from . import _core, foreign, projects, stubs, summary, travel
 from . import backends as languages
-from . import foreign, projects, stubs, summary, travel
 from . import transfer as transfers
 from .arguments import LANES, MODES, expect, names, number, one_of, path_of
 from .backends.base import Options
@@ -167,6 +167,7 @@ class Lab:
             opened.load_again()
         return opened
 
+    @_core.plain
     def call(
         self,
         backend: str,
@@ -237,6 +238,7 @@ class Lab:
     def results(self, kind: Literal["caller", "numpy"]) -> None:
         self.memory.core.results = one_of("results", kind, RESULTS)
 
+    @_core.plain
     def load(self, path: str | Path, name: str | None = None, lane: arguments.Lane = "isolated") -> LoadedBackend:
         """Load a library as a backend of its own: ``lab.load("libmine.so")``, then ``lab.mine.f(x)``.
 
@@ -315,6 +317,7 @@ class Lab:
         """Write a project whose library `load` takes into the folder ``name``: see `nif_lab.projects.new`."""
         return projects.new(language, name, folder)
 
+    @_core.plain
     def cell(
         self,
         language: str,
@@ -420,6 +423,7 @@ class Lab:
         """
         return self.telemetry.subscribe(topic, callback)
 
+    @_core.plain
     def transfer(
         self,
         source: str,

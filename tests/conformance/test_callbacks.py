@@ -65,6 +65,35 @@ def test_scalars_both_ways(cell: Any) -> None:
         assert cell.tried(lambda _, given=given: given, 1.0) == float(given)
 
 
+def test_arrays_go_in(cell: Any) -> None:
+    """A callable gets arrays of its own; what it writes comes back where the function says so."""
+    assert cell.all["least"].signature == "least(f: fn(f64[_])->f64, x: f64[n]) -> f64"
+    words = "derivative(f: fn(f64,f64[_],mut f64[_])->None, t: f64, y: f64[n], out: mut f64[n]) -> None"
+    assert cell.all["derivative"].signature == words
+    for count in (3, 0, 1, 4096, 20_000):  # the last don't fit into a reply
+        x = np.cos(np.arange(count, dtype=float))
+        kept: list[np.ndarray] = []
+
+        def f(it: np.ndarray, kept: list[np.ndarray] = kept) -> float:
+            kept.append(it)
+            return float(it.sum())
+
+        assert cell.least(f, x) == pytest.approx(min(x.sum(), x[: count // 2].sum()))
+        assert [(type(it), it.dtype) for it in kept] == 2 * [(np.ndarray, np.float64)]
+        assert (kept[0].tolist(), kept[1].tolist()) == (x.tolist(), x[: count // 2].tolist())
+        before = x.copy()
+
+        def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+            dy[:] = t * y
+            y[:] = 0  # its own
+
+        assert cell.derivative(rhs, -2.0, x).tolist() == (-2.0 * before).tolist()
+        assert (x == before).all()
+    assert cell.octets(lambda it, more: int(it.sum()) + more) == 265
+    with pytest.raises(ValueError, match="broadcast"):
+        cell.derivative(lambda t, y, dy: np.add(y, t, out=dy[:1]), 1.0, x)
+
+
 def test_an_exception_of_a_callback_is_the_calls(cell: Any) -> None:
     """The very same object, whatever it is, with the lines of the callback in its traceback."""
     for kind in (ValueError, KeyboardInterrupt, StopIteration, NifError):

@@ -77,6 +77,41 @@ def test_other_scalars(typed: Any) -> None:
         typed.ones(3, np.ones(4))
 
 
+def test_complex_numbers(typed: Any) -> None:
+    assert typed.all["turned"].signature == "turned(z: c128, x: c128[n]) -> (c128, c128?)"
+    kinds = (
+        1 + 2j,
+        0.1,
+        -3,
+        True,
+        np.complex64(1 - 1j),
+        np.complex128(2j),
+        np.array(3 + 1j),
+        complex("inf"),
+        np.float32(2),
+    )
+    for z in kinds:
+        wide, narrow = typed.same_c128(z), typed.same_c64(z)
+        assert (type(wide), type(narrow)) == (complex, complex)
+        assert (wide, narrow) == (complex(z), complex(np.complex64(z)))
+    assert typed.turned(1 + 2j, np.array([4j, 1])) == (-2 + 1j, 4j)
+    assert typed.turned(2, np.zeros(0, "c16")) == (2j, None)
+    for odd in ("1", None, [1j], b"1"):
+        with pytest.raises(NifTypeError, match="argument 'x': expected c128, got"):
+            typed.same_c128(odd)
+    for odd in (np.ones(2, "c16"), np.ones((1, 1), "c8")):
+        with pytest.raises(NifValueError, match=r"argument 'x': expected c128, got c(128|64)\["):
+            typed.same_c128(odd)
+
+
+def test_a_callee_may_own_what_it_is_given(typed: Any) -> None:
+    """`Vec`, `seq` and `Vector` are copies: the caller's array stays as it is."""
+    x = np.array([1.0, 2.0, 4.0])
+    assert typed.all["owned"].signature == "owned(x: f64[n], text: str) -> f64"
+    assert (typed.owned(x, "abc"), typed.owned(x[:0], "")) == (10.0, 0.0)
+    assert x.tolist() == [1.0, 2.0, 4.0]
+
+
 def test_results_in_memory(typed: Any) -> None:
     """They belong to the caller, whatever the callee does next."""
     for count in (0, 1, 5, 100_000):

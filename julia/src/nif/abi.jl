@@ -184,6 +184,9 @@ for (type, name, code) in ELEMENTS
     @eval element_name(::Type{$type}) = $name
 end
 
+"What crosses as an array without axes."
+const ComplexNumber = Union{ComplexF32,ComplexF64}
+
 "What crosses as a number or a truth value."
 const Scalar = Union{Bool,Int8,Int16,Int32,Int64,UInt8,UInt16,UInt32,UInt64,Float32,Float64}
 

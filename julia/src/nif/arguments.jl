@@ -71,6 +71,19 @@ end
 @noinline take(::Type{UInt64}, @nospecialize(spec), i, values) = take(Int64, spec, i, values) % UInt64
 @noinline take(::Type{Float32}, @nospecialize(spec), i, values) = Float32(take(Float64, spec, i, values))
 
+@noinline function take(::Type{T}, @nospecialize(spec), i, values) where {T<:ComplexNumber}
+    value = unsafe_load(values, i)
+    p = tensor_of(value)
+    p == C_NULL && return T(take(Float64, spec, i, values))
+    tensor = unsafe_load(p)
+    type = element_type(tensor.dtype)
+    type === ComplexF32 || type === ComplexF64 || mismatch(:type, spec, i, value)
+    tensor.ndim == 0 || mismatch(:value, spec, i, value)
+    data = address(spec, i, tensor, Base.datatype_alignment(real(type)))
+    type === ComplexF64 && return T(unsafe_load(convert(Ptr{ComplexF64}, data)))
+    return T(unsafe_load(convert(Ptr{ComplexF32}, data)))
+end
+
 @noinline function take(::Type{Bool}, @nospecialize(spec), i, values)
     value = unsafe_load(values, i)
     value.type_index == BOOL && return value.v != 0
@@ -159,6 +172,10 @@ end
     row = m > 1 ? row : column == 1 ? max(n, 1) : 1
     return MatrixView{T,W}(data, (m, n), (row, column))
 end
+
+# Copies, which are the function's.
+@noinline take(::Type{Vector{T}}, @nospecialize(spec), i, values) where {T} = Vector{T}(take(Vec{T}, spec, i, values))
+@noinline take(::Type{Matrix{T}}, @nospecialize(spec), i, values) where {T} = Matrix{T}(take(Mat{T}, spec, i, values))
 
 @noinline function take(::Type{AnyArray}, @nospecialize(spec), i, values)
     bytes = bytes_of(values, i)

@@ -9,6 +9,11 @@ give(::Nothing) = AnyValue(NONE, 0, 0)
 give(value::Union{Signed,Unsigned}) = AnyValue(INT, 0, value % UInt64)
 give(value::Union{Float32,Float64}) = AnyValue(FLOAT, 0, reinterpret(UInt64, Float64(value)))
 give(value::Bool) = AnyValue(BOOL, 0, value)
+function give(value::ComplexNumber)
+    tensor, data = allocated(typeof(value), ())
+    unsafe_store!(data, value)
+    return give(tensor)
+end
 # A TVM-FFI client has no memory to offer.
 give(value::String) = env_now() == C_NULL ? AnyValue(STR, 0, UInt64(UInt(kept(value)))) : give(copied(codeunits(value)))
 give(value::ByteVector) = give(value.bytes)
@@ -177,6 +182,7 @@ end
 "Describe a function that has just been defined, docstring and all, and give it its C function."
 function define(room::Module, @nospecialize(f), @nospecialize(names), types, result, flags, @nospecialize(defaults), keywords)
     name = nameof(f)
+    types = Tuple{map(crossing, Tuple(types.parameters))...}
     documented = get(Base.Docs.meta(room), Base.Docs.Binding(room, name), nothing)
     docstring = documented === nothing ? "" : join(documented.docs[documented.order[end]].text)
     it = describe(name, docstring, names, types, result, flags, defaults, keywords)

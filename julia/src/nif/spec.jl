@@ -24,7 +24,24 @@ dims_of(@nospecialize(spec)) = typeof(spec).parameters[3]
 
 ismutable(type) = false
 ismutable(::Type{<:Union{MutVec,MutMat}}) = true
-isarray(type) = type <: Union{VectorView,MatrixView,AnyArray}
+isarray(type) = type <: Union{VectorView,MatrixView,AnyArray,Array}
+
+"""
+    crossing(T) -> Type
+
+What the argument of a parameter that is declared as `T` comes as: of an abstract type, the SDK's own.
+"""
+crossing(type) = type
+crossing(::Type{Real}) = Float64
+crossing(::Type{Number}) = Float64
+crossing(::Type{AbstractFloat}) = Float64
+crossing(::Type{Integer}) = Int64
+crossing(::Type{Signed}) = Int64
+crossing(::Type{Unsigned}) = UInt64
+crossing(::Type{Complex}) = ComplexF64
+crossing(::Type{AbstractString}) = String
+crossing(::Type{AbstractVector{T}}) where {T} = Vec{T}
+crossing(::Type{AbstractMatrix{T}}) where {T} = Mat{T}
 
 "The names in a symbol of `Dims`."
 axis_names(dims::Symbol) = Symbol.(split(string(dims), ','; keepempty = false))
@@ -32,9 +49,10 @@ axis_names(dims::Symbol) = Symbol.(split(string(dims), ','; keepempty = false))
 rank(type) = 0
 rank(::Type{<:VectorView}) = 1
 rank(::Type{<:MatrixView}) = 2
+rank(::Type{<:Array{T,N}}) where {T,N} = N
 
 "How signatures spell a type; `dims` stands between the brackets."
-spelled(type::Type{<:Scalar}, dims) = element_name(type)
+spelled(type::Type{<:Union{Scalar,ComplexNumber}}, dims) = element_name(type)
 spelled(::Type{String}, dims) = "str"
 spelled(::Type{Bytes}, dims) = "bytes"
 spelled(::Type{AnyArray}, dims) = "any[...]"
@@ -66,20 +84,31 @@ end
 
 item_text(type) =
     type === Nothing ? "None" : type === String ? "str" : type in (ByteVector, Bytes) ? "bytes" :
-    type === Block ? "any[...]" : !(type isa DataType) ? nothing : type <: Scalar && isconcretetype(type) ? element_name(type) :
+    type === Block ? "any[...]" : !(type isa DataType) ? nothing :
+    type <: Union{Scalar,ComplexNumber} && isconcretetype(type) ? element_name(type) :
     type <: Array && 1 <= ndims(type) <= 3 && iselement(eltype(type)) ?
     string(element_name(eltype(type)), '[', join(fill('_', ndims(type)), ','), ']') : nothing
+
+"What a result leaves as, of a type that has no word of its own: ranges, views and transposed matrices are arrays."
+function leaving(type)
+    (!(type isa DataType) || result_text(type) !== nothing) && return type
+    type <: AbstractString && return String
+    type <: Rational && return Float64
+    type <: AbstractVector && iselement(eltype(type)) && return Vector{eltype(type)}
+    type <: AbstractMatrix && iselement(eltype(type)) && return Matrix{eltype(type)}
+    return type
+end
 
 isresult(type) = result_text(type) !== nothing
 isparameter(type) =
     iscallback(type) ||
-    type in (String, Bytes, AnyArray) || (type isa DataType && isconcretetype(type) && type <: Scalar) ||
-    (type isa DataType && type <: Union{VectorView,MatrixView} && hasmethod(dtype, Tuple{Type{eltype(type)}}))
+    type in (String, Bytes, AnyArray) || (type isa DataType && isconcretetype(type) && type <: Union{Scalar,ComplexNumber}) ||
+    (type isa DataType && type <: Union{VectorView,MatrixView,Vector,Matrix} && hasmethod(dtype, Tuple{Type{eltype(type)}}))
 
 const PARAMETER_TYPES =
-    "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, Bytes, Vec{T}, MutVec{T}, Mat{T}, MutMat{T}, AnyArray and Callback{Float64,Tuple{Float64}}"
+    "Int8 to Int64, UInt8 to UInt64, Float32, Float64, ComplexF32, ComplexF64, Bool, String, Bytes, Vec{T}, MutVec{T}, Vector{T}, Mat{T}, MutMat{T}, Matrix{T}, AnyArray and Callback{Float64,Tuple{Float64}}"
 const RESULT_TYPES =
-    "Nothing, Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, String, ByteVector, an Array{T} of one to three axes, Block, " *
+    "Nothing, Int8 to Int64, UInt8 to UInt64, Float32, Float64, ComplexF32, ComplexF64, Bool, String, ByteVector, an Array{T} of one to three axes, Block, " *
     "a Tuple or NamedTuple of these, and a Union{Nothing,T} of any"
 
 suggested_dims(type) = type === AnyArray ? "[...]" : ("", "[n]", "[m,n]")[rank(type)+1]

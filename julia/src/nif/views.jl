@@ -125,6 +125,7 @@ end
 # The addresses of the first byte and of the one after the last.
 extent(v::VectorView{T}) where {T} = (UInt(v.data), UInt(v.data) + v.length * sizeof(T))
 extent(x::AnyArray) = extent(x.bytes)
+extent(::Array) = (UInt(0), UInt(0))  # a copy meets nothing
 function extent(a::MatrixView{T}) where {T}
     isempty(a) && return (UInt(a.data), UInt(a.data))
     far = (a.size .- 1) .* a.strides

@@ -160,7 +160,7 @@ func `$`*(dtype: NifDtype): string =
       return name
   $dtype.code & "/" & $dtype.bits & "/" & $dtype.lanes
 
-func isComplex(T: typedesc): bool =
+func isComplex*(T: typedesc): bool =
   ## Whether it is of `std/complex`. Importing that would double the time in which a cell compiles.
   when T is object and compiles(T().re) and compiles(T().im):
     T().re is SomeFloat and T().im is SomeFloat and sizeof(T) == 2 * sizeof(T().re)

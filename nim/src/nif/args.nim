@@ -11,7 +11,7 @@ import ./abi, ./callbacks, ./errors, ./results, ./text, ./views
 type
   ParamKind* = enum
     ## The kinds of parameter; the strings are the types' names in a signature.
-    IntParam = "i64", FloatParam = "f64", BoolParam = "bool", StrParam = "str", BytesParam = "bytes",
+    IntParam = "i64", FloatParam = "f64", ComplexParam = "c128", BoolParam = "bool", StrParam = "str", BytesParam = "bytes",
     VectorParam, MatrixParam, CallbackParam, AnyParam = "any[...]"
 
   Param* = object
@@ -212,6 +212,24 @@ func takeTensor(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
     slot.size = count * tensor.dtype.elementSize
     slot.last += uint(slot.size)
 
+proc takeComplex(slot: var Slot; param: Param; arg: ptr NifAny) {.noinline, raises: [NifError].} =
+  ## A complex number is an array without axes.
+  let tensor = tensorOf(arg[])
+  if tensor == nil or tensor.dtype.code != 5 or not tensor.dtype.isElement:
+    refuse(param, Type, arg[])
+  if tensor.ndim != 0:
+    refuse(param, Value, arg[])
+  if tensor.device.typeId != cpuDevice:
+    refuse(param, "expected memory of the CPU")
+  if tensor.data == nil:
+    refuse(param, "has no data")
+  let alignment = tensor.dtype.elementAlignment
+  let address = cast[uint](tensor.data) + uint(tensor.byteOffset)
+  if (address and uint(alignment - 1)) != 0:
+    refuseAlignment(param, alignment)
+  slot.data = cast[pointer](address)
+  slot.dtype = tensor.dtype
+
 func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
   ## Checks 2 to 7 of docs/abi.md.
   let isWhole = arg.typeIndex == ord(typeInt) or arg.typeIndex == ord(typeBool)
@@ -232,6 +250,15 @@ func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
       slot.value.f = float64(arg.v.i)
     else:
       refuse(param, Type, arg[])
+  of ComplexParam:
+    if arg.typeIndex == ord(typeFloat):
+      slot.value.f = arg.v.f
+    elif isWhole:
+      slot.value.f = float64(arg.v.i)
+    else:
+      slot.takeComplex(param, arg)
+      return
+    slot.data = nil
   of BoolParam:
     if arg.typeIndex != ord(typeBool):
       refuse(param, Type, arg[])
@@ -305,10 +332,22 @@ func toText(slot: Slot): string =
   if slot.size > 0:
     copyMem(addr result[0], slot.data, slot.size)
 
+func complexOf*(slot: Slot; T: typedesc): T {.inline.} =
+  ## A complex number of either width, or a real one.
+  type Part = typeof(T().re)
+  if slot.data == nil: T(re: Part(slot.value.f), im: 0)
+  elif slot.dtype.bits == 64:
+    let parts = cast[ptr array[2, float32]](slot.data)
+    T(re: Part(parts[0]), im: Part(parts[1]))
+  else:
+    let parts = cast[ptr array[2, float64]](slot.data)
+    T(re: Part(parts[0]), im: Part(parts[1]))
+
 template argument*(slot: Slot; T: typedesc): untyped =
   ## A scalar, as the type that the function declares.
   when T is SomeInteger: cast[T](slot.value.i)
   elif T is SomeFloat: T(slot.value.f)
+  elif isComplex(T): complexOf(slot, T)
   elif T is bool: slot.value.i != 0
   elif T is string: toText(slot)
   elif T is cstring: cast[cstring](slot.data)
@@ -327,14 +366,15 @@ func paramKind*(T: typedesc): ParamKind =
   ## How a parameter that is no typed array crosses.
   when T is SomeInteger: IntParam
   elif T is float32 or T is float64: FloatParam
+  elif isComplex(T): ComplexParam
   elif T is bool: BoolParam
   elif T is string or T is cstring: StrParam
   elif T is Bytes: BytesParam
   elif T is AnyArray: AnyParam
   elif T is Callback: CallbackParam
   else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int8 to int64, int, uint8 to uint64, uint, float32, " &
-    "float64, bool, string, cstring, Bytes, " &
-    "openArray[T], Matrix[T] (var where it is written), AnyArray and Callback[proc (x: float): float]".}
+    "float64, Complex64, bool, string, cstring, Bytes, " &
+    "openArray[T], seq[T], Matrix[T] (var where it is written), AnyArray and Callback[proc (x: float): float]".}
 
 # --- composing a signature (at compile time) ---------------------------------------------------------------
 
@@ -362,6 +402,8 @@ func scalarParam*(name, default: string; T: typedesc): Param =
     result.bits = 8 * sizeof(T)
     result.unsigned = T is SomeUnsignedInt
     result.typeText = scalarText(T)
+  elif isComplex(T):
+    result.typeText = $dtypeOf(T)
   elif T is Callback:
     result.typeText = callbackText(T)
 
@@ -369,7 +411,7 @@ func initSignature*(name, doc: string; flags: set[NifFlag]; answer: string; para
     dims: seq[seq[string]]): Signature =
   ## `dims` has the dimension names of each parameter as the documentation gives them.
   result = Signature(name: name, doc: doc, flags: bitsOf(flags + (if Pure in flags: {Idempotent} else: {})),
-    asks: PollsCancel in flags or "str" in answer or "bytes" in answer or answer.find({'[', '('}) >= 0)
+    asks: PollsCancel in flags or "str" in answer or "bytes" in answer or "c64" in answer or "c128" in answer or answer.find({'[', '('}) >= 0)
   var spelled: seq[string]
   for i, param in params:
     var param = param

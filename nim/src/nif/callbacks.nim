@@ -9,7 +9,8 @@ type
   Callback*[F] = object
     ## A function of the caller's, Python's as a rule: `f: Callback[proc (x: float): float]`, then `f(x)`.
     ##
-    ## Numbers and truth values go in; one of them, or nothing, comes out. When it fails (it raised an exception) a `NifError`
+    ## Numbers, truth values and `openArray`s go in; a number, a truth value or nothing comes out. A callable gets an array of
+    ## its own; what it writes there comes back for a `var openArray`. When it fails (it raised an exception) a `NifError`
     ## of the kind `Raised` is raised, and whoever made the call gets that same exception. It is borrowed for the call.
     ## Other threads may call it in a function that is `Long`, in the direct lane.
     handle*: ptr NifObject
@@ -22,7 +23,7 @@ func nameOf(T: typedesc): string =
   elif T is bool: "bool"
   elif T is SomeInteger: (if T is SomeUnsignedInt: "u" else: "i") & $(8 * sizeof(T))
   elif T is SomeFloat: "f" & $(8 * sizeof(T))
-  else: {.error: "nif: a callback takes and gives numbers and truth values, not " & $T.}
+  else: {.error: "nif: a callback takes numbers, truth values and openArray[T], and gives a number, a truth value or nothing; not " & $T.}
 
 func toAny(value: Number): NifAny {.inline.} =
   when value is bool: NifAny(typeIndex: int32 ord(typeBool), v: NifValue(i: int64(ord(value))))
@@ -41,20 +42,37 @@ func fromAny(given: NifAny; T: typedesc): T {.inline, raises: [NifError].} =
     if isWhole: return cast[T](given.v.i)
   fail(Raised, "a callback gave something else than " & nameOf(T))
 
+func lend[T](tensor: var NifTensor; length: var int64; values: openArray[T]): NifAny =
+  ## An array for a callback, in memory that outlives the call.
+  length = values.len
+  let first = if values.len > 0: cast[pointer](unsafeAddr values[0]) else: nil
+  tensor = NifTensor(data: first, device: NifDevice(typeId: cpuDevice), ndim: 1, dtype: dtypeOf(T),
+    shape: cast[ptr UncheckedArray[int64]](addr length))
+  NifAny(typeIndex: int32 ord(typeTensor), v: NifValue(p: addr tensor))
+
 proc invoke(handle: ptr NifObject; values: openArray[NifAny]): NifAny {.raises: [NifError].} =
   let first = if values.len > 0: cast[NifArgs](unsafeAddr values[0]) else: nil
   if handle.call(handle, first, int32(values.len), addr result) != 0:
     fail(Raised, "a callback raised an exception")
 
+proc plain(it: NimNode): NimNode =
+  if it.kind == nnkSym: ident(it.strVal) else: it # a symbol alone would be taken for a value
+
 proc typesOf(function: NimNode): seq[NimNode] =
   ## The result's type and the parameters', of a `proc` type.
-  proc plain(it: NimNode): NimNode =
-    if it.kind == nnkSym: ident(it.strVal) else: it # a symbol alone would be taken for a value
   let params = function.findChild(it.kind == nnkFormalParams)
   result.add(if params[0].kind == nnkEmpty: ident"void" else: plain(params[0]))
   for group in params[1 .. ^1]:
     for _ in group[0 ..< ^2]:
       result.add plain(group[^2])
+
+proc elementsOf(it: NimNode): NimNode =
+  ## The element type of an `openArray` or a `seq`; nil for any other type.
+  let array = if it.kind == nnkVarTy: it[0] else: it
+  if array.kind == nnkBracketExpr and (array[0].eqIdent("openArray") or array[0].eqIdent("seq")): plain(array[1]) else: nil
+
+func arrayText(dtype: NifDtype; isMutable: bool): string =
+  (if isMutable: "mut " else: "") & $dtype & "[_]"
 
 macro spelled(F: typedesc): string =
   let types = typesOf(F.getTypeInst[1])
@@ -62,7 +80,11 @@ macro spelled(F: typedesc): string =
     error("nif: a callback takes up to six values", F)
   result = newLit("fn(")
   for i, it in types[1 .. ^1]:
-    result = newCall(bindSym"&", result, newCall(bindSym"nameOf", it))
+    let element = elementsOf(it)
+    let text =
+      if element == nil: newCall(bindSym"nameOf", it)
+      else: newCall(bindSym"arrayText", newCall(bindSym"dtypeOf", element), newLit(it.kind == nnkVarTy))
+    result = newCall(bindSym"&", result, text)
     if i < types.len - 2:
       result = newCall(bindSym"&", result, newLit(","))
   result = newCall(bindSym"&", newCall(bindSym"&", result, newLit(")->")), newCall(bindSym"nameOf", types[0]))
@@ -76,14 +98,25 @@ macro called(F: typedesc; handle: untyped; values: varargs[untyped]): untyped =
   if types.len - 1 != values.len:
     error("nif: this callback takes " & $(types.len - 1) & " values, not " & $values.len, handle)
   let given = newNimNode(nnkBracket)
+  let lent = newStmtList()
   for i, value in values:
-    given.add newCall(bindSym"toAny", newCall(types[i + 1], value))
+    if elementsOf(types[i + 1]) == nil:
+      given.add newCall(bindSym"toAny", newCall(types[i + 1], value))
+    else:
+      let (tensor, length) = (genSym(nskVar, "tensor"), genSym(nskVar, "length"))
+      lent.add quote do:
+        var (`tensor`, `length`) = (NifTensor(), 0'i64)
+      given.add newCall(bindSym"lend", tensor, length, value)
   let all = if values.len > 0: given else: (quote do: default(array[0, NifAny]))
   let answer = newCall(bindSym"invoke", handle, all)
-  if types[0].eqIdent("void"):
-    result = newTree(nnkDiscardStmt, answer)
+  let call =
+    if types[0].eqIdent("void"): newTree(nnkDiscardStmt, answer)
+    else: newCall(bindSym"fromAny", answer, types[0])
+  if lent.len == 0:
+    result = call
   else:
-    result = newCall(bindSym"fromAny", answer, types[0])
+    lent.add call
+    result = newBlockStmt(lent)
 
 template call*[F](f: Callback[F]; values: varargs[untyped]): untyped =
   ## Call it.

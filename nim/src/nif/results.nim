@@ -10,7 +10,7 @@ export options
 type ByteSeq* = distinct seq[byte]
   ## Bytes as a result: Python's `bytes`. (A `seq[byte]` is an array.)
 
-const resultTypes = "bool, int8 to int64, int, uint8 to uint64, uint, float32, float64, string, cstring (a constant), ByteSeq, " &
+const resultTypes = "bool, int8 to int64, int, uint8 to uint64, uint, float32, float64, Complex64, string, cstring (a constant), ByteSeq, " &
   "seq[T], seq[array[N, T]], array[N, T], Tensor, an Option or a tuple of these, an Option of a tuple, or none"
 
 template elementOf(T: typedesc): typedesc =
@@ -28,6 +28,7 @@ func resultText*(T: typedesc): string =
   when T is void: "None"
   elif T is bool: "bool"
   elif T is SomeInteger or T is float32 or T is float64: scalarText(T)
+  elif isComplex(T): $dtypeOf(T)
   elif T is cstring or T is string: "str"
   elif T is ByteSeq or T is Bytes: "bytes"
   elif T is Tensor: "any[...]"
@@ -64,6 +65,7 @@ proc toAny*[T](value: T): NifAny {.inline, raises: [NifError].} =
   when T is bool: NifAny(typeIndex: int32 ord(typeBool), v: NifValue(i: int64(value)))
   elif T is SomeInteger: NifAny(typeIndex: int32 ord(typeInt), v: NifValue(i: cast[int64](value)))
   elif T is SomeFloat: NifAny(typeIndex: int32 ord(typeFloat), v: NifValue(f: value))
+  elif isComplex(T): copied(dtypeOf(T), default(array[0, int64]), unsafeAddr value, sizeof(T))
   elif T is cstring: NifAny(typeIndex: int32 ord(typeStr), v: NifValue(p: cast[pointer](value)))
   elif T is Tensor: anyTensor(value.handle)
   elif T is string: copied(dtypeOf(byte), [int64(value.len)], first(value), value.len)

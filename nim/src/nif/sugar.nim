@@ -104,7 +104,7 @@ func suggestedCall(routine: NimNode; text: string): DocCall =
     let plain = if group[^2].kind == nnkVarTy: group[^2][0] else: group[^2]
     let head = if plain.kind == nnkBracketExpr: plain[0] else: plain
     let dims =
-      if head.eqIdent("openArray"): @["n"]
+      if head.eqIdent("openArray") or head.eqIdent("seq"): @["n"]
       elif head.eqIdent("Matrix"): @["m", "n"]
       elif head.eqIdent("AnyArray"): @["..."]
       else: @[]
@@ -131,7 +131,9 @@ func convert(name: string; declared, default, slot: NimNode): Converted {.raises
   let plain = if mutable: declared[0] else: declared
   let head = if plain.kind == nnkBracketExpr: $plain[0] else: ""
   let isMutable = newLit(mutable)
-  if head.eqIdent("openArray") or head.eqIdent("Matrix"):
+  if head.eqIdent("openArray") or head.eqIdent("Matrix") or head.eqIdent("seq"):
+    if mutable and head.eqIdent("seq"):
+      error("nif: a seq is a copy; write var openArray[" & plain[1].repr & "] for an array that is written", declared)
     if default.kind != nnkEmpty:
       error("nif: only numbers, truth values and strings can have a default value", default)
     let element = plain[1]
@@ -145,6 +147,8 @@ func convert(name: string; declared, default, slot: NimNode): Converted {.raises
       result.prepare = quote do:
         var `matrix` = matrixOf(`slot`, `element`)
       result.value = matrix
+    elif head.eqIdent("seq"):
+      result.value = quote do: @(vectorOf(`slot`, `element`))
     else:
       result.value = quote do: vectorOf(`slot`, `element`)
   else:
@@ -234,7 +238,7 @@ macro nif*(routine: untyped): untyped =
   ##     for i in 0 ..< x.len: result += x[i] * y[i]
   ##
   ## Parameters are all integers (one outside its type is refused), `float32`, `float64`, `bool`, `string` (a copy),
-  ## `cstring`, `Bytes`, `openArray[T]`, `Matrix[T]` (`var` where it is written), `AnyArray` and `Callback[proc (x: float): float]`. Scalars and strings may
+  ## `cstring`, `Bytes`, `openArray[T]`, `seq[T]` (a copy), `Matrix[T]` (`var` where it is written), `AnyArray` and `Callback[proc (x: float): float]`. Scalars and strings may
   ## have default values.
   ##
   ## Results are the same scalars; `string`, `ByteSeq`, `seq[T]`, `seq[array[N, T]]` and `array[N, T]`, which are copied

@@ -3,4 +3,5 @@
 pub mod julia;
 pub mod library;
 pub mod nif;
+pub mod plain;
 pub mod workers;

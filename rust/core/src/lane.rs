@@ -2,4 +2,5 @@
 
 pub mod exchange;
 pub mod isolated;
+pub mod lent;
 pub mod parcel;

@@ -13,7 +13,8 @@ const FLAGS: [&str; 6] = ["long", "idempotent", "pure", "thread_bound", "polls_c
 
 pub fn nif(flags: TokenStream, function: TokenStream) -> Result<TokenStream> {
     let flags = parse_flags(flags)?;
-    let function: ItemFn = syn::parse2(function)?;
+    let mut function: ItemFn = syn::parse2(function)?;
+    Lending.visit_signature_mut(&mut function.sig);
     let params = parameters(&function)?;
     let line = documented_call(&function, &params)?;
     let companion = companion(&flags, &function, &params, &line);
@@ -60,6 +61,29 @@ fn parameters(function: &ItemFn) -> Result<Vec<Parameter>> {
         FnArg::Receiver(it) => Err(Error::new(it.span(), "a NIF is a free function: it has no `self`")),
     };
     signature.inputs.iter().map(parameter).collect()
+}
+
+/// Writes the slices in the type of a callback as types without a lifetime: `fn(&[f64])` as `fn(Slice<f64>)`.
+struct Lending;
+
+impl VisitMut for Lending {
+    fn visit_type_path_mut(&mut self, path: &mut syn::TypePath) {
+        let Some(last) = path.path.segments.last_mut().filter(|it| it.ident == "Callback") else { return };
+        let syn::PathArguments::AngleBracketed(arguments) = &mut last.arguments else { return };
+        for argument in &mut arguments.args {
+            let syn::GenericArgument::Type(Type::BareFn(function)) = argument else { continue };
+            for input in &mut function.inputs {
+                let Type::Reference(reference) = &input.ty else { continue };
+                let Type::Slice(slice) = &*reference.elem else { continue };
+                let element = &slice.elem;
+                input.ty = if reference.mutability.is_some() {
+                    syn::parse_quote! { ::nif::SliceMut<#element> }
+                } else {
+                    syn::parse_quote! { ::nif::Slice<#element> }
+                };
+            }
+        }
+    }
 }
 
 /// Replaces lifetimes by the one that the compiler infers.
@@ -141,6 +165,7 @@ fn example_dims(type_: &Type) -> &'static str {
         Type::Path(path) => match path.path.segments.last() {
             Some(last) if last.ident == "Matrix" || last.ident == "MatrixMut" => "[m, n]",
             Some(last) if last.ident == "AnyArray" => "[...]",
+            Some(last) if last.ident == "Vec" => "[n]",
             _ => "",
         },
         _ => "",

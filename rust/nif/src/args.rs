@@ -11,16 +11,17 @@ use std::ops::Range;
 use std::{ptr, slice};
 
 use crate::abi::{Any, DEVICE_CPU, DType};
-use crate::element::{self, Element};
+use crate::element::{self, Complex, Element};
 use crate::error::Error;
 use crate::matrix::{Matrix, MatrixMut, RawMatrix};
+use crate::owned::complex;
 use crate::signature::{Kind, Param};
 use crate::value::{TensorView, Value, spell_list};
 
 /// A type that a NIF can take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the parameter of a NIF",
-    note = "a NIF takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, &str, Bytes, &[T], &mut [T], Matrix<T>, \
+    note = "a NIF takes i8 to i64, u8 to u64, isize, usize, f32, f64, Complex<f64>, bool, &str, String, Bytes, &[T], &mut [T], Vec<T>, Matrix<T>, \
             MatrixMut<T>, AnyArray and Callback<fn(f64) -> f64>",
     note = "T is Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64 or a complex number"
 )]
@@ -56,7 +57,7 @@ pub trait Raw: Copy {
 
 /// Arguments that are their own record.
 macro_rules! scalars {
-    ($($type:ty as $name:literal: |$value:ident, $param:ident| $read:expr;)+) => {
+    ($($(#[$lint:meta])? $type:ty as $name:literal: |$value:ident, $param:ident| $read:expr;)+) => {
         $(
             impl<'a> Raw for $type {}
 
@@ -65,6 +66,7 @@ macro_rules! scalars {
                 type Raw = Self;
 
                 #[inline]
+                $(#[$lint])?
                 fn read($value: Value<'a>, $param: &Param) -> Result<Self, Error> {
                     $read
                 }
@@ -108,6 +110,14 @@ scalars! {
         let text = value.text().ok_or_else(|| unexpected_type(value, param))?;
         str::from_utf8(text).map_err(|_| Error::value(param.name, "expected UTF-8"))
     };
+    Complex<f64> as "c128": |value, param| {
+        let number = <f64 as Argument>::read(value, param).map(|re| Complex { re, im: 0.0 });
+        complex(value, param).map_or(number, |it| it.map(|[re, im]| Complex { re, im }))
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, as NumPy does")]
+    Complex<f32> as "c64": |value, param| {
+        <Complex<f64> as Argument>::read(value, param).map(|it| Complex { re: it.re as f32, im: it.im as f32 })
+    };
     Bytes<'a> as "bytes": |value, param| value.bytes().map(Bytes).ok_or_else(|| unexpected_type(value, param));
 }
 
@@ -128,12 +138,12 @@ fn out_of_range(number: i64, low: i64, high: i64, param: &Param) -> Error {
 pub struct Bytes<'a>(pub &'a [u8]);
 
 #[cold]
-fn unexpected_type(value: Value<'_>, param: &Param) -> Error {
+pub(crate) fn unexpected_type(value: Value<'_>, param: &Param) -> Error {
     Error::type_(param.name, format!("expected {param}, got {value}"))
 }
 
 #[cold]
-fn unexpected_rank(value: Value<'_>, param: &Param) -> Error {
+pub(crate) fn unexpected_rank(value: Value<'_>, param: &Param) -> Error {
     Error::value(param.name, format!("expected {param}, got {value}"))
 }
 
@@ -150,7 +160,7 @@ fn not_contiguous(tensor: TensorView<'_>, param: &Param) -> Error {
 
 /// Rows 4 to 6: the address of element [0, …], for elements of that alignment.
 #[inline]
-fn address(tensor: TensorView<'_>, alignment: usize, param: &Param) -> Result<*mut u8, Error> {
+pub(crate) fn address(tensor: TensorView<'_>, alignment: usize, param: &Param) -> Result<*mut u8, Error> {
     let header = tensor.header();
     if header.device.r#type != DEVICE_CPU {
         return Err(Error::value(param.name, "expected memory of the CPU"));
@@ -221,8 +231,18 @@ impl<T> Raw for RawSlice<T> {
 }
 
 impl<T: Element> RawSlice<T> {
+    /// The slice itself, while it is lent.
+    ///
+    /// # Safety
+    ///
+    /// It comes from `read`, and nobody writes to it.
+    pub(crate) unsafe fn lent<'a>(self) -> &'a [T] {
+        // SAFETY: `read` has checked the address.
+        unsafe { slice::from_raw_parts(self.data, self.len) }
+    }
+
     #[inline(always)]
-    fn read(value: Value<'_>, param: &Param) -> Result<Self, Error> {
+    pub(crate) fn read(value: Value<'_>, param: &Param) -> Result<Self, Error> {
         let (tensor, data) = array(value, 1, param)?;
         if !tensor.is_contiguous() {
             return Err(not_contiguous(tensor, param));
@@ -242,8 +262,8 @@ impl<'a, T: Element> Argument<'a> for &'a [T] {
 
     #[inline]
     unsafe fn make(raw: Self::Raw) -> Self {
-        // SAFETY: `read` has checked the address; the caller lends the memory for the call.
-        unsafe { slice::from_raw_parts(raw.data, raw.len) }
+        // SAFETY: the caller lends the memory for the call.
+        unsafe { raw.lent() }
     }
 }
 

@@ -5,8 +5,9 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::abi::{Any, AnyValue, Object, type_index};
-use crate::args::{Argument, Raw};
+use crate::abi::{Any, AnyValue, DEVICE_CPU, Device, Object, Tensor, type_index};
+use crate::args::{Argument, Raw, extent};
+use crate::element::Element;
 use crate::error::Error;
 use crate::signature::{Kind, Param};
 use crate::value::Value;
@@ -20,7 +21,8 @@ use crate::value::Value;
 /// }
 /// ```
 ///
-/// Numbers and truth values go in and come out. When it fails (it raised an exception), `call` gives an error; with `?` the
+/// Numbers, truth values and slices (`fn(&[f64], &mut [f64])`) go in, a number or a truth value comes out. A callable gets a
+/// slice as an array of its own; what it writes there comes back for a `&mut`. When it fails (it raised an exception), `call` gives an error; with `?` the
 /// caller gets that same exception. Other threads may call it in a function that is `long`, in the direct lane.
 #[derive(Debug)]
 pub struct Callback<'a, F> {
@@ -42,40 +44,142 @@ unsafe impl<F> Send for Callback<'_, F> {}
 // SAFETY: as above.
 unsafe impl<F> Sync for Callback<'_, F> {}
 
-/// What a callback takes, or gives.
+/// What a callback takes.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't go to a callback or come from it",
-    note = "a callback takes and gives f64, f32, i8 to i64, u8 to u64, isize, usize and bool; it may give nothing too"
+    message = "`{Self}` can't go to a callback",
+    note = "a callback takes f64, f32, i8 to i64, u8 to u64, isize, usize, bool, &[T] and &mut [T]; in a type of its own the \
+            slices are written Slice<T> and SliceMut<T>"
 )]
-pub trait Passed: Sized {
-    const NAME: &'static str;
+pub trait Passed {
+    /// How signatures spell it.
+    fn spell() -> String;
 
-    fn into_any(self) -> Any;
+    /// The value itself.
+    type Given<'a>;
+    /// What is kept of it while the callback runs.
+    type Held;
+
+    fn hold(given: Self::Given<'_>) -> Self::Held;
+
+    /// As the ABI has it.
+    fn any(held: &mut Self::Held) -> Any;
+}
+
+/// What a callback gives.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't come from a callback",
+    note = "a callback gives f64, f32, i8 to i64, u8 to u64, isize, usize, bool or nothing"
+)]
+pub trait Returned: Sized {
+    const NAME: &'static str;
 
     /// None for what it can't be.
     fn from_any(value: &Any) -> Option<Self>;
 }
 
+/// In the type of a callback: a `&[T]`, which `#[nif]` writes this way. (A function type with a reference in it is a type for
+/// each lifetime.)
+#[derive(Debug)]
+pub struct Slice<T>(PhantomData<T>);
+
+/// The same of a `&mut [T]`.
+#[derive(Debug)]
+pub struct SliceMut<T>(PhantomData<T>);
+
+/// A vector that is lent to a callback.
+#[derive(Debug)]
+pub struct Lent {
+    tensor: Tensor,
+    length: i64,
+}
+
+impl Lent {
+    fn new<T: Element>(data: *mut T, length: usize) -> Self {
+        let tensor = Tensor {
+            data: data.cast(),
+            device: Device { r#type: DEVICE_CPU, id: 0 },
+            ndim: 1,
+            dtype: T::DTYPE,
+            shape: std::ptr::null_mut(),
+            strides: std::ptr::null_mut(),
+            byte_offset: 0,
+        };
+        Self { tensor, length: extent(length) }
+    }
+
+    fn any(&mut self) -> Any {
+        self.tensor.shape = &raw mut self.length;
+        Any { type_index: type_index::TENSOR, zero: 0, v: AnyValue { p: (&raw mut self.tensor).cast() } }
+    }
+}
+
+impl<T: Element> Passed for Slice<T> {
+    fn spell() -> String {
+        format!("{}[_]", T::NAME)
+    }
+
+    type Given<'a> = &'a [T];
+    type Held = Lent;
+
+    fn hold(given: &[T]) -> Lent {
+        Lent::new(given.as_ptr().cast_mut(), given.len())
+    }
+
+    fn any(held: &mut Lent) -> Any {
+        held.any()
+    }
+}
+
+impl<T: Element> Passed for SliceMut<T> {
+    fn spell() -> String {
+        format!("mut {}[_]", T::NAME)
+    }
+
+    type Given<'a> = &'a mut [T];
+    type Held = Lent;
+
+    fn hold(given: &mut [T]) -> Lent {
+        Lent::new(given.as_mut_ptr(), given.len())
+    }
+
+    fn any(held: &mut Lent) -> Any {
+        held.any()
+    }
+}
+
 /// The type of a callback: `fn(f64, i64) -> f64`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be called back",
-    note = "write `Callback<fn(f64) -> f64>`; up to six numbers or truth values go in, one or none comes out"
+    note = "write `Callback<fn(f64, &[f64]) -> f64>`; up to six numbers, truth values or slices go in, a number, a truth value or nothing \
+            comes out"
 )]
 pub trait Callable {
-    const TAKES: &'static [&'static str];
-    const GIVES: &'static str;
+    fn spell() -> String;
 }
 
 macro_rules! passed {
     ($($type:ty as $name:literal: $index:ident $field:ident |$it:ident| $to:expr, $from:expr;)+) => {
         $(impl Passed for $type {
-            const NAME: &'static str = $name;
+            fn spell() -> String {
+                $name.to_owned()
+            }
+
+            type Given<'a> = Self;
+            type Held = Any;
 
             #[inline]
-            fn into_any(self) -> Any {
-                let $it = self;
+            fn hold($it: Self) -> Any {
                 Any { type_index: type_index::$index, zero: 0, v: AnyValue { $field: $to } }
             }
+
+            #[inline]
+            fn any(held: &mut Any) -> Any {
+                *held
+            }
+        }
+
+        impl Returned for $type {
+            const NAME: &'static str = $name;
 
             #[inline]
             fn from_any(value: &Any) -> Option<Self> {
@@ -150,12 +254,8 @@ const _: () = {
 };
 
 /// Whatever comes is ignored.
-impl Passed for () {
+impl Returned for () {
     const NAME: &'static str = "None";
-
-    fn into_any(self) -> Any {
-        Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } }
-    }
 
     fn from_any(_value: &Any) -> Option<Self> {
         Some(())
@@ -165,20 +265,23 @@ impl Passed for () {
 macro_rules! callables {
     ($($count:literal: $($name:ident $type:ident)*;)+) => {
         $(
-            impl<$($type: Passed,)* R: Passed> Callable for fn($($type),*) -> R {
-                const TAKES: &'static [&'static str] = &[$($type::NAME),*];
-                const GIVES: &'static str = R::NAME;
+            impl<$($type: Passed,)* R: Returned> Callable for fn($($type),*) -> R {
+                fn spell() -> String {
+                    let takes: [String; $count] = [$($type::spell()),*];
+                    format!("fn({})->{}", takes.join(","), R::NAME)
+                }
             }
 
-            impl<$($type: Passed,)* R: Passed> Callback<'_, fn($($type),*) -> R> {
+            impl<$($type: Passed,)* R: Returned> Callback<'_, fn($($type),*) -> R> {
                 /// Call it.
                 ///
                 /// # Errors
                 ///
                 /// When it failed; the host keeps the reason for whoever made the running call.
                 #[inline]
-                pub fn call(&self, $($name: $type),*) -> Result<R, Error> {
-                    let values: [Any; $count] = [$($name.into_any()),*];
+                pub fn call(&self, $($name: $type::Given<'_>),*) -> Result<R, Error> {
+                    $(let mut $name = $type::hold($name);)*
+                    let values: [Any; $count] = [$($type::any(&mut $name)),*];
                     self.invoke(&values).and_then(|it| R::from_any(&it).ok_or_else(|| unexpected(R::NAME)))
                 }
             }
@@ -199,7 +302,7 @@ callables! {
 impl<F> Callback<'_, F> {
     #[inline]
     fn invoke(&self, values: &[Any]) -> Result<Any, Error> {
-        let mut result = ().into_any();
+        let mut result = Any { type_index: type_index::NONE, zero: 0, v: AnyValue { i: 0 } };
         let (object, count) = (self.object.as_ptr(), i32::try_from(values.len()).unwrap_or(i32::MAX));
         // SAFETY: the caller lends the object for the running call; the values and the result live through it.
         let status = unsafe { ((*object).call)(object.cast::<c_void>(), values.as_ptr(), count, &raw mut result) };
@@ -219,7 +322,7 @@ pub struct RawCallback(NonNull<Object>);
 impl Raw for RawCallback {}
 
 impl<'a, F: Callable> Argument<'a> for Callback<'a, F> {
-    const KIND: Kind = Kind::Callback { takes: F::TAKES, gives: F::GIVES };
+    const KIND: Kind = Kind::Callback { spell: F::spell };
     type Raw = RawCallback;
 
     fn read(value: Value<'a>, param: &Param) -> Result<RawCallback, Error> {

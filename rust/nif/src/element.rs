@@ -40,13 +40,7 @@ impl From<bool> for Bool {
 #[derive(Clone, Copy, Debug)]
 pub struct F16(pub u16);
 
-/// A complex number.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Complex<T> {
-    pub re: T,
-    pub im: T,
-}
+pub use crate::complex::Complex;
 
 macro_rules! elements {
     ($($name:literal $type:ty, $code:ident;)+) => {

@@ -21,11 +21,13 @@
 //! |---|---|
 //! | `f64` `f32` `i8` … `i64` `u8` … `u64` `bool` `&str` | the same, `str` |
 //! | `isize` `usize` | `i64` `u64` |
+//! | [`Complex<f64>`](Complex), `Complex<f32>` | `c128`, `c64` |
 //! | [`Bytes`](args::Bytes) | `bytes` |
 //! | `&[T]`, `&mut [T]` | `T[n]`, `mut T[n]`: contiguous |
+//! | `Vec<T>`, `String` | `T[n]`, `str`: a copy, which is the function's |
 //! | [`Matrix<'_, T>`](Matrix), [`MatrixMut<'_, T>`](MatrixMut) | `T[m,n]`, `mut T[m,n]`: any strides |
 //! | [`AnyArray<'_>`](AnyArray) | `any[...]` |
-//! | [`Callback<fn(f64, i64) -> f64>`](Callback) | `fn(f64,i64)->f64`: a function of the caller's |
+//! | [`Callback<fn(f64, &[f64]) -> f64>`](Callback) | `fn(f64,f64[_])->f64`: a function of the caller's |
 //!
 //! `T` is an [`Element`]; a truth value in an array is a [`Bool`]. An integer outside its type is refused.
 //!
@@ -50,18 +52,20 @@
 pub mod abi;
 pub mod args;
 pub mod callback;
+pub mod complex;
 pub mod element;
 pub mod error;
 pub mod export;
 pub mod gpu;
 pub mod matrix;
 pub mod outcome;
+pub mod owned;
 pub mod signature;
 pub mod tensor;
 pub mod value;
 
 pub use args::{AnyArray, Bytes};
-pub use callback::Callback;
+pub use callback::{Callback, Slice, SliceMut};
 pub use element::{Bool, Complex, Element, F16};
 pub use error::Error;
 pub use export::{cancelled, log, progress};

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::abi::{Any, AnyValue, DType, type_index};
 use crate::args::{Bytes, extent};
-use crate::element::{Bool, Element};
+use crate::element::{Bool, Complex, Element};
 use crate::error::Error;
 use crate::export::{c_string, room_for_results};
 use crate::tensor::Tensor;
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 /// One value of a result.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the result of a NIF",
-    note = "a NIF returns (), bool, i8 to i64, u8 to u64, isize, usize, f32, f64, String, &'static str, Vec<T>, Vec<[T; N]>, \
+    note = "a NIF returns (), bool, i8 to i64, u8 to u64, isize, usize, f32, f64, Complex<f64>, String, &'static str, Vec<T>, Vec<[T; N]>, \
             [T; N], ByteBuf or Tensor; an Option of one; a tuple or an Option of a tuple of them; a Result of any of these",
     note = "T is bool, i8 to i64, u8 to u64, f32, f64 or a complex number"
 )]
@@ -87,6 +87,26 @@ fn intern(text: &'static str) -> *const c_char {
 /// Bytes as a result: Python's `bytes`. (A `Vec<u8>` is an array.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByteBuf(pub Vec<u8>);
+
+impl Item for Complex<f64> {
+    fn spell() -> String {
+        Self::NAME.to_owned()
+    }
+
+    fn into_any(self) -> Result<Any, Error> {
+        copied(Self::DTYPE, &[], &[self])
+    }
+}
+
+impl Item for Complex<f32> {
+    fn spell() -> String {
+        Self::NAME.to_owned()
+    }
+
+    fn into_any(self) -> Result<Any, Error> {
+        copied(Self::DTYPE, &[], &[self])
+    }
+}
 
 impl Item for String {
     fn spell() -> String {

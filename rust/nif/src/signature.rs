@@ -6,12 +6,12 @@ use crate::abi::Call;
 use crate::args::Argument;
 
 /// The type of a parameter, without its dimensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// One value of that type: `f64`, `i32`, `str`.
     Scalar(&'static str),
-    /// A function of the caller's, by the types that it takes and gives.
-    Callback { takes: &'static [&'static str], gives: &'static str },
+    /// A function of the caller's, and what spells its type.
+    Callback { spell: fn() -> String },
     /// Contiguous memory of any element type and rank.
     Any,
     /// `rank` axes of one element type.
@@ -70,7 +70,7 @@ impl fmt::Display for Param {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Scalar(name) => f.write_str(name),
-            Kind::Callback { takes, gives } => write!(f, "fn({})->{gives}", takes.join(",")),
+            Kind::Callback { spell } => f.write_str(&spell()),
             Kind::Any => f.write_str("any[...]"),
             Kind::Array { element, .. } => write!(f, "{element}[{}]", self.dims.join(",")),
         }

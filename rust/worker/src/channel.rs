@@ -36,7 +36,9 @@ pub mod reply {
     pub const DONE: u32 = 1;
     /// The running call wants a block of shared memory.
     pub const ALLOCATE: u32 = 2;
-    /// The running call calls its argument of that number with the values in the room.
+    /// The running call calls its argument of that number with the values in the room. The elements of the arrays among them
+    /// lie behind them, each array at the next 8 bytes; or in the block whose number plus one is the head's value. There they
+    /// are what the callback made of them when the host answers, or at the begin of the request's room.
     pub const CALL_BACK: u32 = 3;
 }
 
@@ -70,8 +72,9 @@ pub struct Argument {
 pub struct Value {
     /// NONE, INT, BOOL, FLOAT or TENSOR: no address means anything to the host.
     pub type_index: i32,
-    pub zero: u32,
-    /// A scalar's bits; the number of an array's block.
+    /// Of an array that a callback is given: how many bytes each element has.
+    pub item: u32,
+    /// A scalar's bits; the number of an array's block; the length of an array that a callback is given.
     pub value: u64,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::channel::{Channel, Patience, Progress, ROOM, ReplyHead, Request, Value, reply, request};
+use crate::channel::{Channel, Patience, Progress, ROOM, ReplyHead, Request, reply, request};
 use crate::crew::Opening;
 use crate::message::{FromWorker, ToWorker};
 use crate::process::{Exit, Worker};
@@ -183,7 +183,7 @@ impl Line {
         let sense = match head.what {
             // A longer text lies in a block of the arena.
             reply::DONE => fits || head.value != 0,
-            reply::CALL_BACK => fits && (head.length as usize).is_multiple_of(size_of::<Value>()),
+            reply::CALL_BACK => fits && (head.length as usize).is_multiple_of(size_of::<u64>()),
             reply::ALLOCATE => fits && head.ndim.checked_mul(8) == Some(head.length),
             _ => false,
         };

@@ -10,10 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{
-    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Library, Tensor,
-    type_index,
+    ABI_VERSION, Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Env, Function, Host, Tensor, type_index,
 };
-use nif_memory::ALIGNMENT;
 
 use crate::channel::{
     Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, Value, reply, request,
@@ -29,8 +27,10 @@ use nif_loader::{clock, julia, tvm_ffi};
 
 mod callback;
 mod garble;
+mod julias;
 
 use callback::Callback;
+use julias::julias_table;
 
 /// How long a worker looks for the next call before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
@@ -87,6 +87,8 @@ pub struct Server {
     /// Blocks that the running call has got.
     #[allow(clippy::vec_box, reason = "the callee holds addresses of the tensors while the vector grows")]
     granted: Vec<Box<Granted>>,
+    /// Which of them is for what callbacks are given, and its bytes.
+    scratch: Option<(usize, usize)>,
 }
 
 impl Server {
@@ -106,6 +108,7 @@ impl Server {
             bytes: [const { None }; MAX_ARGUMENTS],
             callbacks: Vec::new(),
             granted: Vec::new(),
+            scratch: None,
         }
     }
 
@@ -273,6 +276,7 @@ impl Server {
         unsafe { (*self.channel.reply()).head = head };
         self.segments.close()?;
         self.granted.clear();
+        self.scratch = None;
         self.callbacks.clear();
         if self.channel.progress.total.load(Ordering::Relaxed) != 0 {
             self.channel.progress.total.store(0, Ordering::Relaxed);
@@ -317,7 +321,7 @@ impl Server {
                     _ => (it.type_index, it.v.i.cast_unsigned()),
                 }
             };
-            put.push(Value { type_index, zero: 0, value });
+            put.push(Value { type_index, item: 0, value });
         }
         let size = size_of_val(put.as_slice());
         // SAFETY: plain numbers without gaps.
@@ -353,7 +357,8 @@ impl Server {
         Some(match it.kind {
             type_index::TENSOR => {
                 let data = match it.segment {
-                    0 => NonNull::new(room.wrapping_add(it.offset as usize % ALIGNMENT).cast_mut())?, // nobody looks there
+                    // One number, or what nobody looks at.
+                    0 => NonNull::new(room.wrapping_add(it.offset as usize % ROOM).cast_mut())?,
                     segment => self.segments.find(segment, it.offset, 0)?,
                 };
                 if it.mutable != 0 && it.segment != 0 {
@@ -451,15 +456,6 @@ impl Server {
         self.granted.push(Box::new(Granted { tensor, _shape: own }));
         self.granted.last_mut().map(|it| &raw mut it.tensor)
     }
-}
-
-/// The table whose address Julia answered, if that is what it answered.
-fn julias_table(answer: &str) -> Result<(&'static Library, &'static str), String> {
-    let shown = "the table of Julia";
-    let address: usize = answer.parse().map_err(|_| answer.to_owned())?;
-    // SAFETY: the runtime gave this address as that of its table.
-    let table = unsafe { library::check_table(std::ptr::with_exposed_provenance(address), shown) };
-    table.map(|it| (it, shown)).map_err(|(reason, _)| reason)
 }
 
 unsafe extern "C" fn set_error(env: *mut Env, kind: i32, message: *const c_char, argument: i32) {

@@ -20,6 +20,18 @@ wide(f::Callback{UInt64,Tuple{UInt64,Float32}})::UInt64 = f(typemax(UInt64), 0.1
 
 holds(f::Callback{Bool,Tuple{Float64}}, x::Float64)::Bool = f(x)
 
+"The smallest value of f at x and at the first half of x."
+least(f::Callback{Float64,Tuple{Vec{Float64}}}, x::Vec{Float64})::Float64 = min(f(x), f(view(x, 1:length(x)÷2)))
+
+"What f writes."
+function derivative(
+    f::Callback{Nothing,Tuple{Float64,Vec{Float64},MutVec{Float64}}}, t::Float64, y::Vec{Float64}, out::MutVec{Float64},
+)::Nothing
+    return f(t, y, out)
+end
+
+octets(f::Callback{Int64,Tuple{Vec{UInt8},UInt8}})::Int64 = f([1, 2, 255], 7)
+
 "Gets over what is raised."
 function tried(f::Callback{Float64,Tuple{Float64}}, x::Float64)::Float64
     try

@@ -17,6 +17,17 @@ proc wide*(f: Callback[proc (a: uint64; b: float32): uint64]): uint64 = f.call(h
 
 proc holds*(f: Callback[proc (x: float): bool]; x: float): bool = f.call(x)
 
+proc least*(f: Callback[proc (x: openArray[float]): float]; x: openArray[float]): float =
+  ## The smallest value of f at x and at the first half of x.
+  min(f.call(x), f.call(x.toOpenArray(0, x.len div 2 - 1)))
+
+proc derivative*(f: Callback[proc (t: float; y: openArray[float]; dy: var openArray[float])]; t: float; y: openArray[float];
+    `out`: var openArray[float]) =
+  ## What f writes.
+  f.call(t, y, `out`)
+
+proc octets*(f: Callback[proc (x: seq[uint8]; y: uint8): int]): int = f.call(@[1'u8, 2, 255], 7)
+
 proc tried*(f: Callback[proc (x: float): float]; x: float): float =
   ## Gets over what is raised.
   try: f.call(x)

@@ -26,6 +26,20 @@ pub fn holds(f: Callback<fn(f64) -> bool>, x: f64) -> Result<bool, Error> {
     f.call(x)
 }
 
+/// `least(f, x[n])`: the smallest value of f at x and at the first half of x.
+pub fn least(f: Callback<fn(&[f64]) -> f64>, x: &[f64]) -> Result<f64, Error> {
+    Ok(f.call(x)?.min(f.call(&x[..x.len() / 2])?))
+}
+
+/// `derivative(f, t, y[n], out[n])`: what f writes.
+pub fn derivative(f: Callback<fn(f64, &[f64], &mut [f64])>, t: f64, y: &[f64], out: &mut [f64]) -> Result<(), Error> {
+    f.call(t, y, out)
+}
+
+pub fn octets(f: Callback<fn(&[u8], u8) -> i64>) -> Result<i64, Error> {
+    f.call(&[1, 2, 255], 7)
+}
+
 /// Gets over what is raised.
 pub fn tried(f: Callback<fn(f64) -> f64>, x: f64) -> f64 {
     f.call(x).unwrap_or(-1.0)

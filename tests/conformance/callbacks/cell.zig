@@ -31,6 +31,20 @@ pub fn holds(f: nif.Callback(fn (f64) bool), x: f64) !bool {
     return f.call(.{x});
 }
 
+/// The smallest value of f at x and at the first half of x.
+pub fn least(f: nif.Callback(fn ([]const f64) f64), x: []const f64) !f64 {
+    return @min(try f.call(.{x}), try f.call(.{x[0 .. x.len / 2]}));
+}
+
+/// What f writes.
+pub fn derivative(f: nif.Callback(fn (f64, []const f64, []f64) void), t: f64, y: []const f64, out: []f64) !void {
+    return f.call(.{ t, y, out });
+}
+
+pub fn octets(f: nif.Callback(fn ([]const u8, u8) i64)) !i64 {
+    return f.call(.{ &.{ 1, 2, 255 }, 7 });
+}
+
 /// Gets over what is raised.
 pub fn tried(f: nif.Callback(fn (f64) f64), x: f64) f64 {
     return f.call(.{x}) catch -1;

@@ -1,3 +1,4 @@
+#include <complex.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,41 @@ SAME(usize, u64, i64, i)
 SAME(f64, f64, f64, f)
 SAME(bool, bool, boolean, i)
 NIF(same_f32, "same_f32(x: f32) -> f32", NIF_FLAG_PURE, "the number itself.", result->v.f = (float)a[0].f64)
+
+static const nif_dtype C64 = {NIF_DTYPE_COMPLEX, 64, 1}, C128 = {NIF_DTYPE_COMPLEX, 128, 1};
+
+static void give_c128(nif_any *result, double _Complex z) {
+  double _Complex *to = nif_give_array(result, C128, 0, NULL);
+  if (to) *to = z;
+}
+
+static void give_c64(nif_any *result, float _Complex z) {
+  float _Complex *to = nif_give_array(result, C64, 0, NULL);
+  if (to) *to = z;
+}
+NIF(same_c128, "same_c128(x: c128) -> c128", NIF_FLAG_PURE, "the number itself.", give_c128(result, a[0].c128))
+NIF(same_c64, "same_c64(x: c64) -> c64", NIF_FLAG_PURE, "the number itself.", give_c64(result, (float _Complex)a[0].c128))
+
+static void turned(double _Complex z, nif_c128s x, nif_any *result) {
+  give_c128(&result[0], z * I);
+  if (x.count == 0) {
+    nif_give_none(&result[1]);
+  } else {
+    give_c128(&result[1], x.data[0]);
+  }
+}
+NIF(turned, "turned(z: c128, x: c128[n]) -> (c128, c128?)", NIF_FLAG_PURE, "z by i, and the first of x.",
+    turned(a[0].c128, a[1].c128s, result))
+
+static double owned(nif_f64s x, nif_text text) {
+  double sum = (double)text.size;
+  for (int64_t i = 0; i < x.count; i++) {
+    sum += x.data[i];
+  }
+  return sum;
+}
+NIF(owned, "owned(x: f64[n], text: str) -> f64", NIF_FLAG_PURE, "the sum of x and the text's bytes.",
+    result->v.f = owned(a[0].f64s, a[1].text))
 
 static void ones(nif_mut_f64s out) {
   for (int64_t i = 0; i < out.count; i++) {

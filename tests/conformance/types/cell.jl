@@ -31,6 +31,15 @@ end
 @nif pure same_usize(x::UInt)::UInt = x
 @nif pure same_f32(x::Float32)::Float32 = x
 @nif pure same_f64(x::Float64)::Float64 = x
+@nif pure same_c128(x::ComplexF64)::ComplexF64 = x
+@nif pure same_c64(x::ComplexF32)::ComplexF32 = x
+
+"z by i, and the first of x."
+turned(z::ComplexF64, x::Vec{ComplexF64})::Tuple{ComplexF64,Union{Nothing,ComplexF64}} = (z * im, isempty(x) ? nothing : x[1])
+
+"The sum of x and the text's bytes."
+owned(x::Vector{Float64}, text::AbstractString)::Float64 = sum(push!(x, sizeof(text)))
+
 @nif pure same_bool(x::Bool)::Bool = x
 
 "`ones(count, out[count])`: a length may be any integer."

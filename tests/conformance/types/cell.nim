@@ -1,4 +1,4 @@
-import std/strutils
+import std/[complex, strutils]
 
 func trues(x: openArray[Bool]): int {.nif: {Pure}.} =
   ## `trues(x[n])`: how many are true.
@@ -21,6 +21,17 @@ func opposite(x: openArray[Bool]; `out`: var openArray[Bool]) {.nif: {Idempotent
   ## `opposite(x[n], out[n])`: not x.
   for i, it in x:
     `out`[i] = not it
+
+proc same_c128*(x: Complex64): Complex64 = x
+proc same_c64*(x: Complex32): Complex32 = x
+
+proc turned*(z: Complex64; x: openArray[Complex64]): (Complex64, Option[Complex64]) =
+  ## z by i, and the first of x.
+  (z * im(float64), if x.len > 0: some(x[0]) else: none(Complex64))
+
+proc owned*(x: seq[float]; text: string): float =
+  ## The sum of x and the text's bytes.
+  for it in x & @[float(text.len)]: result += it
 
 proc same_i8*(x: int8): int8 = x
 proc same_i16*(x: int16): int16 = x

@@ -60,6 +60,30 @@ pub fn ones(count: usize, out: &mut [f64]) {
     out.fill(1.0);
 }
 
+/// The number itself.
+#[nif(pure)]
+pub fn same_c128(x: Complex<f64>) -> Complex<f64> {
+    x
+}
+
+#[nif(pure)]
+pub fn same_c64(x: Complex<f32>) -> Complex<f32> {
+    x
+}
+
+/// z by i, and the first of x.
+#[nif(pure)]
+pub fn turned(z: Complex<f64>, x: &[Complex<f64>]) -> (Complex<f64>, Option<Complex<f64>>) {
+    (z * Complex::<f64>::I, x.first().copied())
+}
+
+/// The sum of x and the text's bytes.
+#[nif(pure)]
+pub fn owned(mut x: Vec<f64>, text: String) -> f64 {
+    x.push(text.into_bytes().len() as f64);
+    x.iter().sum()
+}
+
 /// 0, 2, 4 and so on.
 #[nif(pure)]
 pub fn evens(count: u32) -> Vec<f64> {

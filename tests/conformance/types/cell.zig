@@ -76,6 +76,28 @@ pub fn same_usize(x: usize) usize {
     return x;
 }
 
+const c128 = std.math.Complex(f64);
+
+pub fn same_c128(x: c128) c128 {
+    return x;
+}
+
+pub fn same_c64(x: nif.Complex(f32)) nif.Complex(f32) {
+    return x;
+}
+
+/// z by i, and the first of x.
+pub fn turned(z: c128, x: []const c128) struct { c128, ?c128 } {
+    return .{ z.mul(.init(0, 1)), if (x.len == 0) null else x[0] };
+}
+
+/// The sum of x and the text's bytes.
+pub fn owned(x: []const f64, text: []const u8) f64 {
+    var sum: f64 = @floatFromInt(text.len);
+    for (x) |it| sum += it;
+    return sum;
+}
+
 pub fn same_f32(x: f32) f32 {
     return x;
 }

@@ -90,6 +90,7 @@ typedef struct {
   union {
     int64_t i64;
     double f64;
+    double _Complex c128; /* of a c64, too */
     bool boolean;
     nif_text text;
     nif_object *callback;

@@ -36,6 +36,8 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
     inline for (parameters, values, &taken, 0..) |parameter, *value, *array, index| {
         if (comptime parameter.form.isArray()) {
             array.* = try takeArray(parameter, call, value, index);
+        } else if (parameter.form == .complex and tensorOf(value) != null) {
+            try checkComplex(call, value, index, parameter.spelling);
         } else if (!accepts(parameter, value.type_index)) {
             return refuseType(call, .type, index, parameter.spelling);
         } else if (comptime parameter.form == .int and parameter.form.int.bits < 64) {
@@ -56,7 +58,7 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
 /// Whether a scalar parameter takes values of this type.
 fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
     return switch (parameter.form) {
-        .float => index == .float or index == .int or index == .bool,
+        .float, .complex => index == .float or index == .int or index == .bool,
         .int => index == .int or index == .bool,
         .bool => index == .bool,
         .str => index == .str or index == .tvm_small_str or index == .tvm_str,
@@ -64,6 +66,14 @@ fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
         .callback => index == .tvm_function,
         .vector, .matrix, .any => comptime unreachable,
     };
+}
+
+/// A complex number is an array without axes.
+fn checkComplex(call: *const Call, value: *const abi.Any, index: usize, spelling: []const u8) Refused!void {
+    const tensor = tensorOf(value).?;
+    if (tensor.dtype.code != .complex or tensor.dtype.lanes != 1) return refuseType(call, .type, index, spelling);
+    if (tensor.ndim != 0) return refuseType(call, .value, index, spelling);
+    _ = try checkMemory(call, tensor, &.{}, index, alignmentOf(tensor.dtype), false);
 }
 
 /// An integer must fit into the type of its parameter.
@@ -93,7 +103,7 @@ inline fn takeArray(
     const has_dtype = switch (parameter.form) {
         .vector, .matrix => |dtype| std.meta.eql(tensor.dtype, dtype),
         .any => arrays.elementName(tensor.dtype) != null,
-        .int, .float, .bool, .str, .bytes, .callback => comptime unreachable,
+        .int, .float, .complex, .bool, .str, .bytes, .callback => comptime unreachable,
     };
     if (!has_dtype) return refuseType(call, .type, index, parameter.spelling);
     if (parameter.form != .any and tensor.ndim != parameter.dimensions.len) {
@@ -257,6 +267,7 @@ inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const
     switch (parameter.form) {
         .int => |int| return if (int.bits == 64) @bitCast(value.v.i) else @intCast(value.v.i),
         .float => return if (value.type_index == .float) @floatCast(value.v.f) else @floatFromInt(value.v.i),
+        .complex => return .{ .re = @floatCast(partsOf(value)[0]), .im = @floatCast(partsOf(value)[1]) },
         .bool => return value.v.i != 0,
         .str => return textOf(value),
         .bytes => return .{ .data = sliceOf(bytesOf(value)) },
@@ -278,6 +289,16 @@ inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const
             .shape = array.shape,
         },
     }
+}
+
+/// The two parts of what was taken for a complex number.
+fn partsOf(value: *const abi.Any) [2]f64 {
+    const tensor = tensorOf(value) orelse
+        return .{ if (value.type_index == .float) value.v.f else @floatFromInt(value.v.i), 0 };
+    const address = @intFromPtr(tensor.data) +% tensor.byte_offset;
+    if (tensor.dtype.bits == 128) return @as(*const [2]f64, @ptrFromInt(address)).*;
+    const parts = @as(*const [2]f32, @ptrFromInt(address)).*;
+    return .{ parts[0], parts[1] };
 }
 
 fn tensorOf(value: *const abi.Any) ?*const abi.Tensor {

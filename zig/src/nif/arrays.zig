@@ -37,9 +37,20 @@ pub const Bool = enum(u8) {
     }
 };
 
-/// An element of a complex array. (std.math.Complex has no layout of its own to rely on.)
+/// A complex number in the layout of an array's element.
 pub fn Complex(comptime T: type) type {
     return extern struct { re: T, im: T };
+}
+
+/// Whether a type is a complex number of these parts: `Complex`, or the standard library's, which promises no layout.
+pub fn isComplex(comptime T: type, comptime Part: type) bool {
+    return T == Complex(Part) or (T == std.math.Complex(Part) and @sizeOf(T) == 2 * @sizeOf(Part) and
+        @offsetOf(T, "re") == 0 and @offsetOf(T, "im") == @sizeOf(Part));
+}
+
+/// The bits of a bare complex number: 64 or 128; null for another type.
+pub fn complexBits(comptime T: type) ?u16 {
+    return if (isComplex(T, f32)) 64 else if (isComplex(T, f64)) 128 else null;
 }
 
 /// The name of an element type; null for a type outside the ABI's list.
@@ -53,12 +64,13 @@ pub fn elementName(dtype: abi.DType) ?[]const u8 {
 /// Whether arrays of this Zig type can cross.
 pub fn isElement(comptime T: type) bool {
     inline for (elements) |element| if (element[1] == T) return true;
-    return false;
+    return complexBits(T) != null;
 }
 
 /// The element type that a Zig type stands for.
 pub fn elementType(comptime T: type) abi.DType {
     inline for (elements) |element| if (element[1] == T) return element[2];
+    if (complexBits(T)) |bits| return .{ .code = .complex, .bits = bits };
     @compileError(@typeName(T) ++ " isn't an element type of the ABI");
 }
 

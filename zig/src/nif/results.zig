@@ -5,7 +5,7 @@ const abi = @import("abi.zig");
 const arrays = @import("arrays.zig");
 const calls = @import("call.zig");
 
-pub const takes = "void, bool, i8 to i64, u8 to u64, isize, usize, f32, f64, []const u8 (text), nif.Bytes, []T, []const T, " ++
+pub const takes = "void, bool, i8 to i64, u8 to u64, isize, usize, f32, f64, std.math.Complex(f64), []const u8 (text), nif.Bytes, []T, []const T, " ++
     "[N]T, [][N]T, *nif.Tensor, an optional of these, a tuple or struct of these, each also with an error";
 
 /// What a function returns when it doesn't fail.
@@ -41,6 +41,7 @@ fn spellOne(comptime T: type) ?[]const u8 {
         []const u8, [:0]const u8, [:0]u8 => return "str",
         else => {},
     }
+    if (arrays.complexBits(T)) |bits| return if (bits == 64) "c64" else "c128";
     switch (@typeInfo(T)) {
         .int => return integerName(T),
         .float => |float| return if (float.bits == 32) "f32" else if (float.bits == 64) "f64" else null,
@@ -116,7 +117,7 @@ fn isOneInMemory(comptime T: type) bool {
         .optional => |optional| isOneInMemory(optional.child),
         .pointer => T != [:0]const u8,
         .array => true,
-        else => T == arrays.Bytes,
+        else => T == arrays.Bytes or arrays.complexBits(T) != null,
     };
 }
 
@@ -147,6 +148,10 @@ fn toAny(value: anytype) calls.Error!abi.Any {
         [:0]const u8 => return .{ .type_index = .str, .v = .{ .p = @constCast(value.ptr) } },
         *abi.Tensor => return .{ .type_index = .tensor, .v = .{ .p = value } },
         else => {},
+    }
+    if (comptime arrays.complexBits(T) != null) {
+        const parts = [2]@FieldType(T, "re"){ value.re, value.im };
+        return copied(T, &.{}, std.mem.asBytes(&parts));
     }
     switch (@typeInfo(T)) {
         .int => |int| return .{
@@ -180,9 +185,10 @@ test "results are spelled by their types" {
         .{ void, "None" },                           .{ i8, "i8" },              .{ usize, "u64" },
         .{ ?f32, "f32?" },                           .{ []const u8, "str" },     .{ []u8, "u8[_]" },
         .{ [][3]f64, "f64[_,3]" },                   .{ [2]bool, "bool[2]" },    .{ struct { f64, ?i64 }, "(f64, i64?)" },
-        .{ ?Stats, "(mean: f64, counts: i64[_])?" }, .{ arrays.Bytes, "bytes" },
+        .{ ?Stats, "(mean: f64, counts: i64[_])?" }, .{ arrays.Bytes, "bytes" }, .{ arrays.Complex(f64), "c128" },
+        .{ ?std.math.Complex(f32), "c64?" },
     }) |row| try std.testing.expectEqualStrings(row[1], comptime spell(row[0]).?);
-    inline for (.{ u7, f16, []const []const u8, arrays.Complex(f64), struct { u7 } }) |T| {
+    inline for (.{ u7, f16, []const []const u8, struct { u7 } }) |T| {
         try std.testing.expectEqual(null, comptime spell(T));
     }
 }

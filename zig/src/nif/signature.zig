@@ -27,6 +27,8 @@ pub const Int = struct { is_signed: bool, bits: u16 };
 pub const Form = union(enum) {
     int: Int,
     float: u16,
+    /// The bits of both parts.
+    complex: u16,
     bool,
     str,
     bytes,
@@ -39,7 +41,7 @@ pub const Form = union(enum) {
     pub fn isArray(form: Form) bool {
         return switch (form) {
             .vector, .matrix, .any => true,
-            .int, .float, .bool, .str, .bytes, .callback => false,
+            .int, .float, .complex, .bool, .str, .bytes, .callback => false,
         };
     }
 };
@@ -62,7 +64,7 @@ pub const Signature = struct {
 
 /// Where a public function is declared.
 fn declarationOf(comptime source: []const u8, comptime name: []const u8) ?usize {
-    for (.{ "\npub fn ", "\npub inline fn ", "\npub noinline fn " }) |head| {
+    for (.{ "\npub fn ", "\npub inline fn ", "\npub noinline fn ", "\npub export fn " }) |head| {
         for (.{ name ++ "(", "@\"" ++ name ++ "\"(" }) |spelled| {
             if (mem.find(u8, source, head ++ spelled)) |place| return place;
         }
@@ -189,7 +191,7 @@ fn suggestedDimensions(comptime T: type) []const u8 {
         .vector => "[n]",
         .matrix => "[m,n]",
         .any => "[...]",
-        .int, .float, .bool, .str, .bytes, .callback => "",
+        .int, .float, .complex, .bool, .str, .bytes, .callback => "",
     };
 }
 
@@ -225,10 +227,10 @@ fn parameterOf(
         @typeName(T) ++ " can't be the parameter of a NIF; " ++ if (T == []const bool or T == []bool)
         "write nif.Bool for its elements: an array may hold any byte, of which all but 0 are true"
     else
-        "it takes i8 to i64, u8 to u64, isize, usize, f32, f64, bool, []const u8, nif.Bytes, []const T, []T, " ++
+        "it takes i8 to i64, u8 to u64, isize, usize, f32, f64, std.math.Complex(f64), bool, []const u8, nif.Bytes, []const T, []T, " ++
             "nif.Matrix(T), nif.MatrixMut(T), nif.AnyArray and nif.Callback(fn (f64) f64)");
     const rank: usize = switch (form) {
-        .int, .float, .bool, .str, .bytes, .callback => 0,
+        .int, .float, .complex, .bool, .str, .bytes, .callback => 0,
         .vector, .any => 1,
         .matrix => 2,
     };
@@ -246,6 +248,7 @@ fn parameterOf(
         .spelling = switch (form) {
             .int => results.integerName(T).?,
             .float => |bits| if (bits == 32) "f32" else "f64",
+            .complex => |bits| if (bits == 64) "c64" else "c128",
             .bool, .str, .bytes => @tagName(form),
             .callback => |spelling| spelling,
             .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ axes ++ "]",
@@ -279,7 +282,9 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
             .{ .vector = arrays.elementType(pointer.child) }
         else
             null,
-        .@"struct" => if (@hasDecl(T, "Element"))
+        .@"struct" => if (arrays.complexBits(T)) |bits|
+            .{ .complex = bits }
+        else if (@hasDecl(T, "Element"))
             .{ .matrix = arrays.elementType(T.Element) }
         else if (@hasDecl(T, "Called"))
             if (T.spelling) |spelling| .{ .callback = spelling } else null

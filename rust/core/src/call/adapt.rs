@@ -38,7 +38,7 @@ impl Nif {
     /// A result as the caller has its arrays: of the kind of the first array argument.
     fn in_kind_of(&self, py: Python<'_>, given: &Given<'_>, result: Py<PyAny>) -> Result<Py<PyAny>, Failure> {
         // SAFETY: the caller of a built-in keeps its arguments alive.
-        let is_foreign = |object: &*mut ffi::PyObject| unsafe { foreign::is_known(*object) };
+        let is_foreign = |object: &*mut ffi::PyObject| unsafe { foreign::is_tensor(*object) };
         if !given.values.iter().any(is_foreign) {
             return Ok(result);
         }

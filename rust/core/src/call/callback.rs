@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 
-use nif::abi::{Any, AnyValue, Object, error_kind, type_index};
+use nif::abi::{Any, AnyValue, DType, Object, Tensor, error_kind, type_index};
+use numpy::PY_ARRAY_API;
+use numpy::npyffi::PyArrayObject;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
-use crate::call::signature::Shape;
+use crate::call::shape::{Passed, Shape};
 use crate::python;
 use crate::python::door;
 
@@ -58,6 +60,11 @@ impl Callback {
         self.keeper.set(Some(unsafe { libc::pthread_self() }));
     }
 
+    /// What it is given.
+    pub fn takes(&self) -> &[Passed] {
+        &self.shape.takes
+    }
+
     /// Why it failed last.
     pub fn failure(&self) -> Option<Failure> {
         self.failed.take()
@@ -77,12 +84,18 @@ impl Callback {
         // SAFETY: the GIL is held; the type index says which field counts; the callable is alive.
         unsafe {
             let mut made = 1;
-            for (value, is_unsigned) in values.iter().zip(&self.shape.takes) {
+            for (value, passed) in values.iter().zip(&self.shape.takes) {
                 objects[made] = match value.type_index {
                     type_index::FLOAT => ffi::PyFloat_FromDouble(value.v.f),
-                    type_index::INT if *is_unsigned => ffi::PyLong_FromUnsignedLongLong(value.v.i.cast_unsigned()),
+                    type_index::INT if *passed == Passed::Unsigned => {
+                        ffi::PyLong_FromUnsignedLongLong(value.v.i.cast_unsigned())
+                    }
                     type_index::INT => ffi::PyLong_FromLongLong(value.v.i),
                     type_index::BOOL => ffi::PyBool_FromLong((value.v.i != 0).into()),
+                    type_index::TENSOR => match (passed, passed_vector(value)) {
+                        (Passed::Array { element, .. }, Some(it)) if it.dtype == *element => array_of(py, &it),
+                        _ => std::ptr::null_mut(),
+                    },
                     _ => std::ptr::null_mut(),
                 };
                 if objects[made].is_null() {
@@ -102,13 +115,16 @@ impl Callback {
             } else {
                 std::ptr::null_mut()
             };
+            if !result.is_null() {
+                self.give_back(values, &objects[1..made]);
+            }
             for object in &objects[1..made] {
                 ffi::Py_DECREF(*object);
             }
             if result.is_null() {
                 return Err(match PyErr::take(py) {
                     Some(error) => error.into(),
-                    None => self.odd("was given a value that is no number".into()),
+                    None => self.odd("was given a value that its type doesn't have there".into()),
                 });
             }
             // The commonest, without a look at what it should be.
@@ -118,6 +134,25 @@ impl Callback {
                 return Ok(Any { type_index: type_index::FLOAT, zero: 0, v: AnyValue { f } });
             }
             self.taken(&Bound::from_owned_ptr(py, result))
+        }
+    }
+
+    /// Copy what it has written to its arrays to where the function has them.
+    ///
+    /// # Safety
+    /// The objects were made of the values.
+    unsafe fn give_back(&self, values: &[Any], objects: &[*mut ffi::PyObject]) {
+        for ((value, passed), object) in values.iter().zip(&self.shape.takes).zip(objects) {
+            // SAFETY: an array that was made here keeps its elements where they are, unless Python code has resized it.
+            unsafe {
+                if let (Passed::Array { is_mutable: true, .. }, Some(it)) = (passed, passed_vector(value)) {
+                    let fields = &(*object.cast::<PyArrayObject>()).fields;
+                    let is_whole = fields.nd == 1 && *fields.dimensions as usize == it.length;
+                    if is_whole && it.bytes > 0 {
+                        it.data.copy_from_nonoverlapping(fields.data.cast(), it.bytes);
+                    }
+                }
+            }
         }
     }
 
@@ -174,6 +209,66 @@ impl Callback {
 
     fn odd_value(&self, reason: String) -> Failure {
         refuse(error_kind::VALUE_ERROR, self.argument, reason)
+    }
+}
+
+/// A vector that a callback is given, in the function's memory.
+struct Vector {
+    data: *mut u8,
+    dtype: DType,
+    length: usize,
+    bytes: usize,
+}
+
+/// None for what is no vector.
+///
+/// # Safety
+/// A value of the ABI; the type index says which field counts.
+unsafe fn passed_vector(value: &Any) -> Option<Vector> {
+    if value.type_index != type_index::TENSOR {
+        return None;
+    }
+    // SAFETY: the caller's promise; one axis has one length.
+    unsafe {
+        let tensor = value.v.p.cast_const().cast::<Tensor>().as_ref()?;
+        if tensor.ndim != 1 || !(tensor.strides.is_null() || *tensor.strides == 1) {
+            return None;
+        }
+        let (_, item) = python::dtype::to_numpy(tensor.dtype)?;
+        let length = usize::try_from(*tensor.shape).ok()?;
+        let bytes = length.checked_mul(item)?;
+        let data = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
+        (bytes == 0 || !data.is_null()).then_some(Vector { data, dtype: tensor.dtype, length, bytes })
+    }
+}
+
+/// A NumPy array with the vector's elements, which the callable may keep; null with an exception set.
+///
+/// # Safety
+/// The vector's elements are alive.
+unsafe fn array_of(py: Python<'_>, it: &Vector) -> *mut ffi::PyObject {
+    let Some((type_num, _)) = python::dtype::to_numpy(it.dtype) else { return std::ptr::null_mut() };
+    let mut shape = [it.length as isize];
+    let null = std::ptr::null_mut;
+    // SAFETY: NumPy knows the number; a new array has room for the elements.
+    unsafe {
+        let descr = PY_ARRAY_API.PyArray_DescrFromType(py, type_num);
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            python::array_type(),
+            descr,
+            1,
+            shape.as_mut_ptr(),
+            null(),
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        if !array.is_null() && it.bytes > 0 {
+            let to = (*array.cast::<PyArrayObject>()).fields.data.cast::<u8>();
+            to.copy_from_nonoverlapping(it.data, it.bytes);
+        }
+        array
     }
 }
 

@@ -1,14 +1,14 @@
 //! Arrays of other libraries: how the objects of each type are read, looked up once and kept.
 //!
-//! Three protocols are read here, where the elements lie: the table of C functions of DLPack 1.2 (`__dlpack_c_exchange_api__`, of
-//! torch), the handle of a tensor of `tvm_ffi`'s C interface, and the capsule of `__dlpack__`. All other arrays, and those that don't fit, are left to
-//! Python's `nif_lab.foreign`.
+//! Three protocols of DLPack are read here, where the elements lie: the table of C functions of DLPack 1.2 (`__dlpack_c_exchange_api__`, of
+//! torch), the handle of a tensor of `tvm_ffi`'s C interface, and the capsule of `__dlpack__`. Those that come otherwise are read by
+//! `readers`. All other arrays, and those that don't fit, are left to Python's `nif_lab.foreign`.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use nif::abi::{DEVICE_CPU, Device, TVM_OBJECT_HEADER, Tensor, dtype_code, type_index};
+use nif::abi::{TVM_OBJECT_HEADER, Tensor, dtype_code, type_index};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
@@ -16,13 +16,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use crate::call::readers::{self, Held, Way, checked};
 use crate::memory::buffer::SharedBuffer;
-use crate::memory::dlpack::{Exchange, HOST, Managed, VERSION, table_of, tensor_in, tensor_of};
+use crate::memory::dlpack::{Exchange, Managed, VERSION, array_over, table_of, tensor_in, tensor_of};
 use crate::memory::file::MappedFile;
 use crate::python;
 
-/// The most axes of an array that is read here.
-const MAX_AXES: i32 = 64;
 /// Types that are kept, in a table of twice that size. Those after them are looked up each time.
 const MOST: usize = 128;
 
@@ -36,6 +35,8 @@ enum Reader {
     /// address, but calling it costs more than the whole call.
     Handle(usize),
     Capsule,
+    /// Another way than DLPack's.
+    Other(Way),
 }
 
 /// A type, and how its objects are read.
@@ -78,6 +79,15 @@ pub fn known(kind: *mut ffi::PyTypeObject) -> Option<&'static Kind> {
 pub unsafe fn is_known(object: *mut ffi::PyObject) -> bool {
     // SAFETY: the caller's promise.
     known(unsafe { ffi::Py_TYPE(object) }).is_some_and(|it| !matches!(it.reader, Reader::None))
+}
+
+/// Is it an object of a type that has DLPack, whose library may want results of its own kind?
+///
+/// # Safety
+/// `object` is alive.
+pub unsafe fn is_tensor(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's promise.
+    known(unsafe { ffi::Py_TYPE(object) }).is_some_and(|it| !matches!(it.reader, Reader::None | Reader::Other(_)))
 }
 
 /// How the objects of an object's type are read. No exception is left behind.
@@ -139,7 +149,7 @@ fn look_up(object: &Bound<'_, PyAny>) -> PyResult<(Reader, bool)> {
         return Ok((Reader::Table(table), is_lazy));
     }
     if !kind.hasattr(intern!(py, "__dlpack__"))? {
-        return Ok((Reader::None, false));
+        return Ok((readers::way_of(object)?.map_or(Reader::None, Reader::Other), false));
     }
     let handle = if kind.hasattr(intern!(py, "__chandle__"))? { place_of_handle(object).unwrap_or(None) } else { None };
     Ok((handle.map_or(Reader::Capsule, Reader::Handle), is_lazy))
@@ -210,8 +220,9 @@ fn capsule_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 pub enum Holding {
     /// The argument itself.
     Argument,
-    Capsule(Py<PyAny>),
+    Capsule(#[allow(dead_code, reason = "held")] Py<PyAny>),
     Managed(NonNull<Managed>),
+    Other(#[allow(dead_code, reason = "held")] Held),
 }
 
 // SAFETY: DLPack's deleters may be called on any thread.
@@ -335,26 +346,56 @@ unsafe fn find(py: Python<'_>, kind: &Kind, object: *mut ffi::PyObject, mutable:
                 let tensor = *tensor.as_ref();
                 Taken { tensor, bytes: 0, is_read_only, holding: Holding::Capsule(capsule.unbind()) }
             }
+            Reader::Other(way) => match readers::read(py, way, object)? {
+                Ok(found) => {
+                    let holding = Holding::Other(found.holding);
+                    Taken { tensor: found.tensor, bytes: 0, is_read_only: found.is_read_only, holding }
+                }
+                Err(led) => {
+                    // What an attribute leads to has a way of its own, by which it is kept.
+                    let kind = kind_of(py, led.as_ptr()).filter(is_by_code)?;
+                    return find(py, kind, led.as_ptr(), mutable);
+                }
+            },
         };
         let taken = taken.checked()?;
         (kind.lazy.is_null() || is_settled(&Bound::from_borrowed_ptr(py, object), &taken.tensor)).then_some(taken)
     }
 }
 
-/// The capsule of an object that is read by one.
+/// Are its objects read by some of Python's code?
+fn is_by_code(kind: &&'static Kind) -> bool {
+    matches!(kind.reader, Reader::Capsule | Reader::Other(_))
+}
+
+/// What stands for an object that is read by some of Python's code: its capsule, or an array of NumPy's over its elements.
 ///
 /// # Safety
 /// This thread is attached, and `object` is alive.
-pub unsafe fn capsule_for(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Option<Py<PyAny>>> {
+pub unsafe fn stand_in(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Option<Py<PyAny>>> {
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(kind) = kind_of(py, object).filter(|it| matches!(it.reader, Reader::Capsule)) else { return Ok(None) };
-        Ok(read(py, kind, object, false)?.and_then(|it| match &it.holding {
-            Holding::Capsule(capsule) => Some(capsule.clone_ref(py)),
-            _ => None,
-        }))
+        let Some(kind) = kind_of(py, object).filter(is_by_code) else { return Ok(None) };
+        let Some(taken) = read(py, kind, object, false)? else { return Ok(None) };
+        if let Holding::Capsule(capsule) = &taken.holding {
+            return Ok(Some(capsule.clone_ref(py)));
+        }
+        if let Holding::Other(Held::Object(array)) = &taken.holding {
+            return Ok(Some(array.clone_ref(py)));
+        }
+        let keeper = Py::new(py, Keeper { _holding: taken.holding })?;
+        array_over(py, &taken.tensor, taken.is_read_only, keeper.into_any()).map(Some)
     }
 }
+
+/// What an array over another library's elements has as its base.
+#[pyclass(frozen)]
+struct Keeper {
+    _holding: Holding,
+}
+
+// SAFETY: nothing is read through it.
+unsafe impl Sync for Keeper {}
 
 /// An array of another library, as a frame takes it after `Given::settle`.
 ///
@@ -413,44 +454,4 @@ impl Taken {
         let (tensor, bytes) = unsafe { checked(self.tensor)? };
         Some(Self { tensor, bytes, ..self })
     }
-}
-
-/// The tensor and its bytes, if the functions can read it as it is: on the host, of a known element type, aligned. Its strides are
-/// null where it is row-major.
-///
-/// # Safety
-/// Shape, and strides if there are some, have `ndim` numbers.
-#[inline]
-unsafe fn checked(mut it: Tensor) -> Option<(Tensor, usize)> {
-    let item = python::dtype::size_of(it.dtype)?;
-    if !HOST.contains(&it.device.r#type) || !(0..=MAX_AXES).contains(&it.ndim) {
-        return None;
-    }
-    let axes = it.ndim as usize;
-    if axes > 0 && it.shape.is_null() {
-        return None;
-    }
-    it.device = Device { r#type: DEVICE_CPU, id: 0 };
-    it.data = it.data.cast::<u8>().wrapping_add(std::mem::take(&mut it.byte_offset) as usize).cast();
-    let (mut count, mut is_row_major) = (1_i64, true);
-    for axis in (0..axes).rev() {
-        // SAFETY: the caller's promise.
-        let length = unsafe { *it.shape.add(axis) };
-        if length < 0 {
-            return None;
-        }
-        // SAFETY: as above.
-        is_row_major &= length <= 1 || it.strides.is_null() || unsafe { *it.strides.add(axis) } == count;
-        count = count.checked_mul(length)?;
-    }
-    if is_row_major || count == 0 {
-        it.strides = std::ptr::null_mut();
-    }
-    if count == 0 {
-        it.data = std::ptr::without_provenance_mut(nif_memory::ALIGNMENT); // a slice is never at null
-    }
-    // Complex numbers are aligned as their halves are.
-    let align = if it.dtype.code == dtype_code::COMPLEX { item / 2 } else { item };
-    let bytes = usize::try_from(count).ok()?.saturating_mul(item);
-    (!it.data.is_null() && it.data.addr().is_multiple_of(align)).then_some((it, bytes))
 }

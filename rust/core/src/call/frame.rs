@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
-use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, Device, Tensor, type_index};
+use nif::abi::{Any, AnyValue, Bytes, Call, DEVICE_CPU, DType, Device, Tensor, dtype_code, type_index};
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArrayObject, npy_intp};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -244,6 +244,8 @@ impl Frame {
                 let p = (&raw mut *slot).cast();
                 self.bytes_total = self.bytes_total.saturating_add(size);
                 self.push(type_index::BYTES, AnyValue { p });
+            } else if param.is_complex() && ffi::PyComplex_Check(object) != 0 {
+                self.push_complex(ffi::PyComplex_RealAsDouble(object), ffi::PyComplex_ImagAsDouble(object), param);
             } else if ffi::PyObject_TypeCheck(object, array_type) != 0 {
                 if python::is_masked(py, object)? {
                     let reason = format!("expected {}, got a masked array (fill it: x.filled(value))", param.spelled);
@@ -270,6 +272,33 @@ impl Frame {
             }
         }
         Ok(())
+    }
+
+    /// A complex number: an array without axes, which lies where the bytes of another argument would.
+    #[allow(clippy::cast_possible_truncation, reason = "rounded, as NumPy does")]
+    fn push_complex(&mut self, re: f64, im: f64, param: &Param) {
+        const { assert!(size_of::<Bytes>() == size_of::<[f64; 2]>() && align_of::<Bytes>() == align_of::<f64>()) }
+        let data = self.bytes[self.count].as_mut_ptr();
+        let bits = if param.spelled == "c64" { 64 } else { 128 };
+        // SAFETY: room of that size and alignment.
+        unsafe {
+            if bits == 64 {
+                data.cast::<[f32; 2]>().write([re as f32, im as f32]);
+            } else {
+                data.cast::<[f64; 2]>().write([re, im]);
+            }
+        }
+        let tensor = Tensor {
+            data: data.cast(),
+            device: Device { r#type: DEVICE_CPU, id: 0 },
+            ndim: 0,
+            dtype: DType { code: dtype_code::COMPLEX, bits, lanes: 1 },
+            shape: self.axes[self.count].as_mut_ptr().cast(),
+            strides: std::ptr::null_mut(),
+            byte_offset: 0,
+        };
+        let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
+        self.push(type_index::TENSOR, AnyValue { p });
     }
 
     /// The array of a shared buffer or a mapped file.

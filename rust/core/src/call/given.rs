@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt};
+use pyo3::types::{PyBool, PyComplex, PyFloat, PyInt};
 
 use crate::call::foreign;
 use crate::python;
@@ -12,7 +12,7 @@ use crate::python::door::Given;
 
 impl Given<'_> {
     /// The values, with NumPy's scalars replaced by the Python numbers they stand for, and arrays of other libraries by their
-    /// capsules where they have some; `held` keeps those.
+    /// capsules, or by NumPy's arrays over them, where they are read by Python's code; `held` keeps those.
     ///
     /// A scalar's `item` and an array's `__dlpack__` may run any Python code, which may change the other arguments. So both are
     /// called before the first array is looked at.
@@ -29,7 +29,7 @@ impl Given<'_> {
                     continue;
                 }
                 if ffi::PyObject_TypeCheck(*object, python::scalar_type(py)) == 0 {
-                    if let Some(capsule) = foreign::capsule_for(py, *object)? {
+                    if let Some(capsule) = foreign::stand_in(py, *object)? {
                         values.to_mut()[index] = capsule.as_ptr();
                         held.push(capsule);
                     }
@@ -39,8 +39,11 @@ impl Given<'_> {
                     continue;
                 }
                 let item = Bound::from_borrowed_ptr(py, *object).call_method0("item")?;
-                if item.is_instance_of::<PyFloat>() || item.is_instance_of::<PyInt>() || item.is_instance_of::<PyBool>()
-                {
+                let is_number = item.is_instance_of::<PyFloat>()
+                    || item.is_instance_of::<PyInt>()
+                    || item.is_instance_of::<PyBool>()
+                    || item.is_instance_of::<PyComplex>();
+                if is_number {
                     values.to_mut()[index] = item.as_ptr();
                     held.push(item.unbind());
                 }

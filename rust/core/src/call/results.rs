@@ -1,6 +1,6 @@
 //! What a call returned, as Python has it: one value, or the several of a tuple.
 
-use nif::abi::{Any, AnyValue, error_kind, type_index};
+use nif::abi::{Any, AnyValue, dtype_code, error_kind, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -75,7 +75,7 @@ fn fits(item: Item, came: i32) -> bool {
         type_index::BOOL => item.kind == Kind::Bool,
         type_index::FLOAT => item.kind == Kind::Float,
         type_index::STR => item.kind == Kind::Str,
-        type_index::TENSOR => matches!(item.kind, Kind::Str | Kind::Bytes | Kind::Array),
+        type_index::TENSOR => matches!(item.kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Array),
         _ => false,
     }
 }
@@ -114,6 +114,9 @@ pub fn to_python(
                 if matches!(kind, Kind::Str | Kind::Bytes) {
                     return text(py, &made, kind);
                 }
+                if kind == Kind::Complex {
+                    return complex(py, &made);
+                }
                 let Some((type_num, _)) = python::dtype::to_numpy(made.tensor.dtype) else {
                     return Err(broken("returned an array of an unknown element type".into()));
                 };
@@ -123,6 +126,23 @@ pub fn to_python(
         };
         Ok(python::owned(py, object)?)
     }
+}
+
+/// The one complex number of a tensor.
+fn complex(py: Python<'_>, made: &HostTensor) -> Result<Py<PyAny>, Failure> {
+    let data = made.block.address().as_ptr();
+    // SAFETY: the block was allocated for one element of that type; its start is aligned for all.
+    let (re, im) = unsafe {
+        match made.tensor.dtype {
+            it if !made.shape.is_empty() || it.code != dtype_code::COMPLEX => {
+                return Err(broken("returned something else as a complex number".into()));
+            }
+            it if it.bits == 64 => (f64::from(data.cast::<f32>().read()), f64::from(data.cast::<f32>().add(1).read())),
+            _ => (data.cast::<f64>().read(), data.cast::<f64>().add(1).read()),
+        }
+    };
+    // SAFETY: this thread is attached.
+    Ok(unsafe { python::owned(py, ffi::PyComplex_FromDoubles(re, im)) }?)
 }
 
 /// The bytes of a tensor as a str or as bytes.

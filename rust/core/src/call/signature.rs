@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 
-use crate::call::callback::{Gives, MOST};
+use crate::call::shape::Shape;
 
 /// The most parameters a NIF may have, and the most values of a result.
 pub const MAX_PARAMS: usize = 16;
@@ -26,40 +26,6 @@ pub enum Default {
     Int(i64),
     Float(f64),
     Str(CString),
-}
-
-/// A callback's type, `fn(f64,u64)->f64`, as far as a call needs it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Shape {
-    /// For each value that it takes, whether it is a `u64`.
-    pub takes: Vec<bool>,
-    pub gives: Gives,
-    pub gives_name: String,
-}
-
-impl Shape {
-    /// None for what isn't a callback's type.
-    fn parse(spelled: &str) -> Option<Self> {
-        let (takes, gives) = spelled.strip_prefix("fn(")?.split_once(")->")?;
-        let takes: Vec<&str> = takes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
-        let is_number = |it: &&str| matches!(Kind::of(it), Some(Kind::Bool | Kind::Int | Kind::Unsigned | Kind::Float));
-        if takes.len() > MOST || !takes.iter().all(is_number) {
-            return None;
-        }
-        let signed = |bits: u32| Gives::Int(-(1 << (bits - 1)), (1 << (bits - 1)) - 1);
-        let unsigned = |bits: u32| Gives::Int(0, (1 << bits) - 1);
-        let what = match gives {
-            "None" => Gives::Nothing,
-            "bool" => Gives::Bool,
-            "f32" | "f64" => Gives::Float,
-            _ => match gives.split_at_checked(1)? {
-                ("i", bits) => signed(bits.parse().ok().filter(|it| matches!(it, 8 | 16 | 32 | 64))?),
-                ("u", bits) => unsigned(bits.parse().ok().filter(|it| matches!(it, 8 | 16 | 32 | 64))?),
-                _ => return None,
-            },
-        };
-        Some(Self { takes: takes.iter().map(|it| *it == "u64").collect(), gives: what, gives_name: gives.into() })
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +50,11 @@ impl Param {
         self.spelled == "u64"
     }
 
+    /// One complex number, which crosses as an array without axes.
+    pub fn is_complex(&self) -> bool {
+        matches!(self.spelled.as_str(), "c64" | "c128")
+    }
+
     fn is_required(&self) -> bool {
         self.output.is_none() && self.default.is_none()
     }
@@ -98,6 +69,8 @@ pub enum Kind {
     /// The 64 bits of an integer without a sign.
     Unsigned,
     Float,
+    /// An array without axes.
+    Complex,
     Str,
     Bytes,
     Array,
@@ -106,13 +79,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(spelled: &str) -> Option<Self> {
+    pub fn of(spelled: &str) -> Option<Self> {
         Some(match spelled {
             "None" => Self::None,
             "bool" => Self::Bool,
             "u64" => Self::Unsigned,
             "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" => Self::Int,
             "f32" | "f64" => Self::Float,
+            "c64" | "c128" => Self::Complex,
             "str" => Self::Str,
             "bytes" => Self::Bytes,
             "any" => Self::Any,
@@ -289,7 +263,7 @@ impl Signature {
 
     /// May its result be in memory that it asks its host for?
     pub fn returns_memory(&self) -> bool {
-        let in_memory = |kind| matches!(kind, Kind::Str | Kind::Bytes | Kind::Array | Kind::Any);
+        let in_memory = |kind| matches!(kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Array | Kind::Any);
         self.several.as_ref().map_or(in_memory(self.kind), |it| it.items.iter().any(|it| in_memory(it.kind)))
     }
 
@@ -402,6 +376,9 @@ fn extents(params: &[Param], output: usize) -> Option<(String, Vec<Extent>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::callback::Gives;
+    use crate::call::shape::Passed;
+    use crate::python::dtype;
 
     #[test]
     fn reads_the_pieces() {
@@ -428,9 +405,20 @@ mod tests {
     fn reads_callbacks() {
         let s = Signature::parse("fold(f: fn(f64,u64)->i32, x: f64[n]) -> f64").unwrap();
         let shape = s.params[0].callback.as_ref().unwrap();
-        assert_eq!((&shape.takes, shape.gives), (&vec![false, true], Gives::Int(-(1 << 31), (1 << 31) - 1)));
+        let takes = vec![Passed::Number, Passed::Unsigned];
+        assert_eq!((&shape.takes, shape.gives), (&takes, Gives::Int(-(1 << 31), (1 << 31) - 1)));
+        let s = Signature::parse("fit(f: fn(f64[_],mut c64[_])->f64) -> f64").unwrap();
+        let element = dtype::named("c64").unwrap();
+        assert_eq!(s.params[0].callback.as_ref().unwrap().takes[1], Passed::Array { element, is_mutable: true });
         assert!(s.params[1].callback.is_none() && Signature::parse("f(g: fn()->None) -> f64").is_ok());
-        for text in ["f(g: fn(f64)) -> None", "f(g: fn(str)->f64) -> None", "f(g: fn(f64)->str) -> None"] {
+        for text in [
+            "f(g: fn(f64)) -> None",
+            "f(g: fn(str)->f64) -> None",
+            "f(g: fn(f64)->str) -> None",
+            "f(g: fn(f64[n])->f64) -> None",
+            "f(g: fn(f65[_])->f64) -> None",
+            "f(g: fn(f64)->f64[_]) -> None",
+        ] {
             assert!(Signature::parse(text).is_err(), "{text}");
         }
     }

@@ -20,7 +20,8 @@ use crate::call::output;
 use crate::call::progress::Bar;
 use crate::call::results::Results;
 use crate::lane::isolated::{end_of, forked_meanwhile};
-use crate::lane::parcel::Parcels;
+use crate::lane::lent::Lent;
+use crate::lane::parcel::{Parcels, travels_in_request};
 use crate::memory::block::Block;
 
 /// What a function that polls its cancel flag gets to stop by itself.
@@ -153,6 +154,12 @@ impl<'a> Exchange<'a> {
                         (argument.segment, argument.offset) = (place.segment, place.offset);
                         (argument.low, argument.high) = (place.low, place.high);
                         (argument.ndim, argument.dtype) = (axes as u32, tensor.dtype);
+                        if travels_in_request(tensor, argument.mutable != 0) {
+                            argument.offset = 8 * used as u64;
+                            let item = usize::from(tensor.dtype.bits / 8);
+                            room.add(used).cast::<u8>().copy_from_nonoverlapping(tensor.data.cast(), item);
+                            used += item.div_ceil(8);
+                        }
                         argument.shape = used as u32;
                         room.add(used).cast::<i64>().copy_from_nonoverlapping(tensor.shape, axes);
                         used += axes;
@@ -276,17 +283,17 @@ impl<'a> Exchange<'a> {
     /// Call a callable among the arguments, and put what it gave into the request.
     #[cold]
     fn call_back(&mut self, py: Python<'_>, line: &mut Line, head: &ReplyHead) {
-        let values: Vec<Any> = line
-            .room(head.length)
-            .chunks_exact(size_of::<Value>())
-            .map(|it| {
-                // SAFETY: any bits are a value.
-                let it = unsafe { it.as_ptr().cast::<Value>().read_unaligned() };
-                Any { type_index: it.type_index, zero: 0, v: AnyValue { i: it.value.cast_signed() } }
-            })
-            .collect();
         let callback = usize::try_from(head.argument).ok().and_then(|it| self.frame.callback(it));
-        let given = callback.and_then(|it| it.call(py, &values));
+        let number = head.value.checked_sub(1).and_then(|it| usize::try_from(it).ok());
+        let block = number.and_then(|it| self.granted.get(it)).map(|it| (it.block.address(), it.block.size()));
+        let given = callback.and_then(|it| {
+            let mut lent = Lent::read(line.room(head.length), it.takes(), block);
+            let given = it.call(py, &lent.values());
+            if block.is_none() {
+                lent.answer(line.request());
+            }
+            given
+        });
         let request = line.request();
         // SAFETY: the request is the host's until it rings; any bits are a number.
         unsafe {

@@ -90,6 +90,11 @@ fn bytes(tensor: &Tensor) -> usize {
     (0..tensor.ndim as usize).fold(usize::from(tensor.dtype.bits / 8), |n, axis| n.saturating_mul(length(axis)))
 }
 
+/// Is it one number, which is read and needs no memory beside the request?
+pub fn travels_in_request(tensor: &Tensor, is_mutable: bool) -> bool {
+    tensor.ndim == 0 && !is_mutable && tensor.data.addr().is_multiple_of(size_of::<u64>())
+}
+
 impl Parcels {
     pub fn new() -> Self {
         Self { places: [Place::default(); MAX_ARGUMENTS], blocks: Vec::new(), returns: Vec::new() }
@@ -113,6 +118,9 @@ impl Parcels {
             // Where nobody looks at the elements there is still their alignment.
             self.places[index].offset = (tensor.data.addr() % nif_memory::ALIGNMENT) as u64;
             let Some((low, high)) = span(tensor) else { continue };
+            if travels_in_request(tensor, mutable >> index & 1 != 0) {
+                continue;
+            }
             let block = if mutable >> index & 1 == 0 {
                 common.arena.find(low, high - low)
             } else {

@@ -10,13 +10,14 @@ use nif::abi::{DEVICE_CPU, DType, Device, Tensor};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyTuple};
 
 use crate::memory::arrays::Layout;
 use crate::memory::block::Block;
 use crate::memory::common::{Common, lock};
 use crate::memory::dlpack;
 use crate::memory::shared::Shared;
+use crate::python;
 use crate::python::errors::buffer_error;
 
 /// Why a child of fork can't write to a buffer or release it.
@@ -57,6 +58,20 @@ impl Drop for SharedBuffer {
             self.forget();
         }
     }
+}
+
+/// What NumPy assigns: of another library's array its elements, which NumPy may not know how to read.
+fn elements<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    let is_numpys = unsafe {
+        // SAFETY: this thread is attached, and the object is alive.
+        ffi::Py_TYPE(value.as_ptr()) == python::array_type()
+    };
+    if is_numpys || value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>() {
+        return Ok(value.clone());
+    }
+    let given = py.import("nif_lab.arrays")?.call_method1("given_array", ("value", value))?;
+    Ok(if given.is_none() { value.clone() } else { given })
 }
 
 fn released(py: Python<'_>) -> PyErr {
@@ -274,7 +289,12 @@ impl SharedBuffer {
 
     fn __setitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check_process(py)?;
-        self.array(py)?.bind(py).set_item(index, value)
+        self.array(py)?.bind(py).set_item(index, elements(value)?)
+    }
+
+    /// Fill the buffer with the elements of any array that a function takes, or with one number.
+    fn copy_from(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.__setitem__(py, py.Ellipsis().bind(py), value)
     }
 
     /// Let a language own the buffer once more.

@@ -328,10 +328,20 @@ struct TensorKeeper {
 
 /// A NumPy array over a tensor of the host.
 fn array_of(py: Python<'_>, owned: Owned) -> PyResult<Py<PyAny>> {
-    // SAFETY: the producer keeps it until it is released; shape and strides have `ndim` numbers.
+    // SAFETY: the producer keeps it until it is released.
+    let (tensor, flags) = unsafe { (owned.0.as_ref().tensor, owned.0.as_ref().flags) };
+    let keeper = Py::new(py, TensorKeeper { _tensor: owned })?;
+    // SAFETY: as above; the keeper releases it.
+    unsafe { array_over(py, &tensor, flags & READ_ONLY != 0, keeper.into_any()) }
+}
+
+/// The same of a tensor that `keeper` keeps.
+///
+/// # Safety
+/// Its elements are valid while the keeper lives; shape, and strides if there are some, have `ndim` numbers.
+pub unsafe fn array_over(py: Python<'_>, it: &Tensor, is_read_only: bool, keeper: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    // SAFETY: the caller's promise.
     unsafe {
-        let managed = owned.0.as_ref();
-        let it = &managed.tensor;
         let known = python::dtype::to_numpy(it.dtype).filter(|_| HOST.contains(&it.device.r#type));
         let (type_num, item) =
             known.ok_or_else(|| PyBufferError::new_err("no elements that NumPy has, on the host"))?;
@@ -342,8 +352,6 @@ fn array_of(py: Python<'_>, owned: Owned) -> PyResult<Py<PyAny>> {
         let stride = |axis: usize| if it.strides.is_null() { packed[axes + axis] } else { *it.strides.add(axis) };
         let mut strides: Vec<isize> = (0..axes).map(|axis| stride(axis) as isize * item as isize).collect();
         let data = it.data.cast::<u8>().wrapping_add(it.byte_offset as usize);
-        let flags = if managed.flags & READ_ONLY == 0 { NPY_ARRAY_WRITEABLE } else { 0 };
-        let keeper = Py::new(py, TensorKeeper { _tensor: owned })?;
         let array = python::owned(
             py,
             PY_ARRAY_API.PyArray_NewFromDescr(
@@ -354,7 +362,7 @@ fn array_of(py: Python<'_>, owned: Owned) -> PyResult<Py<PyAny>> {
                 shape.as_mut_ptr(),
                 strides.as_mut_ptr(),
                 data.cast(),
-                flags,
+                if is_read_only { 0 } else { NPY_ARRAY_WRITEABLE },
                 std::ptr::null_mut(),
             ),
         )?;

@@ -68,6 +68,11 @@ pub fn by_name(name: &str) -> Option<(c_int, usize)> {
     ROWS.iter().find(|row| row.0 == name).map(|row| (row.1 as c_int, usize::from(row.3 / 8)))
 }
 
+/// DLPack's type for a signature's word.
+pub fn named(name: &str) -> Option<DType> {
+    ROWS.iter().find(|row| row.0 == name).map(|row| DType { code: row.2, bits: row.3, lanes: 1 })
+}
+
 /// NumPy's number and the size in bytes for DLPack's type.
 pub fn to_numpy(dtype: DType) -> Option<(c_int, usize)> {
     ROWS.iter()

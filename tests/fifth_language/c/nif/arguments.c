@@ -213,6 +213,30 @@ static bool take_integer(item it) {
   return false;
 }
 
+/* A complex number is an array without axes. */
+static bool take_complex(item it) {
+  const nif_tensor *tensor = tensor_of(it.arg);
+  if (tensor->dtype.code != NIF_DTYPE_COMPLEX || !nif_element_name(tensor->dtype)) {
+    return refuse_type(it, NIF_TYPE_ERROR);
+  }
+  if (tensor->ndim != 0) {
+    return refuse_type(it, NIF_VALUE_ERROR);
+  }
+  if (tensor->device.type != NIF_DEVICE_CPU) {
+    return refuse(it, "expected memory of the CPU");
+  }
+  if (!tensor->data) {
+    return refuse(it, "has no data");
+  }
+  uintptr_t alignment = tensor->dtype.bits / 16, address = (uintptr_t)tensor->data + tensor->byte_offset;
+  if (address % alignment != 0) {
+    nif_report(NIF_VALUE_ERROR, it.index, "expected data aligned to %d bytes", (int)alignment);
+    return false;
+  }
+  it.taken->c128 = tensor->dtype.bits == 64 ? *(const float _Complex *)address : *(const double _Complex *)address;
+  return true;
+}
+
 /* Rows 2 to 7 of the table in docs/abi.md. */
 static bool take_one(item it) {
   int32_t type = it.arg->type_index;
@@ -223,6 +247,12 @@ static bool take_one(item it) {
       return is_whole ? take_integer(it) : refuse_type(it, NIF_TYPE_ERROR);
     case FLOAT:
       it.taken->f64 = is_whole ? (double)it.arg->v.i : it.arg->v.f;
+      return is_whole || type == NIF_FLOAT || refuse_type(it, NIF_TYPE_ERROR);
+    case COMPLEX:
+      if (tensor_of(it.arg)) {
+        return take_complex(it);
+      }
+      it.taken->c128 = is_whole ? (double)it.arg->v.i : it.arg->v.f;
       return is_whole || type == NIF_FLOAT || refuse_type(it, NIF_TYPE_ERROR);
     case BOOL:
       it.taken->boolean = it.arg->v.i != 0;

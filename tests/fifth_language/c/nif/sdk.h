@@ -12,7 +12,7 @@ typedef struct {
   int32_t size;
 } word;
 
-typedef enum { INT, FLOAT, BOOL, STR, BYTES, CALLBACK, VECTOR, MATRIX, ANY } form;
+typedef enum { INT, FLOAT, COMPLEX, BOOL, STR, BYTES, CALLBACK, VECTOR, MATRIX, ANY } form;
 
 /* What fixes the length of an axis: an axis of another array, or (axis -1) an integer; nothing: parameter -1. */
 typedef struct {

@@ -29,6 +29,8 @@ static const struct {
   {"u64", INT, INT64_MIN, INT64_MAX},
   {"f32", FLOAT, 0, 0},
   {"f64", FLOAT, 0, 0},
+  {"c64", COMPLEX, 0, 0},
+  {"c128", COMPLEX, 0, 0},
   {"bool", BOOL, 0, 0},
   {"str", STR, 0, 0},
   {"bytes", BYTES, 0, 0},
@@ -149,7 +151,7 @@ static int32_t result_type(word it) {
   for (int i = 0; i < N_SCALARS; i++) {
     if (nif_is(it, scalars[i].name)) {
       static const int32_t types[] = {
-        [INT] = NIF_INT, [FLOAT] = NIF_FLOAT, [BOOL] = NIF_BOOL, [STR] = NIF_STR, [BYTES] = NIF_TENSOR};
+        [INT] = NIF_INT, [FLOAT] = NIF_FLOAT, [COMPLEX] = NIF_TENSOR, [BOOL] = NIF_BOOL, [STR] = NIF_STR, [BYTES] = NIF_TENSOR};
       return types[scalars[i].form];
     }
   }
