@@ -279,20 +279,17 @@ impl Frame {
     fn push_complex(&mut self, re: f64, im: f64, param: &Param) {
         const { assert!(size_of::<Bytes>() == size_of::<[f64; 2]>() && align_of::<Bytes>() == align_of::<f64>()) }
         let data = self.bytes[self.count].as_mut_ptr();
-        let bits = if param.spelled == "c64" { 64 } else { 128 };
+        let is_narrow = param.spelled == "c64";
         // SAFETY: room of that size and alignment.
-        unsafe {
-            if bits == 64 {
-                data.cast::<[f32; 2]>().write([re as f32, im as f32]);
-            } else {
-                data.cast::<[f64; 2]>().write([re, im]);
-            }
+        match is_narrow {
+            true => unsafe { data.cast::<[f32; 2]>().write([re as f32, im as f32]) },
+            false => unsafe { data.cast::<[f64; 2]>().write([re, im]) },
         }
         let tensor = Tensor {
             data: data.cast(),
             device: Device { r#type: DEVICE_CPU, id: 0 },
             ndim: 0,
-            dtype: DType { code: dtype_code::COMPLEX, bits, lanes: 1 },
+            dtype: DType { code: dtype_code::COMPLEX, bits: if is_narrow { 64 } else { 128 }, lanes: 1 },
             shape: self.axes[self.count].as_mut_ptr().cast(),
             strides: std::ptr::null_mut(),
             byte_offset: 0,
