@@ -50,6 +50,10 @@ pub(crate) fn complex(value: Value<'_>, param: &Param) -> Option<Result<[f64; 2]
     let alignment = if is_wide { align_of::<f64>() } else { align_of::<f32>() };
     // SAFETY: the address is checked; the caller lends one element for the call.
     Some(address(tensor, alignment, param).map(|at| unsafe {
-        if is_wide { at.cast::<[f64; 2]>().read() } else { at.cast::<[f32; 2]>().read().map(f64::from) }
+        if is_wide {
+            at.cast::<[f64; 2]>().read_unaligned()
+        } else {
+            at.cast::<[f32; 2]>().read_unaligned().map(f64::from)
+        }
     }))
 }

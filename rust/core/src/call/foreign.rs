@@ -353,7 +353,7 @@ unsafe fn find(py: Python<'_>, kind: &Kind, object: *mut ffi::PyObject, mutable:
                 }
                 Err(led) => {
                     // What an attribute leads to has a way of its own, by which it is kept.
-                    let kind = kind_of(py, led.as_ptr()).filter(is_by_code)?;
+                    let kind = kind_of(py, led.as_ptr()).filter(|it| is_by_code(it))?;
                     return find(py, kind, led.as_ptr(), mutable);
                 }
             },
@@ -364,7 +364,7 @@ unsafe fn find(py: Python<'_>, kind: &Kind, object: *mut ffi::PyObject, mutable:
 }
 
 /// Are its objects read by some of Python's code?
-fn is_by_code(kind: &&'static Kind) -> bool {
+fn is_by_code(kind: &Kind) -> bool {
     matches!(kind.reader, Reader::Capsule | Reader::Other(_))
 }
 
@@ -375,7 +375,7 @@ fn is_by_code(kind: &&'static Kind) -> bool {
 pub unsafe fn stand_in(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Option<Py<PyAny>>> {
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(kind) = kind_of(py, object).filter(is_by_code) else { return Ok(None) };
+        let Some(kind) = kind_of(py, object).filter(|it| is_by_code(it)) else { return Ok(None) };
         let Some(taken) = read(py, kind, object, false)? else { return Ok(None) };
         if let Holding::Capsule(capsule) = &taken.holding {
             return Ok(Some(capsule.clone_ref(py)));

@@ -281,9 +281,10 @@ impl Frame {
         let data = self.bytes[self.count].as_mut_ptr();
         let is_narrow = param.spelled == "c64";
         // SAFETY: room of that size and alignment.
-        match is_narrow {
-            true => unsafe { data.cast::<[f32; 2]>().write([re as f32, im as f32]) },
-            false => unsafe { data.cast::<[f64; 2]>().write([re, im]) },
+        if is_narrow {
+            unsafe { data.cast::<[f32; 2]>().write([re as f32, im as f32]) }
+        } else {
+            unsafe { data.cast::<[f64; 2]>().write([re, im]) }
         }
         let tensor = Tensor {
             data: data.cast(),

@@ -131,14 +131,14 @@ pub fn to_python(
 /// The one complex number of a tensor.
 fn complex(py: Python<'_>, made: &HostTensor) -> Result<Py<PyAny>, Failure> {
     let data = made.block.address().as_ptr();
-    // SAFETY: the block was allocated for one element of that type; its start is aligned for all.
-    let (re, im) = unsafe {
+    // SAFETY: the block was allocated for one element of that type.
+    let [re, im] = unsafe {
         match made.tensor.dtype {
             it if !made.shape.is_empty() || it.code != dtype_code::COMPLEX => {
                 return Err(broken("returned something else as a complex number".into()));
             }
-            it if it.bits == 64 => (f64::from(data.cast::<f32>().read()), f64::from(data.cast::<f32>().add(1).read())),
-            _ => (data.cast::<f64>().read(), data.cast::<f64>().add(1).read()),
+            it if it.bits == 64 => data.cast::<[f32; 2]>().read_unaligned().map(f64::from),
+            _ => data.cast::<[f64; 2]>().read_unaligned(),
         }
     };
     // SAFETY: this thread is attached.

@@ -52,10 +52,10 @@ impl Plain {
         object: &Bound<'_, PyAny>,
         _kind: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
+        static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         if object.is_none() {
             return Ok(this.into_any());
         }
-        static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         Ok(METHOD.import(py, "types", "MethodType")?.call1((this, object))?.unbind())
     }
 

@@ -287,7 +287,7 @@ impl<'a> Exchange<'a> {
         let number = head.value.checked_sub(1).and_then(|it| usize::try_from(it).ok());
         let block = number.and_then(|it| self.granted.get(it)).map(|it| (it.block.address(), it.block.size()));
         let given = callback.and_then(|it| {
-            let mut lent = Lent::read(line.room(head.length), it.takes(), block);
+            let mut lent = Lent::read(&line.room(head.length), it.takes(), block);
             let given = it.call(py, &lent.values());
             if block.is_none() {
                 lent.answer(line.request());

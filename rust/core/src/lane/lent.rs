@@ -21,7 +21,7 @@ pub struct Lent {
 }
 
 impl Lent {
-    pub fn read(room: Vec<u8>, takes: &[Passed], block: Option<(NonNull<u8>, usize)>) -> Self {
+    pub fn read(room: &[u8], takes: &[Passed], block: Option<(NonNull<u8>, usize)>) -> Self {
         let mut words = vec![0_u64; room.len().div_ceil(8)];
         // SAFETY: there is room for the bytes.
         unsafe { words.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(room.as_ptr(), room.len()) };
