@@ -34,7 +34,10 @@ def described(name: str, thing: Any) -> list[str]:
         lines += [f"  {field}: {kind}" for field, kind in fields.items() if not field.startswith("_")]
         if thing.__init__ is not object.__init__ and not fields and not issubclass(thing, Exception):
             lines.append(f"  __init__{inspect.signature(thing.__init__)}")
-        for member, value in sorted(vars(thing).items()):
+        members = {
+            k: v for it in reversed(thing.__mro__) if it.__module__.startswith("nif_lab") for k, v in vars(it).items()
+        }
+        for member, value in sorted(members.items()):
             if member.startswith("_") or member in INHERITED or member in fields:
                 continue
             plain = getattr(value, "__func__", value)

@@ -52,6 +52,7 @@ LAYERS = {
     "codecs": 3,
     "transfer": 3,
     "lab": 3,
+    "watched": 3,
     "lane": 3,
     "mapping": 3,
     "pickling": 3,

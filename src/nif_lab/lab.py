@@ -6,13 +6,11 @@ runs.
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import _core, foreign, projects, stubs, summary, travel
@@ -33,14 +31,14 @@ from .mapping import Failures, Map
 from .memory import POOLS, MemoryManager, Pool
 from .pickling import reduce_lab
 from .recovery import Recovery, RecoveryPolicy, with_options
-from .telemetry import Event, History, Snapshot, Subscription, Telemetry
+from .telemetry import Telemetry
+from .watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from . import arguments
-    from .costs import CellsReport
     from .panels.dashboard import Dashboard
 
 __all__ = ["Lab", "Lane", "LoadedBackend"]
@@ -48,7 +46,7 @@ __all__ = ["Lab", "Lane", "LoadedBackend"]
 RESULTS: Final = ("caller", "numpy")
 
 
-class Lab:
+class Lab(Watched):
     """Load the native backends and call their functions.
 
     Parameters
@@ -268,29 +266,6 @@ class Lab:
         setattr(self, file.name, loaded)
         return loaded
 
-    def register(self, module: ModuleType) -> ModuleType:
-        """Have the functions of any module recorded: ``lab.register(my_module)``.
-
-        Its public functions are replaced, in the module, by ones that record each call; they are listed as
-        ``python.my_module.f``. They run in this process, as before: one that crashes ends it.
-
-        Parameters
-        ----------
-        module : module
-            An extension module, one of nimpy for instance, or any other.
-
-        Returns
-        -------
-        module
-            The same.
-        """
-        expect("module", module, ModuleType, "a module")
-        for name in getattr(module, "__all__", None) or dir(module):
-            function = getattr(module, name)
-            if inspect.isroutine(function) and not name.startswith("_") and not hasattr(function, "__wrapped__"):
-                setattr(module, name, self.telemetry.recorded(f"{module.__name__}.{name}", function))
-        return module
-
     def stubs(self, out: str | Path = "typings") -> list[Path]:
         """Write stub files of all functions that this Lab has now: see `nif_lab.stubs`.
 
@@ -403,25 +378,6 @@ class Lab:
         return Map(
             function, blocks, executor, ordered=ordered, failures=failures, keep=keep, ahead=ahead, progress=progress
         )
-
-    def snapshot(self) -> Snapshot:
-        """Return all counters, and the figures of the memory, as they are now."""
-        return replace(self.telemetry.snapshot(), memory=self.memory.metrics())
-
-    def history(self, last: int = 1000) -> History:
-        """Return the last calls: when, what, how long, with what outcome, from which notebook cell."""
-        return self.telemetry.history(last)
-
-    def cells_report(self) -> CellsReport:
-        """Return what each notebook cell cost: its native calls, their number, time and errors, by function."""
-        return self.telemetry.cells_report()
-
-    def subscribe(self, topic: arguments.Topic, callback: Callable[[Event], object]) -> Subscription:
-        """Call ``callback`` with each event of ``nif:performance``, ``nif:errors`` or ``nif:memory`` from now on.
-
-        It runs on a thread of its own: a slow or raising one delays no call.
-        """
-        return self.telemetry.subscribe(topic, callback)
 
     @_core.plain
     def transfer(

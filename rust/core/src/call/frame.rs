@@ -295,8 +295,7 @@ impl Frame {
             strides: std::ptr::null_mut(),
             byte_offset: 0,
         };
-        let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
-        self.push(type_index::TENSOR, AnyValue { p });
+        self.push(type_index::TENSOR, AnyValue { p: (&raw mut *self.tensors[self.count].write(tensor)).cast() });
     }
 
     /// The array of a shared buffer or a mapped file.
