@@ -265,9 +265,6 @@ impl Heap {
     }
 
     /// Mark a piece as in use by a block, whose elements may be anything from now on.
-    ///
-    /// # Panics
-    /// If the block isn't as large as a piece of that many bytes.
     pub fn occupy(&mut self, index: u32, generation: u64, requested: usize) {
         let piece = self.get(index);
         (piece.generation, piece.is_held, piece.requested) = (generation, false, requested);
