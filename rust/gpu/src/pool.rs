@@ -340,7 +340,7 @@ impl Pool {
         let offset = u32::try_from(handle.offset / ALIGNMENT as u64).map_err(|_| Error::Unknown)?;
         let piece = state.live.get(&offset).map(|it| state.heap.piece(*it));
         let piece = piece.filter(|it| it.generation == handle.generation).ok_or(Error::Stale)?;
-        Ok((state.base + handle.offset, piece.requested()))
+        Ok((state.base + handle.offset, piece.requested))
     }
 
     /// Does the range lie in one live block?
@@ -354,7 +354,7 @@ impl Pool {
         state.live.values().any(|it| {
             let piece = state.heap.piece(*it);
             let from = piece.offset as usize * ALIGNMENT;
-            from <= start && start + size <= from + piece.requested()
+            from <= start && start + size <= from + piece.requested
         })
     }
 

@@ -6,8 +6,6 @@
 
 use std::collections::TryReserveError;
 
-use crate::ALIGNMENT;
-
 /// No piece.
 const NONE: u32 = u32::MAX;
 /// Granules of a page.
@@ -29,12 +27,12 @@ pub struct Piece {
     next: u32,
     /// From here to its end the piece is known to be zeros.
     pub dirty_to: u32,
-    /// Bytes of it that weren't asked for; at most a granule, which a block of 0 bytes has.
-    slack: u8,
     /// Neither in use nor listed.
     is_held: bool,
     /// Of the block that lies here; 0 when free. It has 64 bits, so that none comes a second time.
     pub generation: u64,
+    /// Bytes asked for.
+    pub requested: usize,
 }
 
 const _: () = assert!(size_of::<Piece>() * 5 / 4 + size_of::<u32>() <= 64, "what is kept for a block");
@@ -43,12 +41,6 @@ impl Piece {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.generation != 0
-    }
-
-    /// Bytes asked for.
-    #[must_use]
-    pub fn requested(&self) -> usize {
-        self.size as usize * ALIGNMENT - usize::from(self.slack)
     }
 
     fn end(&self) -> u32 {
@@ -139,9 +131,9 @@ impl Heap {
             previous: NONE,
             next: NONE,
             dirty_to,
-            slack: 0,
             is_held: false,
             generation: 0,
+            requested: 0,
         };
         if self.unused == NONE {
             self.pieces.push(piece);
@@ -273,15 +265,9 @@ impl Heap {
     }
 
     /// Mark a piece as in use by a block, whose elements may be anything from now on.
-    ///
-    /// # Panics
-    /// If the block isn't as large as a piece of that many bytes.
     pub fn occupy(&mut self, index: u32, generation: u64, requested: usize) {
         let piece = self.get(index);
-        (piece.generation, piece.is_held) = (generation, false);
-        let slack = (piece.size as usize * ALIGNMENT).checked_sub(requested);
-        piece.slack =
-            slack.and_then(|it| u8::try_from(it).ok()).expect("a piece is as large as its block, in granules");
+        (piece.generation, piece.is_held, piece.requested) = (generation, false, requested);
         piece.dirty_to = piece.end();
     }
 

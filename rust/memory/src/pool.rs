@@ -241,14 +241,14 @@ impl Pool {
         let (segment, index) = self.look_up(id, generation, offset)?;
         let segment = &self.segments[segment];
         // SAFETY: the block lies inside the segment.
-        Ok((unsafe { segment.map.address().add(offset) }, segment.heap.piece(index).requested()))
+        Ok((unsafe { segment.map.address().add(offset) }, segment.heap.piece(index).requested))
     }
 
     /// The live block in which a place of a segment lies: its generation, offset and size in bytes.
     pub fn find(&self, id: u64, place: usize) -> Option<(u64, usize, usize)> {
         let (segment, index) = self.piece_with(id, place)?;
         let piece = self.segments[segment].heap.piece(index);
-        Some((piece.generation, bytes(piece.offset), piece.requested()))
+        Some((piece.generation, bytes(piece.offset), piece.requested))
     }
 
     /// The same of a block that another process may write to from now on.
@@ -283,8 +283,7 @@ impl Pool {
 
     fn free(&mut self, segment: usize, index: u32) -> Option<SharedMap> {
         let it = &mut self.segments[segment];
-        let Piece { offset, size, .. } = *it.heap.piece(index);
-        let requested = it.heap.piece(index).requested();
+        let Piece { offset, size, requested, .. } = *it.heap.piece(index);
         it.index.remove(offset, |piece| it.heap.piece(piece).offset);
         self.active_bytes -= requested;
         self.active_blocks -= 1;
@@ -383,7 +382,7 @@ impl Pool {
             for (_, piece) in segment.heap.iter() {
                 if piece.is_live() {
                     let (first, last) =
-                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested().max(1) - 1) / PAGE);
+                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
                     live_pages += (last + 1).saturating_sub(first.max(next));
                     next = next.max(last + 1);
                 } else if piece.dirty_to > piece.offset {
