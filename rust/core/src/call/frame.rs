@@ -280,12 +280,9 @@ impl Frame {
         const { assert!(size_of::<Bytes>() == size_of::<[f64; 2]>() && align_of::<Bytes>() == align_of::<f64>()) }
         let data = self.bytes[self.count].as_mut_ptr();
         let is_narrow = param.spelled == "c64";
+        let (narrow, wide) = (data.cast::<[f32; 2]>(), data.cast::<[f64; 2]>());
         // SAFETY: room of that size and alignment.
-        if is_narrow {
-            unsafe { data.cast::<[f32; 2]>().write([re as f32, im as f32]) }
-        } else {
-            unsafe { data.cast::<[f64; 2]>().write([re, im]) }
-        }
+        unsafe { if is_narrow { narrow.write([re as f32, im as f32]) } else { wide.write([re, im]) } };
         let tensor = Tensor {
             data: data.cast(),
             device: Device { r#type: DEVICE_CPU, id: 0 },
@@ -295,7 +292,8 @@ impl Frame {
             strides: std::ptr::null_mut(),
             byte_offset: 0,
         };
-        self.push(type_index::TENSOR, AnyValue { p: (&raw mut *self.tensors[self.count].write(tensor)).cast() });
+        let p = (&raw mut *self.tensors[self.count].write(tensor)).cast();
+        self.push(type_index::TENSOR, AnyValue { p });
     }
 
     /// The array of a shared buffer or a mapped file.
