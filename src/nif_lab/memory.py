@@ -392,7 +392,7 @@ class MemoryManager:
         words = tuple(handle) if isinstance(handle, Iterable) else ()
         if len(words) != 3 or not all(isinstance(it, int) and 0 <= it < 1 << 64 for it in words):
             raise HandleError(f"expected the three numbers of a handle, got {handle!r}")
-        if words[0] >> 31 == 1:  # a segment of a device
+        if words[0] >> 63 == 1:  # a segment of a device
             return self.devices.core.resolve(*words)
         return self.core.resolve(*words)
 

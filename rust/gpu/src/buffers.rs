@@ -76,7 +76,7 @@ pub fn find(number: u64) -> Result<Entry> {
     buffers
         .get(&number)
         .cloned()
-        .ok_or_else(|| if crate::pool::was_given(number) { Error::Stale } else { Error::Unknown })
+        .ok_or_else(|| if crate::handle::was_given(number) { Error::Stale } else { Error::Unknown })
 }
 
 /// The same, with axes that stay for the rest of the call.

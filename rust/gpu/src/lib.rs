@@ -7,6 +7,7 @@ pub mod buffers;
 pub mod device;
 pub mod driver;
 pub mod error;
+mod handle;
 pub mod kernels;
 pub mod pool;
 pub mod services;
@@ -14,7 +15,8 @@ pub mod services;
 pub use device::Device;
 pub use driver::{Driver, Kind, Table};
 pub use error::{Error, Result};
-pub use pool::{Block, Exported, Handle, Metrics, Pool};
+pub use handle::{Handle, foreign_number};
+pub use pool::{Block, Exported, Metrics, Pool};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nif_memory::heap::Heap;
@@ -14,6 +13,7 @@ use nif_memory::heap::Heap;
 use crate::device::{Device, property};
 use crate::driver::{Address, DESCRIPTOR, forked};
 use crate::error::{Error, Result};
+use crate::handle::{Handle, next_generation, next_segment};
 use crate::lock;
 
 /// Every block begins at a multiple of this, and takes a multiple of it.
@@ -22,54 +22,6 @@ pub const ALIGNMENT: usize = 256;
 const STEP: usize = 32 << 20;
 /// The most bytes that a pool can have.
 const LARGEST: usize = (u32::MAX as usize - 1) * ALIGNMENT;
-
-/// Numbers of devices' blocks have the top bit; below it are 15 bits of the segment and 48 of the generation, of which a process
-/// can't run out: a block each microsecond takes nine years.
-const ON_DEVICE: u32 = 1 << 15;
-const GENERATION_BITS: u32 = 48;
-static SEGMENT: AtomicU32 = AtomicU32::new(1);
-static GENERATION: AtomicU64 = AtomicU64::new(1);
-
-fn next_generation() -> u64 {
-    GENERATION.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Where a block lies, as others are told. It leads nowhere once the block is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Handle {
-    pub segment: u32,
-    pub generation: u64,
-    pub offset: u64,
-}
-
-impl Handle {
-    /// As one number: what languages and frames have.
-    #[must_use]
-    pub fn number(&self) -> u64 {
-        u64::from(self.segment) << GENERATION_BITS | self.generation
-    }
-
-    /// The segment and generation of a number; it doesn't say the offset.
-    #[must_use]
-    pub fn of(number: u64) -> Self {
-        let generation = number & ((1 << GENERATION_BITS) - 1);
-        Self { segment: (number >> GENERATION_BITS) as u32, generation, offset: 0 }
-    }
-}
-
-/// Did a block ever have this number?
-pub(crate) fn was_given(number: u64) -> bool {
-    let Handle { segment, generation, .. } = Handle::of(number);
-    segment & ON_DEVICE != 0
-        && segment & !ON_DEVICE < SEGMENT.load(Ordering::Relaxed)
-        && (1..GENERATION.load(Ordering::Relaxed)).contains(&generation)
-}
-
-/// A number for memory that isn't of a pool: another library's array, for as long as a call has it.
-#[must_use]
-pub fn foreign_number() -> u64 {
-    Handle { segment: ON_DEVICE, generation: next_generation(), offset: 0 }.number()
-}
 
 /// Figures of one pool, in bytes unless they say otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,7 +140,7 @@ impl Pool {
         Ok(Arc::new(Self {
             name: name.into(),
             device,
-            segment: ON_DEVICE | SEGMENT.fetch_add(1, Ordering::Relaxed),
+            segment: next_segment(),
             limit,
             forks: nif_memory::forks(),
             state: Mutex::new(state),

@@ -133,11 +133,13 @@ impl Gpu {
     }
 
     /// Where a handle leads: address and size.
-    fn resolve(&self, py: Python<'_>, segment: u32, generation: u64, offset: u64) -> PyResult<(u64, usize)> {
-        let handle = nif_gpu::Handle { segment, generation, offset };
+    fn resolve(&self, py: Python<'_>, segment: u64, generation: u64, offset: u64) -> PyResult<(u64, usize)> {
         let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
-        let pool = pools.iter().find(|it| it.segment == segment).ok_or(nif_gpu::Error::Unknown);
-        pool.and_then(|it| it.resolve(handle)).map_err(|error| gpu_error(py, &error))
+        let found = nif_gpu::Handle::of_words((segment, generation, offset)).and_then(|handle| {
+            let pool = pools.iter().find(|it| it.segment == handle.segment)?;
+            Some(pool.resolve(handle))
+        });
+        found.unwrap_or(Err(nif_gpu::Error::Unknown)).map_err(|error| gpu_error(py, &error))
     }
 
     /// A pool's segment, base, size and parts, for a process that maps it: the caller closes the descriptors.

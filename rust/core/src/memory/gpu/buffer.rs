@@ -335,8 +335,8 @@ impl DeviceBuffer {
 
     /// Segment, generation and offset.
     #[getter]
-    fn handle(&self) -> (u32, u64, u64) {
-        (self.handle.segment, self.handle.generation, self.handle.offset)
+    fn handle(&self) -> (u64, u64, u64) {
+        self.handle.words()
     }
 
     /// Address of the first element on the device.

@@ -74,7 +74,7 @@ pub fn view(object: &Bound<'_, PyAny>, common: Option<&Arc<Common>>) -> PyResult
     let bytes = lengths.iter().fold(item, |n, length| n.saturating_mul(usize::try_from(*length).unwrap_or(0)));
     let address = tensor.data.addr() as u64 + tensor.byte_offset;
     let entry = entry(device, address, bytes, tensor.dtype, &lengths, is_read_only);
-    let number = nif_gpu::pool::foreign_number();
+    let number = nif_gpu::foreign_number();
     let handle = Handle::of(number);
     let held = Held::new(number, &entry, device, None, Some(capsule.unbind()));
     Ok(Some(DeviceBuffer::new(held, entry, handle, vec!["python".into()], common, None)))
