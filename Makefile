@@ -106,11 +106,12 @@ julia: $(VENV)/.julia ## a Julia for this environment, where none is installed (
 clean: ## remove what was built; caches in the user's own folders stay
 	rm -rf $(VENV) rust/target build dist src/nif_lab/_native src/nif_lab/_core*.so report.html
 
-# The compilers come first: the package's own build uses them.
+# The compilers come first: the package's own build uses them. nimporter is built from its source, in isolation: its build needs poetry.
 $(VENV)/.toolchains: pyproject.toml
 	$(STEP) "1 of 5: a virtual environment in $(VENV)" sh -c 'test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)'
 	$(STEP) "2 of 5: downloading the compilers and build tools" \
-	  $(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
+	  $(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",') \
+	  $$(sed -n 's/^nim = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
 	@touch $@
 
 # Old libraries are unlinked first: a notebook that runs has them mapped, and a build that wrote into them would kill it.
