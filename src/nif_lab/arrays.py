@@ -21,6 +21,7 @@ __all__ = [
     "STRIDED",
     "SWAPPED",
     "UNPACKED",
+    "OnDevice",
     "Refusal",
     "Taken",
     "as_array",
@@ -48,6 +49,10 @@ TO_HOST: Final = "(copy it to the host first: {}; only the gpu functions take me
 
 class Refusal(Exception):
     """Why a value can't be given to a parameter, with the fix in parentheses."""
+
+
+class OnDevice(Refusal):
+    """An array that is in the memory of a device, and not in the host's."""
 
 
 @dataclass(slots=True)
@@ -180,7 +185,7 @@ def _by_dlpack(value: Any) -> Taken | None:
     by_table = hasattr(type(value), "__dlpack_c_exchange_api__")
     if not (by_table or hasattr(type(value), "__dlpack__")):
         if hasattr(type(value), "__cuda_array_interface__") or hasattr(value, "__cuda_array_interface__"):
-            raise Refusal(f"got {name_of(value)} in memory of cuda {TO_HOST.format('x.copy_to_host() or x.get()')}")
+            raise OnDevice(f"got {name_of(value)} in memory of cuda {TO_HOST.format('x.copy_to_host() or x.get()')}")
         return None
     array = None
     try:
@@ -194,7 +199,7 @@ def _by_dlpack(value: Any) -> Taken | None:
         device, number = value.__dlpack_device__()
     if int(device) not in CPU:
         where = f"{DEVICES.get(int(device), f'device type {int(device)}')}:{number}"
-        raise Refusal(f"got {name_of(value)} in memory of {where} {TO_HOST.format('x.cpu() or x.get()')}")
+        raise OnDevice(f"got {name_of(value)} in memory of {where} {TO_HOST.format('x.cpu() or x.get()')}")
     if getattr(value, "requires_grad", False):
         raise Refusal(f"got {name_of(value)} that records gradients (detach it: x.detach())")
     if any(getattr(value, it, bool)() for it in ("is_neg", "is_conj")):

@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from .arrays import CONVERTED, ELEMENTS, LISTED, STRIDED, SWAPPED, Refusal, as_array, is_bytes, name_of, spelled
+from .arrays import (
+    CONVERTED,
+    ELEMENTS,
+    LISTED,
+    STRIDED,
+    SWAPPED,
+    OnDevice,
+    Refusal,
+    as_array,
+    is_bytes,
+    name_of,
+    spelled,
+)
 from .errors import NifTypeError, NifValueError
 
 if TYPE_CHECKING:
@@ -312,6 +324,8 @@ def adapt(
                 return call.array(value, parameter)
             return value if strict else _scalar(value, parameter)
         except Refusal as said:
+            if isinstance(said, OnDevice) and parameter.spelled == "u64":
+                return value  # a function that takes devices' arrays: its own words
             if strict and isinstance(value, (np.ndarray, Sequence)) and not isinstance(value, np.ma.MaskedArray):
                 return value  # the function's own words
             reason = str(said)
