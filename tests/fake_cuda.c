@@ -55,7 +55,7 @@ status cuDeviceGet(int *device, int number) { *device = number; return OK; }
 status cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Stand-in %d", device); return OK; }
 status cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = setting("FAKE_CUDA_MEMORY", 1l << 32); return OK; }
 status cuDeviceGetAttribute(int *value, int attribute, int device) { (void)device; *value = attribute == 75 ? 9 : 0; return OK; }
-status cuDeviceCanAccessPeer(int *can, int device, int other) { *can = device != other; return OK; }
+status cuDeviceCanAccessPeer(int *can, int device, int other) { *can = device != other && setting("FAKE_CUDA_PEERS", 1); return OK; }
 status cuDevicePrimaryCtxRetain(void **context, int device) { *context = &contexts[device]; return OK; }
 status cuCtxSetCurrent(void *context) { current = context; return OK; }
 status cuCtxGetCurrent(void **context) { *context = current; return OK; }
@@ -111,7 +111,8 @@ status cuMemUnmap(address at, size_t size) {
 status cuMemSetAccess(address at, size_t size, const void *access, size_t count) {
   ALIVE();
   const int *words = access;
-  if (count != 1 || words[0] != 1 || words[2] != 3) return INVALID;
+  for (size_t i = 0; i < count; i++)
+    if (words[3 * i] != 1 || words[3 * i + 2] != 3) return INVALID;
   return mprotect((void *)at, size, PROT_READ | PROT_WRITE) ? INVALID : OK;
 }
 status cuMemExportToShareableHandle(void *out, uint64_t handle, int kind, unsigned long long flags) {

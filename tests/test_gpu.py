@@ -129,6 +129,27 @@ def test_limits_and_devices_are_separate() -> None:
     assert pool(lab, "gpu_zig").peak == 4 * MIB
 
 
+BETWEEN = """
+import numpy as np
+from nif_lab.lab import Lab
+lab = Lab(["zig"])
+values = np.arange(5 << 20, dtype="u4")
+there = lab.memory.to_device(values, languages=["zig"])
+other = lab.memory.allocate(values.shape, "u4", languages=["zig"], device="gpu:1")
+lab.zig.gpu_copy(there, other)
+lab.zig.gpu_fill(there, 0)
+print(bool((other.numpy() == values).all()), bool(there.numpy().any()))
+lab.zig.gpu_copy(other, there)
+print(bool((there.numpy() == values).all()))
+"""
+
+
+@pytest.mark.parametrize("peers", [0, 1])
+def test_copies_between_devices(peers: int, tmp_path: Path) -> None:
+    """Directly where one device reaches the other's memory, else through the host, a piece at a time."""
+    assert standin.run(BETWEEN, tmp_path, devices=2, peers=peers).split() == ["True", "False", "True"]
+
+
 def test_blocks_never_overlap_and_memory_goes_back() -> None:
     print(f"NIF_LAB_SEED={SEED}")
     random_ = random.Random(SEED)

@@ -320,16 +320,28 @@ impl Device {
         Ok(sees)
     }
 
-    /// Let a device reach memory that was mapped at this address.
+    /// Let this device, and each other one that can, reach memory that was mapped at this address.
     ///
     /// # Errors
     /// What the driver says.
     pub fn allow(&'static self, address: Address, bytes: usize) -> Result<()> {
         let _turn = self.turn()?;
-        let access = Access { location: Location { kind: ON_DEVICE, id: self.id }, flags: READ_WRITE };
-        // SAFETY: the description is alive; the address is one of the driver's.
-        let status = unsafe { (self.driver.table.set_access)(address, bytes, &raw const access, 1) };
-        self.driver.check(status, "letting a device reach memory")
+        let reach = |id| Access { location: Location { kind: ON_DEVICE, id }, flags: READ_WRITE };
+        let others = (0..self.driver.devices).filter(|id| *id != self.id && self.is_reached_by(*id));
+        let access: Vec<Access> = std::iter::once(self.id).chain(others).map(reach).collect();
+        // SAFETY: the descriptions are alive; the address is one of the driver's.
+        let status = unsafe { (self.driver.table.set_access)(address, bytes, access.as_ptr(), access.len()) };
+        self.driver.check(status, "letting devices reach memory")
+    }
+
+    /// Can another device read and write this one's memory?
+    fn is_reached_by(&self, id: i32) -> bool {
+        let (table, mut number, mut can) = (&self.driver.table, 0, 0);
+        // SAFETY: two places.
+        let known = unsafe {
+            (table.device)(&raw mut number, id) == 0 && (table.can_access)(&raw mut can, number, self.number) == 0
+        };
+        known && can != 0
     }
 
     /// Lock the host's memory in place, so that copies of it are fast. True if this call did it, and not one before.

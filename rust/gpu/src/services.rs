@@ -7,6 +7,7 @@ use nif::abi::{DEVICE_CPU, Gpu, Tensor, dtype_code};
 
 use crate::buffers;
 use crate::device::Device;
+use crate::driver::Address;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Shape};
 
@@ -148,14 +149,39 @@ unsafe fn try_copy(to: &Tensor, from: &Tensor) -> Result<()> {
             (true, false) => Device::get(from.device.id)?.download(to.data, address(from), size)?,
             (false, false) => {
                 let device = Device::get(to.device.id)?;
+                let other = Device::get(from.device.id)?;
                 if to.device.id != from.device.id {
-                    let other = Device::get(from.device.id)?;
-                    device.sees(other)?;
                     other.synchronize()?; // its stream isn't this one's
                 }
-                device.copy(address(to), address(from), size)?;
+                if device.sees(other)? {
+                    device.copy(address(to), address(from), size)?;
+                } else {
+                    through_the_host((device, address(to)), (other, address(from)), size)?;
+                }
             }
         }
+    }
+    Ok(())
+}
+
+/// Copy between devices that can't reach each other's memory, a piece at a time.
+///
+/// # Safety
+/// So many bytes are there.
+unsafe fn through_the_host(
+    (device, to): (&'static Device, Address),
+    (other, from): (&'static Device, Address),
+    size: usize,
+) -> Result<()> {
+    let mut room = vec![0_u8; size.min(PIECE)];
+    for done in (0..size).step_by(PIECE) {
+        let (more, at) = (PIECE.min(size - done), room.as_mut_ptr().cast::<c_void>());
+        // SAFETY: the caller's promise; the room is that large.
+        unsafe {
+            other.download(at, from + done as u64, more)?;
+            device.upload(to + done as u64, at, more)?;
+        }
+        device.synchronize()?; // the room is used again
     }
     Ok(())
 }
@@ -172,6 +198,8 @@ unsafe extern "C" fn launch(
     answer(unsafe { try_launch(kernel, shape, arguments.cast(), size, places, count) })
 }
 
+/// So many bytes of a copy through the host are under way at once.
+const PIECE: usize = 16 << 20;
 /// The most bytes of arguments that a kernel takes.
 const MOST: usize = 4096;
 
