@@ -216,10 +216,10 @@ def test_the_folder_is_the_users_alone_whatever_the_umask(top: Path, umask: int)
 
 
 def test_every_cache_lies_below_the_checked_folder(top: Path) -> None:
-    from nif_lab.backends import nim, rust
+    from nif_lab.backends import rust
 
     zig = base.zig_environment()
-    below = [*map(Path, zig.values()), nim._cache("key"), rust._cache(Path("/")), Cache().folder]
+    below = [*map(Path, zig.values()), rust._cache(Path("/")), Cache().folder]
     assert all(it.is_relative_to(top) for it in below)
     (top / "cells").chmod(0o777)
     with pytest.raises(BackendError, match=r"others have access to it(.|\n)*remove it"):

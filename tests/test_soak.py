@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import kills
 import numpy as np
 import soak
@@ -36,7 +40,8 @@ def test_three_seconds_of_it_have_nothing_wrong() -> None:
 def test_thirty_kills_lose_nothing() -> None:
     seed = int(np.random.default_rng().integers(2**32))
     print("seed", seed)
-    done = kills.kill(30, seed)
+    command = [sys.executable, kills.__file__, "--kills", "30", "--seed", str(seed)]
+    done = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
     assert (done["kills"], done["lost"], done["left"]) == (30, 0, 0)
     assert done["acknowledged"] > 0
     assert "| 30 |" in kills.as_markdown(done)

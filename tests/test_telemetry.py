@@ -368,7 +368,7 @@ def test_labs_do_not_share_counters() -> None:
 def test_a_step_of_ones_own_is_listed_with_the_functions() -> None:
     lab = Lab(["rust"])
     record = lab.telemetry.recorder("load")
-    assert lab.telemetry.recorder("load") is record
+    assert lab.telemetry.recorder("load") == record
     lab.telemetry.recorder("save")(1)
     for _ in range(1000):
         record(2e-6)

@@ -31,7 +31,7 @@ on_progress(done::Int64, total::Int64) = nothing
 const TEST_HOST = Ref(Nif.Host(
     sizeof(Nif.Host), 1, @cfunction(on_error, Cvoid, (Ptr{Nif.Env}, Int32, Ptr{UInt8}, Int32)),
     @cfunction(on_alloc, Ptr{Nif.Tensor}, (Nif.DType, Int32, Ptr{Int64})), @cfunction(on_log, Cvoid, (Int32, Ptr{UInt8})),
-    @cfunction(on_progress, Cvoid, (Int64, Int64)),
+    @cfunction(on_progress, Cvoid, (Int64, Int64)), C_NULL,
 ))
 const CANCEL = Ref{Int32}(0)
 host_address() = Base.unsafe_convert(Ptr{Nif.Host}, TEST_HOST)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from servers import ARTEFACTS, MEAN, SETTINGS, Server, open_notebook
+from servers import ARTEFACTS, MEAN, Server, open_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,6 @@ BROKEN = MEAN.replace("+= value", "+= valu")
 @pytest.fixture(autouse=True)
 def default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """JupyterLab as a user has it: cells that aren't seen have no editor."""
-    monkeypatch.delitem(SETTINGS, "@jupyterlab/notebook-extension:tracker")
 
 
 def keyword_colour(page: Page, cell: int, word: str) -> str:

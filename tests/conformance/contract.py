@@ -126,8 +126,17 @@ def _flags(names: str) -> int:
     return sum(FLAGS[name] for name in re.findall(r"\w+", names))
 
 
+def _of_devices() -> Iterator[Function]:
+    """Read the table of docs/gpu.md: what each language has beside that for arrays on a device."""
+    for line in (DOCS / "gpu.md").read_text("utf-8").splitlines():
+        if row := re.match(r"\| `(\w+\([^`]*\) -> [^`]+)` \| ([A-Z_, ]*) ?\|", line):
+            yield parse(row[1], _flags(row[2]))
+
+
 #: Every NIF that every backend has, by name.
 FUNCTIONS: Final[Mapping[str, Function]] = {function.name: function for function in _documented()}
+#: What Rust, Zig, Nim and Julia have beside these.
+ON_DEVICES: Final[Mapping[str, Function]] = {function.name: function for function in _of_devices()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from contract import ELEMENTS, FLAGS, FUNCTIONS, parse
+from contract import ELEMENTS, FLAGS, FUNCTIONS, ON_DEVICES, parse
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab, LoadedBackend
 
+WHOLE = {**FUNCTIONS, **ON_DEVICES}
 SHAPES = [(), (0,), (1,), (7,), (3, 4), (0, 4), (4, 0), (2, 1, 3), (2, 3, 4, 5), (1,) * 8]
 
 
 def test_the_documentation_has_tables() -> None:
     """The tables are parsed; an empty one would make every test below pass."""
     assert len(FUNCTIONS) >= 20
+    assert len(ON_DEVICES) == 4
     assert {
         "dot",
         "mandelbrot",
@@ -35,13 +37,13 @@ def test_the_documentation_has_tables() -> None:
 
 
 def test_functions_are_the_documented_ones(backend: LoadedBackend) -> None:
-    assert sorted(backend.functions) == sorted(FUNCTIONS)
+    assert sorted(backend.functions) == sorted(WHOLE)
     assert all(name == nif.name for name, nif in backend.functions.items())
 
 
 def test_signatures_are_the_documented_ones(backend: LoadedBackend) -> None:
     assert {nif.name: nif.signature for nif in backend.functions.values()} == {
-        name: function.signature for name, function in FUNCTIONS.items()
+        name: function.signature for name, function in WHOLE.items()
     }
 
 
@@ -49,7 +51,7 @@ def test_flags_are_the_documented_ones(backend: LoadedBackend) -> None:
     """A backend may be bound to a thread, as a whole; all else is part of a function's meaning."""
     bound = FLAGS["THREAD_BOUND"]
     flags = {nif.name: int(nif.flags) for nif in backend.functions.values()}
-    assert {name: bits & ~bound for name, bits in flags.items()} == {name: f.flags for name, f in FUNCTIONS.items()}
+    assert {name: bits & ~bound for name, bits in flags.items()} == {name: f.flags for name, f in WHOLE.items()}
     assert len({bits & bound for bits in flags.values()}) == 1
 
 
