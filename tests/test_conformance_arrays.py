@@ -140,7 +140,7 @@ def test_device_memory_names_gpu_pools(lab: Lab) -> None:
             lab.memory.from_array,
             lab.wire.encode,
         ):
-            with pytest.raises((ArgumentTypeError, wire.WireError), match="GPU pools"):
+            with pytest.raises((ArgumentTypeError, wire.WireError), match="gpu functions take memory of a device"):
                 door(value)
 
 

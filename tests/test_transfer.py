@@ -198,8 +198,9 @@ def test_a_difference_is_shown(lab: Lab) -> None:
 
 
 def test_what_julia_compiles_is_told_apart() -> None:
-    lab = Lab(["rust", "julia"])  # with a worker that has compiled nothing yet
-    value = in_pool(lab, np.ones((2, 1, 2, 1, 2), np.uint16))
+    lab = Lab(["rust", "zig", "julia"])  # with a worker that has compiled nothing yet
+    value = lab.memory.empty((2, 1, 2, 1, 2), np.uint16)
+    value[...] = 1
     first, second = (lab.transfer("rust", "julia", value) for _ in range(2))
     assert first.compile_ns > 1e6
     assert second.compile_ns == 0

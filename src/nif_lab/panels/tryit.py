@@ -74,6 +74,7 @@ class TryPanel(Panel):
         self.function = chooser("Function", [], None, "What to call")
         self.form = widgets.VBox()
         self.fields: dict[str, widgets.Widget] = {}
+        self._fills = False
         self._signature = ""
         self._running = ""  # the language whose worker runs the form's call
         self._is_stopped = False
@@ -98,13 +99,15 @@ class TryPanel(Panel):
             return
         names = [it for it in self._lab.backends[self.language.value].kernels if it not in _TABLES]
         kept = self.function.value if self.function.value in names else "dot" if "dot" in names else names[0]
+        self._fills = True  # the list chooses its first function for a moment, whose form would drop what was typed
         self.function.options = names
         self.function.value = kept
+        self._fills = False
         self._ask()
 
     def _ask(self) -> None:
         """Make the form of the function."""
-        if self.function.value is None:
+        if self.function.value is None or self._fills:
             return
         nif = self._nif()
         self.doc.value = f"<code>{escape(nif.signature)}</code><div>{escape(nif.doc)}</div>"
