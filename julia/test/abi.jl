@@ -1,8 +1,8 @@
 @testset "the structs have the sizes of nif_lab.h" begin
-    @test map(sizeof, values(Nif.STRUCTS)) == (48, 16, 16, 40, 32, 40, 64)
+    @test map(sizeof, values(Nif.STRUCTS)) == (48, 16, 16, 48, 32, 40, 64)
     @test (sizeof(Nif.DType), sizeof(Nif.Device)) == (4, 8)
     @test fieldoffset(Nif.Tensor, 4) == 20 && fieldoffset(Nif.AnyValue, 3) == 8 && fieldoffset(Nif.Library, 8) == 40
-    @test Nif.struct_hash() === 0x0006e669
+    @test Nif.struct_hash() === 0xa9961cab
 end
 
 @testset "layout" begin

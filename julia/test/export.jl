@@ -69,7 +69,8 @@ end
     library = unsafe_load(NifLab.nif_init(C_NULL))
     names = Set(unsafe_string(unsafe_load(library.functions, i).name) for i in 1:library.n_functions)
     @test names == Set(split("""layout noop add dot axpy sum matmul transpose hillshade smooth histogram mandelbrot checksum
-        forward decode encode write address error_value panic out_of_bounds overflow divide fault"""))
+        forward decode encode write address error_value panic out_of_bounds overflow divide fault
+gpu_fill gpu_copy gpu_checksum gpu_launch"""))
     @test library.n_functions == length(names)
 end
 
