@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from soak import write
+
 from nif_lab import Lab, RecoveryPolicy
 from nif_lab.bench.campaign import kill_writers
 
@@ -77,13 +79,6 @@ def as_markdown(figures: dict[str, Any]) -> str:
     )
 
 
-def write(path: Path, figures: dict[str, Any]) -> None:
-    """Replace what stands between the markers."""
-    before, rest = path.read_text().split("<!-- kills -->\n")
-    after = rest.split("<!-- /kills -->")[1]
-    path.write_text(f"{before}<!-- kills -->\n{as_markdown(figures)}<!-- /kills -->{after}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10_000, help="how many (10,000)")
@@ -95,7 +90,7 @@ def main() -> int:
     figures = kill(chosen.kills, seed, lambda text: print(f"kills: {text}", file=sys.stderr, flush=True))
     print(json.dumps(figures, indent=2))
     if chosen.write:
-        write(chosen.write, figures)
+        write(chosen.write, "kills", as_markdown(figures))
     return bool(figures["lost"] or figures["left"])
 
 

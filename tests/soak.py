@@ -265,11 +265,11 @@ def as_markdown(figures: dict[str, Any]) -> str:
     )
 
 
-def write(path: Path, figures: dict[str, Any]) -> None:
-    """Replace what stands between the markers."""
-    before, rest = path.read_text().split("<!-- soak -->\n")
-    after = rest.split("<!-- /soak -->")[1]
-    path.write_text(f"{before}<!-- soak -->\n{as_markdown(figures)}<!-- /soak -->{after}")
+def write(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of that name."""
+    before, rest = path.read_text().split(f"<!-- {name} -->\n")
+    after = rest.split(f"<!-- /{name} -->")[1]
+    path.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->{after}")
 
 
 def main() -> int:
@@ -284,7 +284,7 @@ def main() -> int:
     figures = soak(60 * chosen.minutes, seed, chosen.languages)
     print(json.dumps(figures, indent=2))
     if chosen.write:
-        write(chosen.write, figures)
+        write(chosen.write, "soak", as_markdown(figures))
     faults = faults_of(figures)
     for fault in faults:
         print(f"soak: {fault}", file=sys.stderr)
