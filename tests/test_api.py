@@ -76,9 +76,16 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    files = ("rust/Cargo.toml", "pyproject.toml", "julia/Project.toml")
-    found = [re.search(r'^version = "(.+)"', (ROOT / it).read_text(), re.M) for it in files]
-    assert [it and it[1] for it in found] == [nif_lab.__version__] * len(files)
+    cargo = re.search(r'^version = "(.+)"', (ROOT / "rust" / "Cargo.toml").read_text(), re.M)
+    julia = re.search(r'^version = "(.+)"', (ROOT / "julia" / "Project.toml").read_text(), re.M)
+    project = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert project
+    assert cargo
+    assert julia
+    extension = ROOT / "wheel" / "data" / "share" / "jupyter" / "labextensions" / "nif_lab"
+    (shown,) = re.findall(r'"version": "(.+)"', (extension / "package.json").read_text())
+    (loaded,) = re.findall(r'VERSION = "(.+)"', (extension / "static" / "remoteEntry.js").read_text())
+    assert nif_lab.__version__ == cargo[1] == project[1] == julia[1] == shown == loaded
 
 
 def test_every_fault_has_its_meaning() -> None:
