@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from labs import one_with_workers
 
 import nif_lab
 from nif_lab import backends
@@ -45,12 +45,7 @@ GENERIC = {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[nif_lab.Lab]:
-    lab = nif_lab.Lab(policy=nif_lab.RecoveryPolicy(crashes=None))
-    for name in LANGUAGES:
-        assert lab.isolated[name].loaded, f"{name} isn't loaded: {lab.isolated[name].reason}"
-    yield lab
-    del lab
-    gc.collect()
+    yield from one_with_workers(LANGUAGES)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -10,6 +10,9 @@ Before 1.10 all calls come on the thread that started Julia, from then on on any
 """
 module NifLab
 
+# Before 1.9 no machine code is kept with the package: each start compiles all of it. What isn't a kernel is compiled quickly.
+@static VERSION < v"1.9" && Base.Experimental.@optlevel 1
+
 include("nif.jl")
 include("xxh3.jl")
 include("kernels.jl")
@@ -90,16 +93,26 @@ if ccall(:jl_generating_output, Cint, ()) == 1
 end
 end
 
-# When the package is precompiled, the compiler's work on its functions is kept with it.
-if ccall(:jl_generating_output, Cint, ()) == 1
+"""
+    rehearse()
+
+Compile what the start of every host needs. Whoever makes a package or a system image of this keeps that work with it.
+"""
+function rehearse()
     precompile(Cells.open_cell, (UInt, String, Vector{String}))
     precompile(Cells.evaluated, (String, Base.RefValue{Int}, Vector{String}))
     precompile(Nif.table, (Ptr{Nif.Host}, Tuple{Module}))
     precompile(Nif.row, (Any,))
-    foreach(Nif.compile, vcat(map(Nif.exported, ROOMS)...))
+    for f in vcat(map(Nif.exported, ROOMS)...)
+        Nif.compile(f)
+        VERSION < v"1.9" && precompile(Nif.c_function, (typeof(f),))  # newer ones compile what C calls anew in each process
+    end
     precompile(Nif.report, (Any, Any, Any))
     precompile(Nif.table, (Ptr{Nif.Host}, typeof(ROOMS)))
     precompile(table_address, (UInt,))
+    return
 end
+
+ccall(:jl_generating_output, Cint, ()) == 1 && rehearse()
 
 end

@@ -98,7 +98,7 @@ function defined(room, code, line)
 end
 
 "The line of a byte."
-line_of(code, at) = 1 + count(==(UInt8('\n')), view(codeunits(code), 1:min(at, ncodeunits(code) + 1)-1))
+line_of(code, at::Int) = 1 + count(==(UInt8('\n')), view(codeunits(code), 1:min(at, ncodeunits(code) + 1)-1))
 
 "What the parser says, and the byte that it is about; 0 where it doesn't know. From 1.10 on it draws the source as well."
 complaint(text, code) = string(text), 0
@@ -179,11 +179,11 @@ function with_result(room, definition)
     call, body = definition.args
     Meta.isexpr(call, :(::)) && return definition
     _, parameters, _ = Nif.dissect(definition)
-    trial = Core.eval(room, Expr(:function, Expr(:tuple, (:($(it.name)::$(it.type)) for it in parameters)...), body))
-    types = [Nif.crossing(Core.eval(room, it.type)) for it in parameters]
+    trial = Core.eval(room, Expr(:function, Expr(:tuple, Expr[:($(it.name)::$(it.type)) for it in parameters]...), body))
+    types = Any[Nif.crossing(Core.eval(room, it.type)) for it in parameters]
     found = Base.invokelatest(Core.Compiler.return_type, trial, Tuple{types...})
-    found = Nif.leaving(found)
-    result = Nif.isresult(found) ? found : found === Union{} ? Nothing :
+    result = Nif.isresult(Nif.leaving(found)) ? found : found === Union{} ? Nothing :
+        isconcretetype(found) ? error("$(call.args[1]): the result has a type that can't be the result of a NIF: $found; it gives $(Nif.RESULT_TYPES)") :
         error("$(call.args[1]): write the type of its result, `$call::Float64` say; it may be $(Nif.RESULT_TYPES)")
     return Expr(definition.head, Expr(:(::), call, result), body)
 end

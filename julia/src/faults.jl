@@ -4,6 +4,7 @@ Failures on purpose, to see what a failure does: those that a call survives, and
 module Faults
 
 using ..Nif
+using ..Nif: launch
 
 """
 `error_value(message)`: fail with that message, the ordinary way.
@@ -58,6 +59,8 @@ const FAILURES = Dict{String,Function}(
     "infinite_loop" => (number, x) -> spin(),
     "stop" => (number, x) -> ccall(:raise, Cint, (Cint,), 19),  # SIGSTOP
     "huge_allocation" => (number, x) -> huge_allocation(number),
+    "gpu_illegal" => (number, x) -> start(number),
+    "gpu_endless" => (number, x) -> start(number),
 )
 
 "What the fuse calls this language."
@@ -118,6 +121,14 @@ function spin()
     while true
         ccall(:jl_cpu_pause, Cvoid, ())
     end
+end
+
+"Start one thread of a kernel."
+function start(kernel)
+    shape = UInt32[1, 1, 1, 1, 1, 1, 0]
+    nothing_more = Vec{UInt8}(Ptr{UInt8}(C_NULL), 0)
+    GC.@preserve shape launch(kernel % UInt64, pointer(shape), nothing_more, Vec{UInt32}(Ptr{UInt32}(C_NULL), 0))
+    return
 end
 
 function huge_allocation(size)

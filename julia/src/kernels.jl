@@ -5,6 +5,8 @@ The functions that every backend has, in plain Julia: docs/kernels.md says what 
 """
 module Kernels
 
+@static VERSION < v"1.9" && Base.Experimental.@optlevel 2
+
 using LinearAlgebra: BLAS
 using ..Nif
 using ..XXH3: xxh3_64

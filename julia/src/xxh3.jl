@@ -3,6 +3,8 @@ XXH3-64 with seed 0 and the default secret, after the published description of t
 """
 module XXH3
 
+@static VERSION < v"1.9" && Base.Experimental.@optlevel 2
+
 export xxh3_64
 
 const SECRET = hex2bytes(

@@ -44,6 +44,8 @@ type Kind {.pure.} = enum
   InfiniteLoop = "infinite_loop"
   Stop = "stop"
   HugeAllocation = "huge_allocation"
+  GpuIllegal = "gpu_illegal"
+  GpuEndless = "gpu_endless"
 
 const word = 0x6d696e ## what the fuse calls this language: "nim"
 
@@ -116,6 +118,8 @@ proc burn(kind: Kind; number: int64; x: pointer) =
       cpuRelax()
   of Stop: discard raiseSignal(SIGSTOP)
   of HugeAllocation: hugeAllocation(number)
+  of GpuIllegal, GpuEndless: # one block of one thread; which kernel it is, the number says
+    launch(cast[uint64](number), [1'u32, 1, 1, 1, 1, 1, 0], [], nil, 0)
 
 proc fault*(kind: string; fuse: var openArray[int64]; x: openArray[float64]): float64 {.nif: {Fault, Idempotent}.} =
   ## `fault(kind, fuse[k], x[n])`: the sum of x, unless the fuse burns: then it fails as `kind` says.

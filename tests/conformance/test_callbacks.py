@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import pytest
 from cells import functions_of_cell
 
 from nif_lab import progress
-from nif_lab.errors import NifError, NifTypeError, NifValueError, WorkerUnavailable
+from nif_lab.errors import NifError, NifTypeError, NifValueError, WorkerCrashed, WorkerUnavailable
 
 if TYPE_CHECKING:
     from nif_lab.lab import LoadedBackend
@@ -144,6 +146,25 @@ def test_callbacks_call_functions(cell: Any) -> None:
     else:
         with pytest.raises(WorkerUnavailable, match='lane="direct"'):
             cell.integrate(lambda x: cell.tried(math.sin, x), 0.0, 2.0, 8)
+    assert cell.tried(math.sqrt, 4.0) == 2.0
+
+
+def test_a_call_that_has_called_back_is_not_made_again_by_itself(cell: Any) -> None:
+    """Its worker ended after it had begun: what it did isn't done twice."""
+    seen: list[int] = []
+    if cell.backend.lane == "direct":
+        cell.each(seen.append, 3)
+        assert seen == [0, 1, 2]
+        return
+
+    def f(n: int) -> None:
+        seen.append(n)
+        for pid in cell.backend.workers.pids:
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerCrashed):
+        cell.each(f, 3)
+    assert seen == [0]
     assert cell.tried(math.sqrt, 4.0) == 2.0
 
 

@@ -150,6 +150,41 @@ def test_none_tuples_and_named_tuples(typed: Any) -> None:
     assert all((it[0], len(it[1]), it[1].sum()) == (str(i), i, i * (i - 1)) for i, it in enumerate(tuples))
 
 
+def test_values_that_may_be_none(typed: Any) -> None:
+    signature = "agree(a: f64[n]?, b: f64[n]?, c: f64[n]) -> i64"
+    assert typed.all["agree"].signature == signature
+    x, y = np.ones(2), np.ones(3)
+    assert (typed.or_seven(None), typed.or_seven(), typed.or_seven(2)) == (7.0, 7.0, 2.0)
+    assert (typed.agree(None, None, x), typed.agree(x, None, x), typed.agree(None, y, y), typed.agree(y, y, y)) == (
+        2,
+        2,
+        3,
+        3,
+    )
+    for args, name, text in (
+        ((None, y, x), "c", r"f64\[n\] with n = 3, got f64\[2\]"),
+        ((x, None, y), "c", r"f64\[n\] with n = 2, got f64\[3\]"),
+        ((x, y, x), "b", r"f64\[n\]\? with n = 2, got f64\[3\]"),
+    ):
+        with pytest.raises(NifValueError, match=f"argument '{name}': expected {text}"):
+            typed.agree(*args)
+    assert (typed.described(), typed.described(np.ones((3, 2)), "ä")) == ("-1 -", "3 ä")
+    with pytest.raises(NifTypeError, match=r"argument 'm': expected f64\[m,n\]\?, got str"):
+        typed.described("a")
+
+
+def test_lists_of_texts(typed: Any) -> None:
+    assert typed.all["lengths"].signature == "lengths(words: str[_]) -> (str[_], i64[_])"
+    words = ["one", "", "zwölf", "x" * 70_000, "y" * 70_000]  # longer than a worker's request
+    for some in (words, [], [""], words[:1]):
+        assert typed.reversed(some) == some[::-1]
+        longest, sizes = typed.lengths(some)
+        assert (longest, sizes.tolist()) == ([max(some, key=len, default="")], [len(it.encode()) for it in some])
+    assert (typed.reversed(None), typed.reversed()) == (None, None)
+    with pytest.raises(NifTypeError, match=r"argument 'words': expected str\[_\]"):
+        typed.lengths(None)
+
+
 def test_errors_keep_their_kind(typed: Any) -> None:
     assert (typed.parsed("-12"), typed.element(np.arange(3.0), 2)) == (-12, 2.0)
     for error, call in {

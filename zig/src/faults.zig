@@ -56,6 +56,8 @@ const Kind = enum {
     infinite_loop,
     stop,
     huge_allocation,
+    gpu_illegal,
+    gpu_endless,
 };
 
 /// What the fuse calls this language.
@@ -94,6 +96,8 @@ fn burn(kind: Kind, number: i64, x: []const f64) nif.Error!void {
         .infinite_loop => while (true) std.atomic.spinLoopHint(),
         .stop => _ = std.c.raise(.STOP),
         .huge_allocation => return hugeAllocation(number),
+        // One block of one thread; which kernel it is, the number says.
+        .gpu_illegal, .gpu_endless => return nif.launch(@bitCast(number), &.{ 1, 1, 1, 1, 1, 1, 0 }, &.{}, &.{}),
     }
 }
 

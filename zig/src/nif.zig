@@ -17,12 +17,13 @@
 //!     }
 //!
 //! Parameters: i8 to i64, u8 to u64, isize, usize (an integer outside its type is refused), f32, f64, bool, []const u8
-//! (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T), AnyArray; Callback(fn (f64) f64). A truth value in an array is a
-//! nif.Bool. A first parameter of type std.mem.Allocator isn't the caller's: its memory lasts until the call is over.
+//! (text), Bytes; []const T and []T (vectors), Matrix(T) and MatrixMut(T), AnyArray; Callback(fn (f64) f64); []const []const u8 (a list of
+//! texts), an enum (by its names), and an optional of one of these. A truth value in an array is a nif.Bool. A first parameter of type std.mem.Allocator isn't the caller's: its memory lasts until the call is over.
 //!
 //! Results: void, the scalars above; []const u8 (text), Bytes, []T, []const T, [N]T and [][N]T, which are copied into
 //! memory of the host's; [:0]const u8 that lives as long as the library; *Tensor from `allocateTensor`; ?T of these;
-//! a tuple of these (Python's tuple) or a small struct (a named tuple), or ?T of one. Each also with an error:
+//! a tuple of these (Python's tuple) or a small struct (a named tuple), or ?T of one; []const []const u8 (a list of texts),
+//! an enum (its name). Each also with an error:
 //! OutOfMemory is a NifMemoryError; InvalidArgument, InvalidValue, InvalidCharacter and Overflow are a NifValueError,
 //! OutOfBounds and IndexOutOfBounds a NifIndexError, all others a NifError with the error's name. nif/guard.c must be
 //! linked.
@@ -163,13 +164,14 @@ fn Export(comptime function: anytype, comptime signature: signatures.Signature, 
         }
 
         fn invoke(running: *const calls.Call, result: *abi.Any) !void {
-            if (comptime !signature.takes_allocator) {
-                return give(@call(.auto, function, try arguments.take(Tuple, signature.parameters, running)), running, result);
+            if (comptime !signature.needsMemory()) {
+                const tuple = try arguments.take(Tuple, signature.parameters, running, undefined);
+                return give(@call(.auto, function, tuple), running, result);
             }
-            var tuple = try arguments.take(Tuple, signature.parameters, running);
             var arena: std.heap.ArenaAllocator = .init(std.heap.c_allocator);
             defer arena.deinit(); // what is returned was copied by then
-            tuple[0] = arena.allocator();
+            var tuple = try arguments.take(Tuple, signature.parameters, running, arena.allocator());
+            if (comptime signature.takes_allocator) tuple[0] = arena.allocator();
             return give(@call(.auto, function, tuple), running, result);
         }
 

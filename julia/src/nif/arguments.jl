@@ -6,7 +6,7 @@ function came(value::AnyValue)
     if tensor != C_NULL
         header = unsafe_load(tensor)
         type = element_type(header.dtype)
-        name = type === nothing ? join((header.dtype.code, header.dtype.bits, header.dtype.lanes), '/') : element_name(type)
+        name = type === nothing ? string(header.dtype.code, '/', header.dtype.bits, '/', header.dtype.lanes) : element_name(type)
         return "$name[$(join(numbers(header.shape, header.ndim), ','))]"
     end
     index = value.type_index
@@ -105,6 +105,35 @@ end
     return text
 end
 
+@noinline function take(::Type{T}, @nospecialize(spec), i, values) where {T<:Enum}
+    text = take(String, spec, i, values)
+    for it in instances(T)
+        string(it) == text && return it
+    end
+    refuse(spec, i, "expected one of $(join(instances(T), ", ")), got '$text'")
+end
+
+"A list of texts: of each its size in bytes, then the bytes."
+@noinline function take(::Type{Vector{String}}, @nospecialize(spec), i, values)
+    bytes = bytes_of(values, i)
+    bytes === nothing && mismatch(:type, spec, i, unsafe_load(values, i))
+    texts = String[]
+    at, rest = bytes.data, length(bytes)
+    while rest > 0
+        size = rest < 8 ? typemax(UInt64) : unsafe_load(convert(Ptr{UInt64}, at))
+        size > rest - 8 && refuse(spec, i, "has a text that is cut off")
+        text = unsafe_string(at + 8, size)
+        isvalid(text) || refuse(spec, i, "expected UTF-8")
+        push!(texts, text)
+        at += 8 + size
+        rest -= 8 + size
+    end
+    return texts
+end
+
+"Whether None came."
+@inline isnone(values, i) = unsafe_load(values, i).type_index == NONE
+
 @noinline function take(::Type{Bytes}, @nospecialize(spec), i, values)
     bytes = bytes_of(values, i)
     bytes === nothing && mismatch(:type, spec, i, unsafe_load(values, i))
@@ -198,32 +227,45 @@ end
     return AnyArray(Vec{UInt8}(data, count * sizeof(type)), tensor.dtype, tensor.ndim, tensor.shape)
 end
 
-"Rows 8 and 9: a dimension's name means one number. An integer parameter of that name binds it, otherwise the first use does."
+"""
+Rows 8 and 9: a dimension's name means one number. An integer parameter of that name binds it, otherwise the first use does, of an array
+that is there.
+"""
 function dimension_checks(names, types, dims, locals)
     checks = Expr[]
-    bound = Dict{Symbol,Any}()
+    bound = Dict{Symbol,Vector{Any}}()  # what tells each length: an expression, and the optional array that it is of
     used = Set(dim for axes in dims for dim in axes)
     for (i, name) in enumerate(names)
         types[i] <: Integer && types[i] !== Bool && name in used || continue
-        bound[name] = locals[i]
+        bound[name] = [(locals[i], nothing)]
         push!(checks, :($(locals[i]) >= 0 || refuse_negative(spec, $i, $(locals[i]))))
     end
     for (i, axes) in enumerate(dims), (axis, dim) in enumerate(axes)
-        isarray(types[i]) && types[i] !== AnyArray || continue
+        type = present(types[i])
+        isarray(type) && type !== AnyArray || continue
         size = :(size($(locals[i]), $axis))
-        wanted = get!(bound, dim, size)
-        wanted == size ||
-            push!(checks, :($size == $wanted || refuse_extent(spec, $i, $(QuoteNode(dim)), $wanted, unsafe_load(values, $i))))
+        mine = optional(types[i]) === nothing ? nothing : locals[i]
+        sources = get!(bound, dim, Any[])
+        for (wanted, theirs) in sources
+            check = :($size == $wanted || refuse_extent(spec, $i, $(QuoteNode(dim)), $wanted, unsafe_load(values, $i)))
+            for it in (theirs, mine)
+                it === nothing || (check = :($it === nothing || $check))
+            end
+            push!(checks, check)
+        end
+        all(it -> it[2] !== nothing, sources) && push!(sources, (size, mine))
     end
     return checks
 end
 
 "Row 10: a mutable array shares no byte with another one."
 function overlap_checks(types, locals)
-    return [
-        :(meet($(locals[i]), $(locals[j])) && refuse_overlap(spec, $i, $j)) for
-        i in eachindex(types) if ismutable(types[i]) for j in eachindex(types) if j != i && isarray(types[j])
-    ]
+    checks = Expr[]
+    for i in 1:length(types), j in 1:length(types)
+        i != j && ismutable(types[i]) && isarray(present(types[j])) || continue
+        push!(checks, :($(locals[j]) !== nothing && meet($(locals[i]), $(locals[j])) && refuse_overlap(spec, $i, $j)))
+    end
+    return checks
 end
 
 @inline function meet(a, b)
@@ -242,7 +284,8 @@ All checked arguments. Generated, a straight line for each NIF: no loop, no allo
     locals = [Symbol(:argument, i) for i in eachindex(types)]
     code = Expr(:block, :(n == $(length(types)) || refuse_count($(length(types)), n)))
     for (i, type) in enumerate(types)
-        push!(code.args, :($(locals[i]) = take($type, spec, $i, values)))
+        taken = :(take($(present(type)), spec, $i, values))
+        push!(code.args, :($(locals[i]) = $(present(type) === type ? taken : :(isnone(values, $i) ? nothing : $taken))))
     end
     append!(code.args, dimension_checks(Names, types, map(axis_names, Dims), locals))
     append!(code.args, overlap_checks(types, locals))

@@ -59,11 +59,16 @@ received(::Type{T}, value::AnyValue) where {T<:AbstractFloat} =
         all = $all
         lents = $lents
         result = Ref(AnyValue(NONE, 0, 0))
-        status = GC.@preserve all lents begin
-            values = Ref{NTuple{$n,AnyValue}}($values)
-            ccall(
-                unsafe_load(f.object).call, Int32, (Ptr{Cvoid}, Ptr{Cvoid}, Int32, Ptr{AnyValue}), f.object, values, $n, result,
-            )
+        values = Ref{NTuple{$n,AnyValue}}($values)
+        status = GC.@preserve all lents values result begin
+            given = convert(Ptr{Cvoid}, Base.unsafe_convert(Ptr{NTuple{$n,AnyValue}}, values))
+            found = Base.unsafe_convert(Ptr{AnyValue}, result)
+            call = unsafe_load(f.object).call
+            # It may wait for the GIL, whose holder may wait for a garbage collection.
+            state = leave_julia()
+            status = ccall(call, Int32, (Ptr{Cvoid}, Ptr{Cvoid}, Int32, Ptr{AnyValue}), f.object, given, $n, found)
+            come_back(state)
+            status
         end
         status == 0 || throw(NifError(:raised, "a callback raised an exception"))
         return received(Result, result[])
@@ -71,7 +76,7 @@ received(::Type{T}, value::AnyValue) where {T<:AbstractFloat} =
 end
 
 spelled(::Type{Callback{Result,Types}}, dims) where {Result,Types} =
-    string("fn(", join((passed_name(it) for it in Types.parameters), ','), ")->", Result === Nothing ? "None" : element_name(Result))
+    string("fn(", join(String[passed_name(it) for it in Types.parameters], ','), ")->", Result === Nothing ? "None" : element_name(Result))
 
 passed_name(type) = element_name(type)
 passed_name(::Type{VectorView{T,W}}) where {T,W} = string(W ? "mut " : "", element_name(T), "[_]")

@@ -22,6 +22,17 @@ give(value::Block) = give(value.tensor)
 give(tensor::Ptr{Tensor}) = AnyValue(TENSOR, 0, UInt64(UInt(tensor)))
 give(value::Vector) = give(copied(value))
 
+"A list of texts: of each its size in bytes, a UInt64, then the bytes."
+function give(value::Vector{String})
+    tensor, data = allocated(UInt8, (mapreduce(it -> 8 + ncodeunits(it), +, value; init = 0),))
+    for it in value
+        unsafe_store!(convert(Ptr{UInt64}, data), ncodeunits(it) % UInt64)
+        GC.@preserve it unsafe_copyto!(data + 8, pointer(it), ncodeunits(it))
+        data += 8 + ncodeunits(it)
+    end
+    return give(tensor)
+end
+
 "An array of more axes in the order of C, the last axis first."
 function give(value::Array{T,N}) where {T,N}
     tensor, data = allocated(T, size(value))
@@ -108,7 +119,7 @@ call(f::F, ::Spec{N,T,D,R,0}, given) where {F,N,T,D,R} = f(given...)
 end
 
 answer(::Spec{N,T,D,Nothing}, value) where {N,T,D} = nothing
-answer(::Spec{N,T,D,R}, value) where {N,T,D,R} = convert(R, value)::R
+answer(::Spec{N,T,D,R}, value) where {N,T,D,R} = leave(R, value)::R
 
 "The C function of a NIF, one method for each NIF. Call `entry` instead: it compiles the NIF first."
 function c_function end
@@ -141,9 +152,9 @@ macro nif(arguments...)
         haskey(FLAGS, flag) || error("@nif $name: no flag $flag; there are $(join(keys(FLAGS), ", "))")
     end
     bits = reduce(|, (FLAGS[flag] for flag in flags); init = THREAD_BOUND)
-    names = Tuple(it.name for it in parameters)
-    types = [esc(it.type) for it in parameters]
-    defaults = [esc(it.default) for it in parameters]
+    names = Tuple(Symbol[it.name for it in parameters])
+    types = Expr[esc(it.type) for it in parameters]
+    defaults = Any[it.default === nothing ? nothing : :(Some($(esc(it.default)))) for it in parameters]
     keywords = count(it -> it.is_keyword, parameters)
     return quote
         Base.@__doc__ $(esc(definition))
@@ -152,7 +163,15 @@ macro nif(arguments...)
     end
 end
 
-"Name, parameters (name, type, default value, whether it is a keyword) and result type of a function's definition."
+"A parameter as it is written: `default` is nothing where it has none."
+struct Parameter
+    name::Symbol
+    type::Any
+    default::Any
+    is_keyword::Bool
+end
+
+"Name, parameters and result type of a function's definition."
 function dissect(definition)
     definition isa Expr && definition.head in (:function, :(=)) || error("@nif stands before a function's definition")
     call = definition.args[1]
@@ -167,24 +186,31 @@ function dissect(definition)
     has_keywords = !isempty(rest) && Meta.isexpr(rest[1], :parameters)
     keywords = has_keywords ? rest[1].args : []
     places = has_keywords ? rest[2:end] : rest
-    parameters = [parameter(name, it, i > length(places)) for (i, it) in enumerate([places; keywords])]
+    parameters = Parameter[]
+    foreach(it -> push!(parameters, parameter(name, it, false)), places)
+    foreach(it -> push!(parameters, parameter(name, it, true)), keywords)
     return name::Symbol, parameters, result
 end
 
 function parameter(name, it, is_keyword)
+    Meta.isexpr(it, :...) &&
+        error("@nif $name: a NIF has a fixed number of parameters: take a vector, `xs::Vec{Float64}`, in place of `$it`")
     declared, default = Meta.isexpr(it, :kw) ? it.args : (it, nothing)
     Meta.isexpr(declared, :(::)) && length(declared.args) == 2 &&
-        return (name = declared.args[1], type = declared.args[2], default = default, is_keyword = is_keyword)
-    declared isa Symbol && default !== nothing || error("@nif $name: $it should be a name with a type, `$it::Float64` say")
-    return (name = declared, type = :(typeof($default)), default = default, is_keyword = is_keyword)
+        return Parameter(declared.args[1], declared.args[2], default, is_keyword)
+    declared isa Symbol && default !== nothing || Base.invokelatest(refuse_parameter, name, it)
+    return Parameter(declared, :(typeof($default)), default, is_keyword)
 end
+
+refuse_parameter(name, it) = error("@nif $name: $it should be a name with a type, `$it::Float64` say")
 
 "Describe a function that has just been defined, docstring and all, and give it its C function."
 function define(room::Module, @nospecialize(f), @nospecialize(names), types, result, flags, @nospecialize(defaults), keywords)
     name = nameof(f)
     types = Tuple{map(crossing, Tuple(types.parameters))...}
+    result = leaving(result)
     documented = get(Base.Docs.meta(room), Base.Docs.Binding(room, name), nothing)
-    docstring = documented === nothing ? "" : join(documented.docs[documented.order[end]].text)
+    docstring = documented === nothing ? "" : join(String[string(it) for it in documented.docs[documented.order[end]].text])
     it = describe(name, docstring, names, types, result, flags, defaults, keywords)
     call = gensym(name)  # a function of its own: C can't call a closure on every machine
     Core.eval(room, quote
@@ -213,7 +239,7 @@ end
 end
 
 "As in Project.toml, which need not lie beside the sources."
-const LIBRARY_VERSION = "0.1.0"
+const LIBRARY_VERSION = "0.2.0"
 
 load(host::Ptr{Host}) = (host == C_NULL || (HOST[] = host); Int32(0))
 
@@ -221,7 +247,7 @@ load(host::Ptr{Host}) = (host == C_NULL || (HOST[] = host); Int32(0))
 function compile(@nospecialize(f))
     types = types_of(spec(f))
     for type in types
-        precompile(take, (Type{type}, Any, Int, Ptr{AnyValue}))
+        precompile(take, (Type{present(type)}, Any, Int, Ptr{AnyValue}))
     end
     precompile(f, Tuple(types))
     precompile(arguments, (typeof(spec(f)), Ptr{AnyValue}, Int32))

@@ -5,8 +5,9 @@
     NifError(kind, argument, message)
 
 Why a call fails; throw it. `kind` is `:type`, `:value`, `:error`, `:panic`, `:memory` or `:cancelled`, `argument` the name of the
-parameter at fault, or `:index`. Of other exceptions an `ArgumentError` or `DomainError` is Python's NifValueError, a `BoundsError` a
-NifIndexError, an `OutOfMemoryError` a NifMemoryError; all others are a NifPanic.
+parameter at fault, or `:index`. Of other exceptions an `ArgumentError`, `DimensionMismatch`, `DomainError`, `InexactError` or `KeyError` is Python's
+NifValueError, a `BoundsError` or `StringIndexError` a NifIndexError, an `OutOfMemoryError` a NifMemoryError; all others are a
+NifPanic.
 """
 struct NifError <: Exception
     kind::Int32
@@ -68,6 +69,15 @@ Leave the running call when its caller wants it stopped. Worth calling every mil
     return
 end
 
+# The way out of Julia and back in, from 1.10 on: no garbage collection waits for a thread that is outside.
+@static if VERSION >= v"1.10"
+    @inline leave_julia() = ccall(:jl_gc_safe_enter, Int8, ())
+    @inline come_back(state) = ccall(:jl_gc_safe_leave, Cvoid, (Int8,), state)
+else
+    @inline leave_julia() = Int8(0)
+    @inline come_back(state) = nothing
+end
+
 """
     progress(done, total)
 
@@ -112,8 +122,8 @@ cause(it::NifError) = (it.kind, it.argument, it.message)
 cause(it::TaskFailedException) = cause(it.task.exception)  # what failed, not where it was waited for
 cause(it::CompositeException) = isempty(it.exceptions) ? cause(ErrorException("")) : cause(first(it.exceptions))
 cause(::OutOfMemoryError) = (KINDS.memory, nothing, "out of memory")
-cause(it::Union{ArgumentError,DomainError}) = (KINDS.value, nothing, shown(it))
-cause(it::BoundsError) = (KINDS.index, nothing, shown(it))
+cause(it::Union{ArgumentError,DimensionMismatch,DomainError,InexactError,KeyError}) = (KINDS.value, nothing, shown(it))
+cause(it::Union{BoundsError,StringIndexError}) = (KINDS.index, nothing, shown(it))
 cause(it) = (KINDS.panic, nothing, shown(it))
 
 shown(it) = try
@@ -134,7 +144,7 @@ end
 "Tell the caller why the call failed."
 @noinline function report(@nospecialize(f), @nospecialize(spec), @nospecialize(problem))
     env = env_now()
-    kind, argument, text = cause(problem)
+    kind, argument, text = cause(problem)::Tuple{Int32,Union{Nothing,Symbol},String}
     kind == KINDS.panic && (text *= place_in_cell(f, catch_backtrace()))
     message = '\0' in text ? replace(text, '\0' => '�') : text  # C would stop there
     if env == C_NULL

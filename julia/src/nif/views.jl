@@ -28,6 +28,14 @@ Base.elsize(::Type{<:VectorView{T}}) where {T} = sizeof(T)
 Base.strides(::VectorView) = (1,)
 Base.unsafe_convert(::Type{Ptr{T}}, v::VectorView{T}) where {T} = v.data
 
+"The numbers of the elements of all, which are as many in each. (Base's own would be compiled again beside PythonCall.)"
+@inline function Base.eachindex(v::VectorView, others::VectorView...)
+    foreach(it -> it.length == v.length || refuse_lengths(v.length, it.length), others)
+    return Base.OneTo(v.length)
+end
+
+@noinline refuse_lengths(one, other) = throw(DimensionMismatch("vectors of $one and $other elements"))
+
 @inline function Base.getindex(v::VectorView, i::Int)
     @boundscheck checkbounds(v, i)
     return element(v.data, i)

@@ -3,7 +3,7 @@
 ## The data is constant and the checks are inline, so that of each only what its function needs is left; whatever
 ## words an error is out of line.
 
-import std/[macros, sequtils]
+import std/[enumutils, macros, options, sequtils]
 import ./abi, ./callbacks, ./errors, ./results, ./text, ./views
 
 {.push raises: [], gcsafe.}
@@ -12,12 +12,13 @@ type
   ParamKind* = enum
     ## The kinds of parameter; the strings are the types' names in a signature.
     IntParam = "i64", FloatParam = "f64", ComplexParam = "c128", BoolParam = "bool", StrParam = "str", BytesParam = "bytes",
-    VectorParam, MatrixParam, CallbackParam, AnyParam = "any[...]"
+    TextsParam = "str[_]", VectorParam, MatrixParam, CallbackParam, AnyParam = "any[...]"
 
   Param* = object
     name*, typeText*: string ## "x", "f64[n]"
     kind*: ParamKind
     mutable*: bool
+    optional*: bool          ## it may be None
     bits*: int               ## of a number
     unsigned*: bool          ## of an integer
     default*: string         ## its value when it is left out, as signatures spell it; empty for none
@@ -42,6 +43,7 @@ type
   Slot* = object
     ## One argument after its checks.
     value*: NifValue                       ## a scalar
+    absent*: bool                          ## None was given; only looked at where that may be
     data*: pointer                         ## the first element of an array, or the first byte
     dims*: ptr UncheckedArray[int64]
     rank*, size*: int                      ## axes; bytes, where they are contiguous
@@ -230,8 +232,21 @@ proc takeComplex(slot: var Slot; param: Param; arg: ptr NifAny) {.noinline, rais
   slot.data = cast[pointer](address)
   slot.dtype = tensor.dtype
 
+func textsOf*(slot: Slot): seq[string] =
+  ## A list of texts, which was checked.
+  var at = 0
+  var text: string
+  while at < slot.size and nextText(slot.data, slot.size, at, text):
+    result.add text
+
 func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
   ## Checks 2 to 7 of docs/abi.md.
+  if param.optional:
+    slot.absent = arg.typeIndex == ord(typeNone)
+    if slot.absent:
+      slot.first = 0
+      slot.last = 0
+      return
   let isWhole = arg.typeIndex == ord(typeInt) or arg.typeIndex == ord(typeBool)
   case param.kind
   of IntParam:
@@ -267,6 +282,15 @@ func take*(slot: var Slot; param: Param; arg: ptr NifAny) {.check.} =
     if not (if param.kind == StrParam: arg.isStr else: arg.isBytes):
       refuse(param, Type, arg[])
     slot.takeText(arg)
+  of TextsParam:
+    if not arg.isBytes:
+      refuse(param, Type, arg[])
+    slot.takeText(arg)
+    var at = 0
+    var text: string
+    while at < slot.size:
+      if not nextText(slot.data, slot.size, at, text):
+        refuse(param, "has a text that is cut off")
   of AnyParam:
     if arg.isBytes:
       slot.takeBytesAsArray(arg)
@@ -286,8 +310,11 @@ func checkSize*(param: Param; size: int64) {.check.} =
   if size < 0:
     refuseSize(param, size)
 
-func checkTie*(param: Param; tie: Tie; args: NifArgs; slots: openArray[Slot]) {.check.} =
-  ## Check 9: one number for each dimension name.
+func checkTie*(params: openArray[Param]; tie: Tie; args: NifArgs; slots: openArray[Slot]) {.check.} =
+  ## Check 9: one number for each dimension name. An array that isn't there has none.
+  let param = params[tie.param]
+  if (param.optional and slots[tie.param].absent) or (params[tie.source].optional and slots[tie.source].absent):
+    return
   let source = slots[tie.source]
   let expected = if tie.sourceAxis < 0: source.value.i else: source.dims[tie.sourceAxis]
   if slots[tie.param].dims[tie.axis] != expected:
@@ -313,7 +340,7 @@ template decode*(signature: Signature; args: NifArgs; given: int32; slots: untyp
   unrolled(signature.sizes.len, s):
     checkSize(signature.params[signature.sizes[s]], slots[signature.sizes[s]].value.i)
   unrolled(signature.ties.len, t):
-    checkTie(signature.params[signature.ties[t].param], signature.ties[t], args, slots)
+    checkTie(signature.params, signature.ties[t], args, slots)
   unrolled(signature.pairs.len, o):
     const (written, other) = signature.pairs[o]
     checkOverlap(slots[written], slots[other], signature.params[written], signature.params[other])
@@ -343,9 +370,34 @@ func complexOf*(slot: Slot; T: typedesc): T {.inline.} =
     let parts = cast[ptr array[2, float64]](slot.data)
     T(re: Part(parts[0]), im: Part(parts[1]))
 
-template argument*(slot: Slot; T: typedesc): untyped =
+proc refuseEnum(name, given, names: string) {.noinline, noreturn, raises: [NifError].} =
+  fail(Value, name, "expected one of " & names & ", got '" & given & "'")
+
+proc enumOf(slot: Slot; T: typedesc; name: string): T {.raises: [NifError].} =
+  ## The value of an enum whose name was given.
+  let given = toText(slot)
+  var names = ""
+  for value in items(T): # of one with gaps too
+    if $value == given:
+      return value
+    names.add (if names.len > 0: ", " else: "") & $value
+  refuseEnum(name, given, names)
+
+proc refuseSubrange(name: string; low, high, given: int64) {.noinline, noreturn, raises: [NifError].} =
+  fail(Value, name, "expected " & $low & " to " & $high & ", got " & $given)
+
+proc wholeOf(slot: Slot; T: typedesc; name: string): T {.inline, raises: [NifError].} =
+  ## An integer; one of a subrange (`Natural`) must be in it.
+  when T is SomeSignedInt:
+    let given = slot.value.i
+    if given < int64(low(T)) or given > int64(high(T)):
+      refuseSubrange(name, int64(low(T)), int64(high(T)), given)
+  cast[T](slot.value.i)
+
+template scalarOf(slot: Slot; T: typedesc; name: string): untyped =
   ## A scalar, as the type that the function declares.
-  when T is SomeInteger: cast[T](slot.value.i)
+  when T is enum: enumOf(slot, T, name)
+  elif T is SomeInteger: wholeOf(slot, T, name)
   elif T is SomeFloat: T(slot.value.f)
   elif isComplex(T): complexOf(slot, T)
   elif T is bool: slot.value.i != 0
@@ -354,6 +406,12 @@ template argument*(slot: Slot; T: typedesc): untyped =
   elif T is Callback: T(handle: cast[ptr NifObject](slot.data))
   elif T is Bytes: Bytes(data: cast[ptr UncheckedArray[byte]](slot.data), len: slot.size)
   else: initAnyArray(slot.data, slot.size, slot.dtype, slot.dims, slot.rank)
+
+template argument*(slot: Slot; T: typedesc; name: string): untyped =
+  ## The same, or none of it.
+  when T is Option:
+    (if slot.absent: none(typeof(default(T).unsafeGet)) else: some(scalarOf(slot, typeof(default(T).unsafeGet), name)))
+  else: scalarOf(slot, T, name)
 
 template vectorOf*(slot: Slot; T: typedesc): untyped =
   toOpenArray(cast[ptr UncheckedArray[T]](slot.data), 0, int(slot.dims[0]) - 1)
@@ -364,7 +422,10 @@ func matrixOf*(slot: Slot; T: typedesc): Matrix[T] {.inline.} =
 
 func paramKind*(T: typedesc): ParamKind =
   ## How a parameter that is no typed array crosses.
-  when T is SomeInteger: IntParam
+  when T is Option: paramKind(T.T)
+  elif T is enum: StrParam
+  elif T is seq[string]: TextsParam
+  elif T is SomeInteger: IntParam
   elif T is float32 or T is float64: FloatParam
   elif isComplex(T): ComplexParam
   elif T is bool: BoolParam
@@ -373,8 +434,8 @@ func paramKind*(T: typedesc): ParamKind =
   elif T is AnyArray: AnyParam
   elif T is Callback: CallbackParam
   else: {.error: "nif: a parameter can't be of type " & $T & "; it takes int8 to int64, int, uint8 to uint64, uint, float32, " &
-    "float64, Complex64, bool, string, cstring, Bytes, " &
-    "openArray[T], seq[T], Matrix[T] (var where it is written), AnyArray and Callback[proc (x: float): float]".}
+    "float64, Complex64, bool, string, cstring, Bytes, an enum (by its names), " &
+    "openArray[T], seq[T], Matrix[T] (var where it is written), seq[string], AnyArray, Callback[proc (x: float): float] and an Option of one of these".}
 
 # --- composing a signature (at compile time) ---------------------------------------------------------------
 
@@ -387,16 +448,20 @@ func tiesOf(params: seq[Param]; dims: seq[seq[string]]): seq[Tie] =
   for i, param in params:
     for axis in 0 ..< param.rank:
       let dim = dims[i][axis]
-      var known = false
+      var known = false # by what is always there
       for tie in bound:
         if tie.dim == dim:
-          known = true
+          known = known or not params[tie.source].optional
           result.add Tie(param: i, axis: axis, source: tie.source, sourceAxis: tie.sourceAxis, dim: dim)
       if not known:
         bound.add Tie(source: i, sourceAxis: axis, dim: dim)
 
 func scalarParam*(name, default: string; T: typedesc): Param =
   ## A parameter that is no typed array.
+  when T is Option:
+    result = scalarParam(name, default, T.T)
+    result.optional = true
+    return
   result = Param(name: name, kind: paramKind(T), default: default)
   when T is SomeNumber:
     result.bits = 8 * sizeof(T)
@@ -420,6 +485,8 @@ func initSignature*(name, doc: string; flags: set[NifFlag]; answer: string; para
     if param.kind in {VectorParam, MatrixParam}:
       param.rank = dims[i].len
       param.typeText = $param.dtype & "[" & dims[i].join(",") & "]"
+    if param.optional:
+      param.typeText.add "?"
     let default = if param.default.len > 0: " = " & param.default else: ""
     spelled.add param.name & ": " & (if param.mutable: "mut " else: "") & param.typeText & default
     result.params.add param

@@ -11,7 +11,13 @@ type ByteSeq* = distinct seq[byte]
   ## Bytes as a result: Python's `bytes`. (A `seq[byte]` is an array.)
 
 const resultTypes = "bool, int8 to int64, int, uint8 to uint64, uint, float32, float64, Complex64, string, cstring (a constant), ByteSeq, " &
-  "seq[T], seq[array[N, T]], array[N, T], Tensor, an Option or a tuple of these, an Option of a tuple, or none"
+  "an enum (its name), seq[T], seq[array[N, T]], array[N, T], seq[string], Tensor, an Option, a tuple or an object of these, an Option of a tuple or object, or none"
+
+func isSeveral*(T: typedesc): bool {.compileTime.} =
+  ## Whether a result is several values: a tuple, or an object of the cell's own.
+  when T is tuple: true
+  elif T is object: not (T is Option or T is Tensor or T is Bytes or T is ByteSeq or isComplex(T)) and '[' notin $T
+  else: false
 
 template elementOf(T: typedesc): typedesc =
   ## What an array's element is in memory; Nim's own truth values are as good as bytes on the way out.
@@ -29,7 +35,8 @@ func resultText*(T: typedesc): string =
   elif T is bool: "bool"
   elif T is SomeInteger or T is float32 or T is float64: scalarText(T)
   elif isComplex(T): $dtypeOf(T)
-  elif T is cstring or T is string: "str"
+  elif T is cstring or T is string or T is enum: "str"
+  elif T is seq[string]: "str[_]"
   elif T is ByteSeq or T is Bytes: "bytes"
   elif T is Tensor: "any[...]"
   elif T is Option: resultText(T.T) & "?"
@@ -38,10 +45,10 @@ func resultText*(T: typedesc): string =
     when Item is array: $dtypeOf(elementOf(typeof(default(Item)[0]))) & "[_," & $len(Item) & "]"
     else: $dtypeOf(elementOf(Item)) & "[_]"
   elif T is array: $dtypeOf(elementOf(typeof(default(T)[low(T)]))) & "[" & $len(T) & "]"
-  elif T is tuple:
+  elif isSeveral(T):
     var items: seq[string]
     for name, value in fieldPairs(default(T)):
-      items.add (when isNamedTuple(T): name & ": " else: "") & resultText(typeof(value))
+      items.add (when T is object or isNamedTuple(T): name & ": " else: "") & resultText(typeof(value))
     "(" & items.join(", ") & ")"
   else: {.error: "nif: a result can't be of type " & $T & "; it gives " & resultTypes.}
 
@@ -60,6 +67,22 @@ proc copied(dtype: NifDtype; shape: openArray[int64]; first: pointer; size: int)
 func first[T](x: openArray[T]): pointer {.inline.} =
   if x.len > 0: unsafeAddr x[0] else: nil
 
+proc packed(texts: openArray[string]): NifAny {.raises: [NifError].} =
+  ## A list of texts: of each its size in bytes, a uint64, then the bytes.
+  var size = 0
+  for text in texts:
+    size += sizeof(uint64) + text.len
+  let made = newTensor(dtypeOf(byte), [int64(size)])
+  var at = cast[uint](made.data)
+  for text in texts:
+    let size = uint64(text.len)
+    copyMem(cast[pointer](at), unsafeAddr size, sizeof(size))
+    at += uint(sizeof(size))
+    if text.len > 0:
+      copyMem(cast[pointer](at), unsafeAddr text[0], text.len)
+    at += uint(text.len)
+  anyTensor(made.handle)
+
 proc toAny*[T](value: T): NifAny {.inline, raises: [NifError].} =
   ## One value of a result as the ABI has it. A `cstring` must live as long as the library: return constants only.
   when T is bool: NifAny(typeIndex: int32 ord(typeBool), v: NifValue(i: int64(value)))
@@ -69,6 +92,8 @@ proc toAny*[T](value: T): NifAny {.inline, raises: [NifError].} =
   elif T is cstring: NifAny(typeIndex: int32 ord(typeStr), v: NifValue(p: cast[pointer](value)))
   elif T is Tensor: anyTensor(value.handle)
   elif T is string: copied(dtypeOf(byte), [int64(value.len)], first(value), value.len)
+  elif T is enum: toAny($value)
+  elif T is seq[string]: packed(value)
   elif T is ByteSeq: copied(dtypeOf(byte), [int64(seq[byte](value).len)], first(seq[byte](value)), seq[byte](value).len)
   elif T is Bytes: copied(dtypeOf(byte), [int64(value.len)], value.data, value.len)
   elif T is Option:
@@ -82,9 +107,13 @@ proc toAny*[T](value: T): NifAny {.inline, raises: [NifError].} =
     copied(dtype, [int64(value.len)], first(value), value.len * dtype.elementSize)
   else: {.error: "nif: a result can't have a " & $T & "; it gives " & resultTypes.}
 
+func countOf(T: typedesc): int {.compileTime.} =
+  for item in fields(default(T)):
+    inc result
+
 proc writeTuple[T](target: ptr NifAny; value: T; isThere: bool) {.raises: [NifError].} =
   ## All values side by side; none of them where the tuple isn't there.
-  const count = tupleLen(T)
+  const count = countOf(T)
   if count > 1 and roomForResults() < count:
     fail(General, "needs a host that takes tuples")
   var made: array[count, NifAny]
@@ -97,9 +126,9 @@ proc writeTuple[T](target: ptr NifAny; value: T; isThere: bool) {.raises: [NifEr
 
 proc write*[T](target: ptr NifAny; value: T) {.inline, raises: [NifError].} =
   ## A result to where the caller wants it.
-  when T is tuple: writeTuple(target, value, true)
+  when isSeveral(T): writeTuple(target, value, true)
   elif T is Option:
-    when T.T is tuple: writeTuple(target, (if value.isSome: value.unsafeGet else: default(T.T)), value.isSome)
+    when isSeveral(T.T): writeTuple(target, (if value.isSome: value.unsafeGet else: default(T.T)), value.isSome)
     else: target[] = toAny(value)
   else: target[] = toAny(value)
 
@@ -109,4 +138,6 @@ func defaultText*[T](value: T): string =
   ## A parameter's default value in a signature.
   when T is string or T is cstring: quoted($value)
   elif T is bool or T is SomeNumber: $value
+  elif T is enum: quoted($value)
+  elif T is Option: (if value.isNone: "None" else: defaultText(value.unsafeGet))
   else: {.error: "nif: only numbers, truth values and strings can have a default value".}

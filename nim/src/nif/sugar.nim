@@ -1,6 +1,6 @@
 ## The pragma `{.nif.}`: turns a plain proc into a NIF.
 
-import std/macros
+import std/[macros, options]
 import ./abi, ./args, ./errors, ./results, ./text
 
 {.push raises: [], gcsafe.}
@@ -45,6 +45,17 @@ template guarded*(signature: Signature; env: ptr NifEnv; body: untyped): int32 =
   when signature.asks:
     leaveCall(outer)
   status
+
+proc checkBools*(slot: Slot; name: string) {.raises: [NifError].} =
+  ## Nim's bool is 0 or 1; the caller's memory may hold any byte.
+  let bytes = cast[ptr UncheckedArray[byte]](slot.data)
+  var all = 0'u8
+  for i in 0 ..< int(slot.dims[0]):
+    all = all or bytes[i]
+  if all > 1:
+    for i in 0 ..< int(slot.dims[0]):
+      if bytes[i] > 1:
+        fail(Value, name, "expected bytes of 0 and 1, got " & $bytes[i] & " (x != 0 has such)")
 
 template setResult*(target: ptr NifAny; call: untyped) =
   ## Call the function and set its result; it stays untouched when the call fails.
@@ -97,19 +108,53 @@ func startsWithCall(text: string): bool =
   let name = text.find(AllChars - IdentChars)
   name > 0 and text[name] == '('
 
+func insideOption(declared: NimNode): NimNode =
+  ## The type that a parameter has when it is there.
+  if declared.kind == nnkBracketExpr and declared.len == 2 and declared[0].eqIdent("Option"): declared[1] else: declared
+
+func isTexts(plain: NimNode): bool =
+  plain.kind == nnkBracketExpr and plain.len == 2 and (plain[0].eqIdent("seq") or plain[0].eqIdent("openArray")) and
+    plain[1].eqIdent("string")
+
 func suggestedCall(routine: NimNode; text: string): DocCall =
-  ## The call of a routine that doesn't document it: all vectors are of one length, all matrices of one shape.
+  ## The call of a routine that doesn't document it: each array that is read has lengths of its own (n, n2), and an output
+  ## those of the first one with as many axes.
   result = DocCall(name: $routine.name, rest: text.splitWhitespace.join(" "))
+  var scalars: seq[string]
+  var written: seq[bool]
   for group in routine.params[1 .. ^1]:
-    let plain = if group[^2].kind == nnkVarTy: group[^2][0] else: group[^2]
+    let plain = insideOption(if group[^2].kind == nnkVarTy: group[^2][0] else: group[^2])
     let head = if plain.kind == nnkBracketExpr: plain[0] else: plain
     let dims =
-      if head.eqIdent("openArray") or head.eqIdent("seq"): @["n"]
+      if plain.isTexts: @[]
+      elif head.eqIdent("openArray") or head.eqIdent("seq"): @["n"]
       elif head.eqIdent("Matrix"): @["m", "n"]
       elif head.eqIdent("AnyArray"): @["..."]
       else: @[]
     for declared in group[0 ..< ^2]:
       result.params.add ($declared, dims)
+      written.add group[^2].kind == nnkVarTy
+      if dims.len == 0:
+        scalars.add $declared
+  var read: seq[seq[string]]
+  for i, param in result.params.mpairs:
+    if param.dims.len == 0 or param.dims[0] == "...":
+      continue
+    if written[i] and (param.name == "out" or (param.name.len > 3 and param.name[0 .. 3] == "out_")):
+      # A parameter that is called n is the length of an output, and of nothing that is read.
+      for other in read:
+        if other.len == param.dims.len:
+          for axis, dim in param.dims.mpairs:
+            if dim notin scalars:
+              dim = other[axis]
+          break
+    else:
+      for dim in param.dims.mitems:
+        if read.len > 0:
+          dim.add $(read.len + 1)
+        while dim in scalars:
+          dim.add '_'
+      read.add param.dims
 
 func docOf(routine: NimNode): string =
   ## The documentation comment, or an empty string.
@@ -128,21 +173,37 @@ type Converted = object
 func convert(name: string; declared, default, slot: NimNode): Converted {.raises: [Exception].} =
   ## Decide by the declared type how an argument crosses.
   let mutable = declared.kind == nnkVarTy
-  let plain = if mutable: declared[0] else: declared
+  let plain = insideOption(if mutable: declared[0] else: declared)
+  let isOptional = declared.kind == nnkBracketExpr and plain != declared
+  let isOptionalLit = newLit(isOptional)
   let head = if plain.kind == nnkBracketExpr: $plain[0] else: ""
   let isMutable = newLit(mutable)
-  if head.eqIdent("openArray") or head.eqIdent("Matrix") or head.eqIdent("seq"):
+  if plain.isTexts and not mutable:
+    if default.kind != nnkEmpty and not isOptional:
+      error("nif: only numbers, truth values and strings can have a default value", default)
+    result.description = quote do:
+      Param(name: `name`, kind: TextsParam, optional: `isOptionalLit`)
+    result.value = quote do: textsOf(`slot`)
+  elif head.eqIdent("openArray") or head.eqIdent("Matrix") or head.eqIdent("seq"):
     if mutable and head.eqIdent("seq"):
       error("nif: a seq is a copy; write var openArray[" & plain[1].repr & "] for an array that is written", declared)
-    if default.kind != nnkEmpty:
+    if default.kind != nnkEmpty and not isOptional:
       error("nif: only numbers, truth values and strings can have a default value", default)
     let element = plain[1]
     let isMatrix = head.eqIdent("Matrix")
     result.axes = if isMatrix: 2 else: 1
     let kind = if isMatrix: bindSym"MatrixParam" else: bindSym"VectorParam"
+    let isMask = element.eqIdent("bool") and not isMatrix
+    let inMemory = if isMask: ident"Bool" else: element
     result.description = quote do:
-      Param(name: `name`, kind: `kind`, mutable: `isMutable`, dtype: dtypeOf(`element`))
-    if isMatrix:
+      Param(name: `name`, kind: `kind`, mutable: `isMutable`, dtype: dtypeOf(`inMemory`), optional: `isOptionalLit`)
+    if isMask:
+      result.prepare =
+        if isOptional: (quote do: (if not `slot`.absent: checkBools(`slot`, `name`)))
+        else: (quote do: checkBools(`slot`, `name`))
+    if isOptional:
+      result.value = if isMatrix: (quote do: matrixOf(`slot`, `element`)) else: (quote do: @(vectorOf(`slot`, `element`)))
+    elif isMatrix:
       let matrix = genSym(nskVar, "matrix")
       result.prepare = quote do:
         var `matrix` = matrixOf(`slot`, `element`)
@@ -154,10 +215,14 @@ func convert(name: string; declared, default, slot: NimNode): Converted {.raises
   else:
     if mutable:
       error("nif: only openArray and Matrix parameters can be written", declared)
-    result.axes = if declared.eqIdent("AnyArray"): 1 else: 0
+    result.axes = if plain.eqIdent("AnyArray"): 1 else: 0
     let value = if default.kind == nnkEmpty: newLit("") else: (quote do: defaultText(`declared`(`default`)))
     result.description = quote do: scalarParam(`name`, `value`, `declared`)
-    result.value = quote do: argument(`slot`, `declared`)
+    result.value = quote do: argument(`slot`, `declared`, `name`)
+    return
+  if isOptional:
+    let value = result.value
+    result.value = quote do: (if `slot`.absent: none(typeof(`value`)) else: some(`value`))
 
 var exported {.compileTime.}: seq[string]
   ## The names of the functions so far.
@@ -238,12 +303,12 @@ macro nif*(routine: untyped): untyped =
   ##     for i in 0 ..< x.len: result += x[i] * y[i]
   ##
   ## Parameters are all integers (one outside its type is refused), `float32`, `float64`, `bool`, `string` (a copy),
-  ## `cstring`, `Bytes`, `openArray[T]`, `seq[T]` (a copy), `Matrix[T]` (`var` where it is written), `AnyArray` and `Callback[proc (x: float): float]`. Scalars and strings may
-  ## have default values.
+  ## `cstring`, `Bytes`, `openArray[T]`, `seq[T]` (a copy), `Matrix[T]` (`var` where it is written), `AnyArray` and `Callback[proc (x: float): float]`; an enum, by the
+  ## names of its values; `seq[string]`; and an `Option` of one of these. Scalars and strings may have default values.
   ##
   ## Results are the same scalars; `string`, `ByteSeq`, `seq[T]`, `seq[array[N, T]]` and `array[N, T]`, which are copied
   ## into memory of the host's; `cstring` (a constant); `Tensor`; `Option[T]` of these; a tuple of these (Python's tuple,
-  ## or a named one where it has names), or an `Option` of one; or none.
+  ## or a named one where it has names) or an object, or an `Option` of one; an enum's name; `seq[string]`; or none.
   ##
   ## A `ValueError` is Python's NifValueError, an `IndexDefect` a NifIndexError, an `OutOfMemDefect` a NifMemoryError; all
   ## else that is raised is a NifPanic, and `fail` says the kind itself.

@@ -78,3 +78,19 @@ func quoted*(text: string): string =
       result.add '\\'
     result.add c
   result.add '"'
+
+func nextText*(data: pointer; size: int; at: var int; text: var string): bool =
+  ## In a list of texts (of each its size in bytes, then the bytes) the one that begins at byte `at`, which becomes the place of
+  ## the next; false where the bytes end in it.
+  var length = 0'u64
+  if size - at < sizeof(length):
+    return false
+  copyMem(addr length, cast[pointer](cast[uint](data) + uint(at)), sizeof(length))
+  at += sizeof(length)
+  if length > uint64(size - at):
+    return false
+  text = newString(int(length))
+  if length > 0:
+    copyMem(addr text[0], cast[pointer](cast[uint](data) + uint(at)), int(length))
+  at += int(length)
+  true

@@ -23,3 +23,4 @@ pub mod shape;
 pub mod signature;
 pub mod straight;
 pub mod target;
+mod texts;

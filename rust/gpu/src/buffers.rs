@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use nif::abi::{DType, Device as DeviceNumber, Tensor};
 
@@ -51,6 +51,21 @@ impl Entry {
     }
 }
 
+/// How a process that has no arrays of its own learns of one, or of a kernel: a worker asks its host, which tells by [`publish`] or
+/// [`adopt`](crate::kernels::adopt).
+#[derive(Clone, Copy)]
+pub struct Ask {
+    pub array: fn(u64) -> Result<()>,
+    pub kernel: fn(u64) -> Result<()>,
+}
+
+pub(crate) static ASK: OnceLock<Ask> = OnceLock::new();
+
+/// Ask so for every number that isn't known here.
+pub fn ask_by(ask: Ask) {
+    let _ = ASK.set(ask);
+}
+
 static BUFFERS: LazyLock<RwLock<HashMap<u64, Entry>>> = LazyLock::new(RwLock::default);
 
 thread_local! {
@@ -72,11 +87,18 @@ pub fn forget(number: u64) {
 /// # Errors
 /// [`Error::Stale`] for an array that was released, [`Error::Unknown`] for what can be no number of one.
 pub fn find(number: u64) -> Result<Entry> {
-    let buffers = BUFFERS.read().unwrap_or_else(PoisonError::into_inner);
-    buffers
-        .get(&number)
-        .cloned()
-        .ok_or_else(|| if crate::handle::was_given(number) { Error::Stale } else { Error::Unknown })
+    if let Some(entry) = known(number) {
+        return Ok(entry);
+    }
+    let Some(ask) = ASK.get() else {
+        return Err(if crate::handle::was_given(number) { Error::Stale } else { Error::Unknown });
+    };
+    (ask.array)(number)?;
+    known(number).ok_or(Error::Unknown)
+}
+
+fn known(number: u64) -> Option<Entry> {
+    BUFFERS.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
 }
 
 /// The same, with axes that stay for the rest of the call.

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use crate::driver::{Access, Address, DESCRIPTOR, Driver, Location, ON_DEVICE, Opaque, PINNED, Property, READ_WRITE};
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ const ALREADY_REGISTERED: i32 = 712;
 const NO_TIMING: u32 = 2;
 /// Work isn't over yet.
 const NOT_READY: i32 = 600;
+/// How long it is looked for without a pause, and then between two looks.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// While it lives, the calling thread works on a device. Then it is as it was: another library may have chosen another device.
 pub struct Turn {
@@ -269,6 +272,24 @@ impl Device {
             NOT_READY => Ok(false),
             status => self.driver.check(status, "asking whether the device is done").map(|()| true),
         }
+    }
+
+    /// Wait until all work is done, but no longer than that: whether it is.
+    ///
+    /// # Errors
+    /// As of [`is_idle`](Self::is_idle).
+    pub fn wait(&'static self, limit: Duration) -> Result<bool> {
+        let start = Instant::now();
+        while !self.is_idle()? {
+            let spent = start.elapsed();
+            if spent >= limit {
+                return Ok(false);
+            }
+            if spent > LOOK {
+                std::thread::sleep(LOOK);
+            }
+        }
+        Ok(true)
     }
 
     /// Let the work of `later` from now on wait for that of `earlier` until now.

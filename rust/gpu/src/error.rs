@@ -20,6 +20,10 @@ pub enum Error {
     Unknown,
     /// An array that must not be written to.
     ReadOnly,
+    /// An array of another library, which no other process can map.
+    Foreign,
+    /// What another process said of a number that this one asked about: its code and its words.
+    Told { code: i32, text: String },
 }
 
 impl fmt::Display for Error {
@@ -34,9 +38,37 @@ impl fmt::Display for Error {
             Self::Driver { code, name, doing } => write!(f, "{doing}: the driver says {name} ({code})"),
             Self::Stale => f.write_str("the block of this handle was released; ask its owner for a new one"),
             Self::ReadOnly => f.write_str("is read-only: copy it first"),
+            Self::Foreign => f.write_str(
+                "is an array of another library, which a worker can't map: call the direct lane, or copy it into a buffer of \
+                 lab.memory.allocate(..., device=\"gpu\")",
+            ),
+            Self::Told { text, .. } => f.write_str(text),
             Self::Unknown => f.write_str("this handle is of another Lab's memory, or damaged"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Its number in the ABI: the driver's own, which are positive, or one of [`codes`].
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Driver { code, .. } => (*code).max(1),
+            Self::Told { code, .. } => *code,
+            Self::Unknown | Self::Foreign => codes::UNKNOWN,
+            Self::Stale => codes::STALE,
+            Self::ReadOnly => codes::READ_ONLY,
+            Self::Unavailable { .. } | Self::Full { .. } => codes::UNAVAILABLE,
+        }
+    }
+}
+
+/// Codes beside the driver's own.
+pub mod codes {
+    pub const UNKNOWN: i32 = -1;
+    pub const STALE: i32 = -2;
+    pub const UNAVAILABLE: i32 = -3;
+    pub const READ_ONLY: i32 = -4;
+}

@@ -16,7 +16,7 @@ pub use device::Device;
 pub use driver::{Driver, Kind, Table};
 pub use error::{Error, Result};
 pub use handle::{Handle, foreign_number};
-pub use pool::{Block, Exported, Metrics, Pool};
+pub use pool::{Block, Exported, Metrics, Pool, Window};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use nif_memory::heap::Heap;
 
@@ -43,6 +44,8 @@ pub struct Metrics {
 
 /// Memory that the driver gave: a part of the pool's range.
 struct Part {
+    /// Never used twice: another part may come to the same place.
+    id: u64,
     handle: u64,
     offset: usize,
     size: usize,
@@ -50,10 +53,14 @@ struct Part {
 
 /// A part as another process is told of it.
 pub struct Exported {
+    pub id: u64,
     pub descriptor: OwnedFd,
     pub offset: usize,
     pub size: usize,
 }
+
+static POOLS: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
+static PART: AtomicU64 = AtomicU64::new(1);
 
 struct State {
     /// 0 until the first block.
@@ -137,14 +144,29 @@ impl Pool {
             allocations: 0,
             releases: 0,
         };
-        Ok(Arc::new(Self {
+        let pool = Arc::new(Self {
             name: name.into(),
             device,
             segment: next_segment(),
             limit,
             forks: nif_memory::forks(),
             state: Mutex::new(state),
-        }))
+        });
+        let mut pools = lock(&POOLS);
+        pools.retain(|it| it.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
+        Ok(pool)
+    }
+
+    /// The pool in whose range an address lies, and where there.
+    #[must_use]
+    pub fn at(address: Address) -> Option<(Arc<Self>, u64)> {
+        let pools: Vec<Arc<Self>> = lock(&POOLS).iter().filter_map(Weak::upgrade).collect();
+        pools.into_iter().find_map(|it| {
+            let base = lock(&it.state).base;
+            let offset = address.checked_sub(base).filter(|offset| base != 0 && *offset < it.limit as u64)?;
+            Some((it, offset))
+        })
     }
 
     /// A block; its bytes may have any value.
@@ -238,7 +260,7 @@ impl Pool {
                 return Err(error);
             }
         }
-        state.parts.push(Part { handle, offset, size });
+        state.parts.push(Part { id: PART.fetch_add(1, Ordering::Relaxed), handle, offset, size });
         state.committed = end;
         Ok(())
     }
@@ -310,16 +332,20 @@ impl Pool {
         })
     }
 
-    /// All parts, as another process maps them. They stay this pool's too.
+    /// Its range, the ids of all parts, and those that aren't known yet, as another process maps them. They stay this pool's too.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn export(&self) -> Result<(Address, usize, Vec<Exported>)> {
+    pub fn export(&self, is_known: impl Fn(u64) -> bool) -> Result<(Address, usize, Vec<u64>, Vec<Exported>)> {
         let state = lock(&self.state);
+        let ids = state.parts.iter().map(|it| it.id).collect();
+        if state.parts.iter().all(|it| is_known(it.id)) {
+            return Ok((state.base, self.limit, ids, Vec::new()));
+        }
         let _turn = self.device.turn()?;
         let driver = self.device.driver;
         let mut parts = Vec::with_capacity(state.parts.len());
-        for it in &state.parts {
+        for it in state.parts.iter().filter(|it| !is_known(it.id)) {
             let mut descriptor: libc::c_int = -1;
             // SAFETY: a place for a descriptor, and a handle of the driver's.
             let status = unsafe { (driver.table.export)((&raw mut descriptor).cast(), it.handle, DESCRIPTOR, 0) };
@@ -328,9 +354,9 @@ impl Pool {
             let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
             // SAFETY: it is open. Programs that the process starts don't get it.
             unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
-            parts.push(Exported { descriptor, offset: it.offset, size: it.size });
+            parts.push(Exported { id: it.id, descriptor, offset: it.offset, size: it.size });
         }
-        Ok((state.base, self.limit, parts))
+        Ok((state.base, self.limit, ids, parts))
     }
 
     #[must_use]
@@ -433,6 +459,18 @@ impl Window {
         }
         self.parts.push((handle, offset, size));
         self.device.allow(address, size)
+    }
+
+    /// Let go of a part that the pool has given back.
+    pub fn remove(&mut self, offset: usize) {
+        let Some(index) = self.parts.iter().position(|it| it.1 == offset) else { return };
+        let (handle, _, size) = self.parts.swap_remove(index);
+        let Ok(_turn) = self.device.turn() else { return };
+        // SAFETY: it was mapped there; no call runs, and what calls began is over.
+        unsafe {
+            (self.device.driver.table.unmap)(self.base + offset as Address, size);
+            (self.device.driver.table.release)(handle);
+        }
     }
 }
 

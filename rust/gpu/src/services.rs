@@ -21,11 +21,6 @@ thread_local! {
 pub static SERVICES: Gpu =
     Gpu { struct_size: size_of::<Gpu>() as u32, zero: 0, tensor, fill, copy, launch, synchronize, message };
 
-/// Codes beside the driver's own, which are positive.
-pub const UNKNOWN: i32 = -1;
-pub const STALE: i32 = -2;
-pub const UNAVAILABLE: i32 = -3;
-pub const READ_ONLY: i32 = -4;
 /// An offset of an array that a kernel only reads has this bit.
 pub const READS: u32 = 1 << 31;
 
@@ -34,13 +29,7 @@ fn answer(result: Result<()>) -> i32 {
     let Err(error) = result else { return 0 };
     let text = error.to_string().replace('\0', " ");
     SAID.with_borrow_mut(|said| *said = CString::new(text).unwrap_or_default());
-    match error {
-        Error::Driver { code, .. } => code.max(1),
-        Error::Unknown => UNKNOWN,
-        Error::Stale => STALE,
-        Error::ReadOnly => READ_ONLY,
-        Error::Unavailable { .. } | Error::Full { .. } => UNAVAILABLE,
-    }
+    error.code()
 }
 
 unsafe extern "C" fn tensor(number: u64, is_written: i32, out: *mut Tensor) -> i32 {
@@ -211,7 +200,7 @@ unsafe fn try_launch(
     places: *const u32,
     count: u64,
 ) -> Result<()> {
-    let found = kernels::get(kernel).ok_or(Error::Unknown)?;
+    let found = kernels::get(kernel)?;
     let wrong = |name: &str| Error::Driver { code: 1, name: name.into(), doing: "starting a kernel".into() };
     let size = usize::try_from(size)
         .ok()

@@ -5,7 +5,11 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::{hint, process, ptr};
 
+use nif::gpu::launch;
 use nif::{Error, nif};
+
+/// Of a kernel: one block of one thread, and no shared bytes.
+const ONE_THREAD: [u32; 7] = [1, 1, 1, 1, 1, 1, 0];
 
 /// `error_value(message)`: fails with that message, as an ordinary error.
 #[nif(fault)]
@@ -83,6 +87,7 @@ fn failure(kind: &str) -> Option<Failure> {
         },
         "stop" => |_, _| Ok(stop()),
         "huge_allocation" => |number, _| Err(huge_allocation(number)),
+        "gpu_illegal" | "gpu_endless" => |number, _| launch(number.cast_unsigned(), &ONE_THREAD, &[], &[]),
         _ => return None,
     })
 }

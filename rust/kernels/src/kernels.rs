@@ -97,16 +97,10 @@ pub fn sum(x: &[f64]) -> f64 {
 /// The sum of the sums, in pairs: each level is one vector addition.
 #[inline]
 fn total(sums: [f64; SUMS]) -> f64 {
+    let four: [f64; 4] = array::from_fn(|lane| (sums[lane] + sums[lane + 8]) + (sums[lane + 4] + sums[lane + 12]));
     // Otherwise the compiler arranges the loop before for the pairs here, in vectors of two.
-    let mut sums = black_box(sums);
-    let mut width = SUMS / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
+    let [a, b, c, d] = black_box(four);
+    (a + c) + (b + d)
 }
 
 /// `matmul(a[m, k], b[k, n], out[m, n])`: matrix product.

@@ -25,7 +25,9 @@ pub fn parse(text: &str) -> Option<CallLine> {
         Some(text) => text.split_once('`')?,
         None => text.split_at(end_of_call(text)?),
     };
-    let doc = rest.strip_prefix([':', '.'])?.trim().to_owned();
+    // A call that has its line for itself needs no period.
+    let is_alone = rest.split('\n').next().is_some_and(|it| it.trim().is_empty());
+    let doc = rest.strip_prefix([':', '.']).or(is_alone.then_some(rest))?.trim().to_owned();
     let (call, results) = call.split_once(" -> ").map_or((call, None), |(call, results)| (call, Some(results)));
     let results = match results {
         Some(results) => {
@@ -97,6 +99,13 @@ mod tests {
         let expected = CallLine { name: "noop".to_owned(), items: vec![], results: vec![], doc: String::new() };
         assert_eq!(parse("noop()."), Some(expected));
         assert_eq!(parse("add(x, y): x + y.").unwrap().doc, "x + y.");
+        for text in ["add(x[n])", "`add(x[n])`", "`add(x[n])`\n"] {
+            assert_eq!(
+                (parse(text).unwrap().items, parse(text).unwrap().doc),
+                (vec![item("x", &["n"])], String::new())
+            );
+        }
+        assert_eq!(parse("`add(x[n])` \nAdds.").unwrap().doc, "Adds.");
         for text in ["`stats(x[n]) -> (mean, count)`: of x.", "stats(x[n]) -> (mean, count): of x."] {
             let line = parse(text).unwrap();
             assert_eq!((line.results, line.doc.as_str()), (vec!["mean".to_owned(), "count".to_owned()], "of x."));
@@ -110,7 +119,7 @@ mod tests {
             "Adds.",
             "add",
             "add(x",
-            "add(x)",
+            "add(x) adds.",
             "`add(x)` adds.",
             "add(x,): y",
             "add(,x): y",

@@ -152,23 +152,80 @@ fn suggestion(name: &Ident, params: &[Parameter]) -> String {
     format!("/// {}: what it does.", suggested_call(name, params))
 }
 
-/// A call in which all vectors are of one length, and all matrices of one shape.
+/// A call in which each array that is read has lengths of its own, and an output those of the first one with as many axes.
 fn suggested_call(name: &Ident, params: &[Parameter]) -> String {
-    let items: Vec<_> = params.iter().map(|it| format!("{}{}", it.name, example_dims(&it.type_))).collect();
-    format!("`{name}({})`", items.join(", "))
+    let scalars = params.iter().filter(|it| example_dims(&it.type_).is_empty());
+    let scalars: Vec<String> = scalars.map(|it| it.name.to_string()).collect();
+    let mut read: Vec<Vec<String>> = Vec::new();
+    let mut items = Vec::new();
+    for Parameter { name, type_, .. } in params {
+        let plain = example_dims(type_);
+        let is_output = is_written(type_) && (name == "out" || name.to_string().starts_with("out_"));
+        let like = read.iter().find(|it| is_output && it.len() == plain.len());
+        let dim = |(axis, dim): (usize, &&str)| match like {
+            // A parameter that is called n is the length of an output, and of nothing that is read.
+            Some(like) if !scalars.iter().any(|it| it == dim) => like[axis].clone(),
+            _ if is_output || *dim == "..." => (*dim).to_owned(),
+            _ => own_dim(dim, read.len() + 1, &scalars),
+        };
+        let dims: Vec<String> = plain.iter().enumerate().map(dim).collect();
+        items.push(if dims.is_empty() { name.to_string() } else { format!("{name}[{}]", dims.join(", ")) });
+        if !is_output && !matches!(plain, [] | ["..."]) {
+            read.push(dims);
+        }
+    }
+    format!("`{}({})`", name, items.join(", "))
+}
+
+/// The name of an axis of the array with that number: n, n2, n3; never that of a scalar.
+fn own_dim(dim: &str, number: usize, scalars: &[String]) -> String {
+    let mut own = if number == 1 { dim.to_owned() } else { format!("{dim}{number}") };
+    while scalars.contains(&own) {
+        own.push('_');
+    }
+    own
 }
 
 /// Dimensions for a type that has some, as far as its spelling tells. (The compiler itself checks them, in `Param::new`.)
-fn example_dims(type_: &Type) -> &'static str {
+fn example_dims(type_: &Type) -> &'static [&'static str] {
     match type_ {
-        Type::Reference(reference) if matches!(*reference.elem, Type::Slice(_)) => "[n]",
+        Type::Reference(reference) if matches!(*reference.elem, Type::Slice(_)) => &["n"],
         Type::Path(path) => match path.path.segments.last() {
-            Some(last) if last.ident == "Matrix" || last.ident == "MatrixMut" => "[m, n]",
-            Some(last) if last.ident == "AnyArray" => "[...]",
-            Some(last) if last.ident == "Vec" => "[n]",
-            _ => "",
+            Some(last) if last.ident == "Matrix" || last.ident == "MatrixMut" => &["m", "n"],
+            Some(last) if last.ident == "AnyArray" => &["..."],
+            Some(last) if last.ident == "Vec" && inner(last).is_some_and(is_text) => &[],
+            Some(last) if last.ident == "Vec" => &["n"],
+            Some(last) if last.ident == "Option" => inner(last).map_or(&[], example_dims),
+            _ => &[],
         },
-        _ => "",
+        _ => &[],
+    }
+}
+
+/// Whether the function may write to an array of this type.
+fn is_written(type_: &Type) -> bool {
+    match type_ {
+        Type::Reference(reference) => reference.mutability.is_some(),
+        Type::Path(path) => {
+            path.path.segments.last().is_some_and(|it| {
+                it.ident == "MatrixMut" || (it.ident == "Option" && inner(it).is_some_and(is_written))
+            })
+        }
+        _ => false,
+    }
+}
+
+/// The type between the angle brackets of a path.
+fn inner(last: &syn::PathSegment) -> Option<&Type> {
+    let syn::PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    arguments.args.iter().find_map(|it| if let syn::GenericArgument::Type(type_) = it { Some(type_) } else { None })
+}
+
+fn is_text(type_: &Type) -> bool {
+    match type_ {
+        Type::Reference(reference) => is_text(&reference.elem),
+        Type::Path(path) => path.path.segments.last().is_some_and(|it| it.ident == "String" || it.ident == "str"),
+        _ => false,
     }
 }
 
@@ -203,7 +260,7 @@ fn companion(flags: &[Ident], function: &ItemFn, params: &[Parameter], line: &Ca
         quote! { <#type_ as ::nif::args::Argument>::make(#raw) }
     });
     quote! {
-        #[allow(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "the ABI's promise, see nif::export::call")]
+        #[allow(unsafe_code, unused_mut, clippy::undocumented_unsafe_blocks, reason = "the ABI's promise, see nif::export::call")]
         const _: () = {
             static PARAMS: [::nif::signature::Param; #n_params] = [#(#param_values),*];
             const _: () = ::nif::signature::check_order(&PARAMS);
@@ -263,18 +320,19 @@ fn dimension_checks(line: &CallLine, raws: &[Ident]) -> TokenStream {
     let mut checks = TokenStream::new();
     let mut bound: Vec<&str> = Vec::new();
     for (index, item) in line.items.iter().enumerate() {
-        if axes().any(|(.., dim)| *dim == item.name) {
+        // An array may have the name of a dimension, as in `total(m[m, n])`: it doesn't fix it.
+        if item.dims.is_empty() && axes().any(|(.., dim)| *dim == item.name) {
             let (dim, raw) = (binding(&item.name), &raws[index]);
-            checks.extend(quote! { let #dim = __args.dimension(#index, #raw)?; });
+            checks.extend(quote! { let mut #dim = __args.dimension(#index, #raw)?; });
             bound.push(&item.name);
         }
     }
     for (index, axis, name) in axes() {
         let (dim, raw) = (binding(name), &raws[index]);
         if bound.contains(&name.as_str()) {
-            checks.extend(quote! { __args.same(#index, &#raw, #axis, #dim)?; });
+            checks.extend(quote! { __args.same(#index, &#raw, #axis, &mut #dim)?; });
         } else {
-            checks.extend(quote! { let #dim = ::nif::args::Raw::extent(&#raw, #axis); });
+            checks.extend(quote! { let mut #dim = ::nif::args::Raw::extent(&#raw, #axis); });
             bound.push(name);
         }
     }
@@ -299,7 +357,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_cure() {
-        let cure = "/// `dot(x[n], a[m, n], s, any[...])`: what it does.";
+        let cure = "/// `dot(x[n], a[m2, n2], s, any[...])`: what it does.";
         let function = |line: &str| {
             quote! {
                 #[doc = #line]
@@ -326,7 +384,17 @@ mod tests {
         let line = documented_call(&function, &parameters(&function).unwrap()).unwrap();
         let dims: Vec<_> = line.items.iter().map(|it| it.dims.join(",")).collect();
         assert_eq!((line.name.as_str(), line.doc.as_str()), ("scale", "Scales in (place)."));
-        assert_eq!(dims, ["n", "", "m,n"]);
+        assert_eq!(dims, ["n", "", "m2,n2"]);
+        for (function, expected) in [
+            (quote! { fn f(x: &[f64], n: usize, out: &mut [f64]) {} }, ["n_", "", "n"]),
+            (quote! { fn f(out_x: &[f64], n2: i64, at: &[i64]) {} }, ["n", "", "n2_"]),
+            (quote! { fn f(x: Option<&[f64]>, a: Matrix<f64>, out: MatrixMut<f64>) {} }, ["n", "m2,n2", "m2,n2"]),
+            (quote! { fn f(any: AnyArray, y: &mut [f64], out: MatrixMut<f64>) {} }, ["...", "n", "m,n"]),
+        ] {
+            let function: ItemFn = syn::parse2(function).unwrap();
+            let line = documented_call(&function, &parameters(&function).unwrap()).unwrap();
+            assert_eq!(line.items.iter().map(|it| it.dims.join(",")).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

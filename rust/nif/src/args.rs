@@ -15,18 +15,20 @@ use crate::element::{self, Complex, Element};
 use crate::error::Error;
 use crate::matrix::{Matrix, MatrixMut, RawMatrix};
 use crate::owned::complex;
-use crate::signature::{Kind, Param};
+use crate::signature::{ABSENT, Kind, Param};
 use crate::value::{TensorView, Value, spell_list};
 
 /// A type that a NIF can take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be the parameter of a NIF",
     note = "a NIF takes i8 to i64, u8 to u64, isize, usize, f32, f64, Complex<f64>, bool, &str, String, Bytes, &[T], &mut [T], Vec<T>, Matrix<T>, \
-            MatrixMut<T>, AnyArray and Callback<fn(f64) -> f64>",
+            MatrixMut<T>, AnyArray, Vec<String>, Callback<fn(f64) -> f64> and an Option of one of these",
     note = "T is Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64 or a complex number"
 )]
 pub trait Argument<'a>: Sized {
     const KIND: Kind;
+    /// It may be None.
+    const IS_OPTIONAL: bool = false;
     type Raw: Raw;
 
     /// Checks one value by itself.
@@ -206,8 +208,8 @@ pub(crate) fn extent(length: usize) -> i64 {
 /// A checked slice.
 #[derive(Debug)]
 pub struct RawSlice<T> {
-    data: *mut T,
-    len: usize,
+    pub(crate) data: *mut T,
+    pub(crate) len: usize,
 }
 
 impl<T> Clone for RawSlice<T> {
@@ -451,17 +453,22 @@ impl<'a, const N: usize> Arguments<'a, N> {
         }
     }
 
-    /// Row 9: an axis whose dimension is already bound.
+    /// Row 9: an axis whose dimension is already bound, unless all arrays before it are absent.
     ///
     /// # Errors
     ///
     /// When it differs.
     #[inline]
-    pub fn same(&self, index: usize, raw: &impl Raw, axis: usize, bound: i64) -> Result<(), Error> {
-        if raw.extent(axis) == bound {
+    pub fn same(&self, index: usize, raw: &impl Raw, axis: usize, bound: &mut i64) -> Result<(), Error> {
+        let extent = raw.extent(axis);
+        if extent == *bound || extent == ABSENT {
             return Ok(());
         }
-        Err(self.differs(index, axis, bound))
+        if *bound == ABSENT {
+            *bound = extent;
+            return Ok(());
+        }
+        Err(self.differs(index, axis, *bound))
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use crate::abi::{DType, dtype_code};
 /// `DTYPE` describes the type's layout, and every bit pattern is a valid value.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be an element of an array",
-    note = "elements are Bool (a byte, of which all but 0 are true), i8 to i64, u8 to u64, f32, f64, F16 or Complex<f64>"
+    note = "elements are Bool (a byte, of which all but 0 are true; in a slice bool as well), i8 to i64, u8 to u64, isize, usize, f32, f64, F16 or Complex<f64>"
 )]
 pub unsafe trait Element: Copy + Send + Sync + 'static {
     const NAME: &'static str;
@@ -73,6 +73,24 @@ elements! {
     "f64" f64, FLOAT;
     "c64" Complex<f32>, COMPLEX;
     "c128" Complex<f64>, COMPLEX;
+}
+
+/// `usize` and `isize` are numbers of 64 bits to everybody else; what indexes are made of.
+#[cfg(target_pointer_width = "64")]
+mod of_the_machine {
+    use super::{DType, Element};
+
+    // SAFETY: they have the size and the values of these.
+    unsafe impl Element for usize {
+        const NAME: &'static str = u64::NAME;
+        const DTYPE: DType = u64::DTYPE;
+    }
+
+    // SAFETY: as above.
+    unsafe impl Element for isize {
+        const NAME: &'static str = i64::NAME;
+        const DTYPE: DType = i64::DTYPE;
+    }
 }
 
 /// The alignment of an element type, if it is in docs/abi.md.

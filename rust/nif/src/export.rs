@@ -246,8 +246,9 @@ pub fn log(level: i32, message: &str) {
 /// Tells how far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function that is `long` may call it
 /// in every turn of a loop, on the thread of the call.
 #[inline]
-pub fn progress(done: i64, total: i64) {
+pub fn progress(done: impl TryInto<i64>, total: impl TryInto<i64>) {
     if let Some(host) = kept_host() {
+        let (done, total) = (done.try_into().unwrap_or(i64::MAX), total.try_into().unwrap_or(i64::MAX));
         // SAFETY: a host outlives the library.
         unsafe { (host.progress)(done, total) };
     }

@@ -15,7 +15,8 @@
 //! The signature, the documentation, every check of docs/abi.md and the export `__tvm_ffi_dot` follow from the function
 //! and the first line of its documentation. [`library!`] exports `nif_init`; it finds the functions by itself.
 //!
-//! Without that line all slices are `[n]` and all matrices `[m, n]`: of one length, of one shape.
+//! Without that line each array that is read has a length or a shape of its own (`[n]`, `[n2]`), and an output those of the
+//! first one with as many axes.
 //!
 //! | in a parameter | in the signature |
 //! |---|---|
@@ -25,6 +26,8 @@
 //! | [`Bytes`](args::Bytes) | `bytes` |
 //! | `&[T]`, `&mut [T]` | `T[n]`, `mut T[n]`: contiguous |
 //! | `Vec<T>`, `String` | `T[n]`, `str`: a copy, which is the function's |
+//! | `Vec<String>`, `Vec<&str>` | `str[_]`: a list of texts |
+//! | `Option<V>` of one of these | `V?`: `None` for Python's None; at the end it may be left out |
 //! | [`Matrix<'_, T>`](Matrix), [`MatrixMut<'_, T>`](MatrixMut) | `T[m,n]`, `mut T[m,n]`: any strides |
 //! | [`AnyArray<'_>`](AnyArray) | `any[...]` |
 //! | [`Callback<fn(f64, &[f64]) -> f64>`](Callback) | `fn(f64,f64[_])->f64`: a function of the caller's |
@@ -35,6 +38,7 @@
 //! |---|---|
 //! | `()`, the scalars above, `String`, `&'static str` | `None`, the same, `str` |
 //! | `Vec<T>`, `Vec<bool>`; `Vec<[T; N]>`; `[T; N]` | `T[_]`; `T[_,N]`; `T[N]`: copied once, into memory of the host's |
+//! | `Vec<String>`, `Vec<&str>` | `str[_]`: a list |
 //! | [`ByteBuf`], [`Bytes`] | `bytes` |
 //! | [`Tensor`], which is in memory of the host's from the start | `any[...]` |
 //! | `Option<V>` of one of these | `V?`, `None` in Python |
@@ -57,11 +61,14 @@ pub mod element;
 pub mod error;
 pub mod export;
 pub mod gpu;
+mod masks;
 pub mod matrix;
+mod optional;
 pub mod outcome;
 pub mod owned;
 pub mod signature;
 pub mod tensor;
+pub mod texts;
 pub mod value;
 
 pub use args::{AnyArray, Bytes};

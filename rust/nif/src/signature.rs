@@ -5,6 +5,9 @@ use std::fmt;
 use crate::abi::Call;
 use crate::args::Argument;
 
+/// The extent of an array that isn't there.
+pub(crate) const ABSENT: i64 = -1;
+
 /// The type of a parameter, without its dimensions.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -23,6 +26,8 @@ pub enum Kind {
 pub struct Param {
     pub name: &'static str,
     pub kind: Kind,
+    /// It may be None.
+    pub is_optional: bool,
     pub dims: &'static [&'static str],
 }
 
@@ -50,7 +55,7 @@ impl Param {
                 assert!(dims.is_empty(), "a scalar has no dimensions in the documentation's first line");
             }
         }
-        Self { name, kind: T::KIND, dims }
+        Self { name, kind: T::KIND, is_optional: T::IS_OPTIONAL, dims }
     }
 
     pub(crate) const fn is_mutable(&self) -> bool {
@@ -73,7 +78,8 @@ impl fmt::Display for Param {
             Kind::Callback { spell } => f.write_str(&spell()),
             Kind::Any => f.write_str("any[...]"),
             Kind::Array { element, .. } => write!(f, "{element}[{}]", self.dims.join(",")),
-        }
+        }?;
+        f.write_str(if self.is_optional { "?" } else { "" })
     }
 }
 

@@ -23,6 +23,12 @@ impl<'a> Value<'a> {
 
     #[inline]
     #[must_use]
+    pub fn is_none(self) -> bool {
+        self.0.type_index == type_index::NONE
+    }
+
+    #[inline]
+    #[must_use]
     pub fn int(self) -> Option<i64> {
         match self.0.type_index {
             // SAFETY: the type index says which field counts; so below.

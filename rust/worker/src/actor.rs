@@ -73,7 +73,8 @@ pub fn run(inner: &Inner, wake: &Arc<Wake>) {
 }
 
 fn start(inner: &Inner, wake: &Arc<Wake>, all: &mut Vec<Watched>) {
-    match Worker::start(&inner.recipe, wake) {
+    let used = inner.used().clone();
+    match Worker::start(&inner.recipe, wake, &used) {
         Ok(worker) => {
             let worker = Arc::new(worker);
             inner.living().push(Arc::clone(&worker));

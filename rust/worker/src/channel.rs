@@ -22,7 +22,8 @@ pub const NOWHERE: u32 = u32::MAX;
 pub mod request {
     /// Call a function.
     pub const CALL: u32 = 1;
-    /// What the running call asked for, as argument 0: a block, or what a callback gave.
+    /// What the running call asked for: argument 0 is a block, or what a callback gave. Where a number of a device leads, messages
+    /// over the socket say, and `mail` how many they are.
     pub const GRANT: u32 = 2;
     /// There is no memory for that block; the callback failed.
     pub const REFUSE: u32 = 3;
@@ -40,6 +41,9 @@ pub mod reply {
     /// lie behind them, each array at the next 8 bytes; or in the block whose number plus one is the head's value. There they
     /// are what the callback made of them when the host answers, or at the begin of the request's room.
     pub const CALL_BACK: u32 = 3;
+    /// The running call uses a number of a device: the head's value is that of an array if its argument is 0, else of a kernel. The
+    /// host tells over the socket.
+    pub const DEVICE: u32 = 4;
 }
 
 /// One argument; which fields count depends on the kind.
@@ -119,6 +123,28 @@ pub struct ReplyHead {
     /// Something was printed since the last reply.
     pub printed: u32,
     pub zero: u32,
+}
+
+impl ReplyHead {
+    /// Of a running call that asks for something.
+    #[must_use]
+    pub fn asking(what: u32) -> Self {
+        Self {
+            what,
+            status: 0,
+            kind: 0,
+            argument: -1,
+            type_index: nif::abi::type_index::NONE,
+            length: 0,
+            value: 0,
+            start: 0,
+            ticks: 0,
+            dtype: DType { code: 0, bits: 0, lanes: 0 },
+            ndim: 0,
+            printed: 0,
+            zero: 0,
+        }
+    }
 }
 
 /// What the worker answers.

@@ -86,9 +86,20 @@ pub fn be_expendable() {
     // SAFETY: plain calls.
     unsafe {
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        // A sanitizer's own tables take terabytes of address space.
+        #[cfg(not(nif_sanitized))]
+        limit_memory();
+    }
+    let _ = std::fs::write("/proc/self/oom_score_adj", "800");
+}
+
+/// No more memory of its own than the machine has.
+#[cfg(not(nif_sanitized))]
+fn limit_memory() {
+    // SAFETY: plain calls.
+    unsafe {
         let memory = (libc::sysconf(libc::_SC_PHYS_PAGES) as u64).saturating_mul(4096);
         let most = libc::rlimit { rlim_cur: memory, rlim_max: memory };
         libc::setrlimit(libc::RLIMIT_DATA, &raw const most);
     }
-    let _ = std::fs::write("/proc/self/oom_score_adj", "800");
 }

@@ -10,6 +10,7 @@ use nif_loader::table::Table;
 use nif_memory::Own;
 
 use crate::actor;
+use crate::devices::Used;
 use crate::line::Line;
 use crate::message::Source;
 use crate::process::{Exit, Recipe, Wake, Worker};
@@ -33,6 +34,8 @@ pub struct Inner {
     openings: Mutex<Openings>,
     roster: Mutex<Roster<ById>>,
     changed: Condvar,
+    /// What calls have used of devices.
+    used: Mutex<Used>,
     /// The workers that live.
     living: Mutex<Vec<Arc<Worker>>>,
     /// Wakes the thread; none before the first worker is wanted.
@@ -150,6 +153,7 @@ impl Inner {
             openings: Mutex::new(openings),
             roster: Mutex::default(),
             changed: Condvar::new(),
+            used: Mutex::default(),
             living: Mutex::default(),
             wake: Mutex::default(),
             process: nif_memory::forks(),
@@ -162,6 +166,10 @@ impl Inner {
 
     pub fn living(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
         lock(&self.living)
+    }
+
+    pub fn used(&self) -> MutexGuard<'_, Used> {
+        lock(&self.used)
     }
 
     /// Have the thread look, or start it.
@@ -182,7 +190,14 @@ impl Inner {
 
     /// A worker that was starting is ready.
     pub fn enter(&self, worker: &Arc<Worker>) {
-        self.roster().enter(ById(Arc::clone(worker)));
+        let mut roster = self.roster();
+        roster.enter(ById(Arc::clone(worker)));
+        // A call may have used a device since it was started: another is started that has it ready.
+        if !worker.has_ready(&self.used().devices) {
+            roster.leave(&ById(Arc::clone(worker)));
+            worker.kill();
+        }
+        drop(roster);
         self.changed.notify_all();
     }
 
@@ -289,6 +304,23 @@ impl Crew {
             }
             roster = inner.changed.wait_timeout(roster, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// A call uses a device. The first that does ends the spares, which don't have it ready: those that replace them do.
+    pub fn use_device(&self, id: i32) {
+        let inner = self.inner();
+        if inner.used().devices.insert(id) {
+            let cold: Vec<ById> = inner.roster().dismiss();
+            for it in cold {
+                it.0.kill();
+            }
+            let _ = inner.wake();
+        }
+    }
+
+    /// A call starts a kernel: the spares to come have it ready.
+    pub fn use_kernel(&self, number: u64) {
+        self.inner().used().kernels.insert(number);
     }
 
     /// A source to be opened beside the first.

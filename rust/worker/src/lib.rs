@@ -1,7 +1,7 @@
 //! The isolated lane: what a worker process and its host share, and both sides of a call.
 //!
 //! From the bottom: `message`, `bell` and
-//! `channel` are what the two processes say to each other; `segments`, `crash` and `serve` are the worker; `process`, `line`, `roster`,
+//! `channel` are what the two processes say to each other, `devices` what they say of devices; `segments`, `crash` and `serve` are the worker; `process`, `line`, `roster`,
 //! `actor` and `crew` are its host; `speaker` passes on what workers print. Nothing here knows Python.
 
 #![allow(
@@ -22,6 +22,7 @@ mod bell;
 pub mod channel;
 pub mod crash;
 pub mod crew;
+pub mod devices;
 pub mod line;
 pub mod message;
 pub mod output;

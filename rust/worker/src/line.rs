@@ -30,6 +30,8 @@ pub enum State {
 pub struct Line {
     pub worker: Arc<Worker>,
     rung: u32,
+    /// The ring of the last request, as against those within its call.
+    asked: u32,
     seen: u32,
     patience: Patience,
     /// The worker's own numbers of the first source's functions, and of each that it opened since, with the number of the
@@ -48,6 +50,7 @@ impl Line {
         Self {
             worker,
             rung: 0,
+            asked: 0,
             seen: 0,
             patience: Patience::new(SPIN),
             numbers,
@@ -116,6 +119,11 @@ impl Line {
         mail
     }
 
+    /// Tell the worker where a number of a device leads: an array's, or a kernel's. How many messages it has to read.
+    pub fn tell_number(&self, number: u64, is_kernel: bool) -> u32 {
+        self.worker.tell_of_devices(|shown| if is_kernel { shown.kernel(number) } else { shown.array(number) })
+    }
+
     /// Ask the worker to open a source; what it says comes by `said`. To be called when no call runs.
     pub fn ask_to_open(&mut self, opening: &Opening) {
         self.worker.tell(&ToWorker::Open { source: opening.source.clone(), first: opening.first }, None);
@@ -139,6 +147,13 @@ impl Line {
     /// Hand the request over.
     #[inline]
     pub fn ring(&mut self) {
+        self.go_on();
+        self.asked = self.rung;
+    }
+
+    /// Let the running call go on with what it has asked for.
+    #[inline]
+    pub fn go_on(&mut self) {
         self.rung = self.rung.wrapping_add(1) & (u32::MAX >> 1);
         self.channel().request_bell.ring(self.rung);
     }
@@ -184,6 +199,7 @@ impl Line {
             // A longer text lies in a block of the arena.
             reply::DONE => fits || head.value != 0,
             reply::CALL_BACK => fits && (head.length as usize).is_multiple_of(size_of::<u64>()),
+            reply::DEVICE => head.length == 0,
             reply::ALLOCATE => fits && head.ndim.checked_mul(8) == Some(head.length),
             _ => false,
         };
@@ -205,7 +221,7 @@ impl Line {
 
     /// Whether the worker has entered the function of the last request.
     pub fn has_begun(&self) -> bool {
-        self.channel().begun.load(Ordering::Relaxed) == self.rung
+        self.channel().begun.load(Ordering::Relaxed) == self.asked
     }
 
     /// How far the running call says that it is.

@@ -15,11 +15,9 @@ use nif_worker::serve::Server;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 fn main() -> io::Result<()> {
-    // SAFETY: plain calls. Whatever the host left open for its children is none of ours.
-    unsafe {
-        libc::close_range(3, u32::MAX, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-    }
+    // SAFETY: a plain call. Whatever the host left open for its children is none of ours.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+    end_with_host();
     let parent = std::env::args().nth(2).and_then(|it| it.parse().ok());
     if parent != Some(std::os::unix::process::parent_id()) {
         return Err(io::Error::other("nif_worker is started by a Lab, and ends with it"));
@@ -40,4 +38,26 @@ fn main() -> io::Result<()> {
     crash::watch(&channel.last_words);
     output::watch();
     Server::new(socket, channel).run()
+}
+
+/// Have the host's end, however it comes, end this process and what native code has started in it. SIGKILL itself would end
+/// this process alone, so the system sends a signal that nobody else uses.
+fn end_with_host() {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: plain calls. A worker leads a group of its own; one that somebody started by hand may not.
+        unsafe {
+            if libc::getpgrp() == libc::getpid() {
+                libc::kill(0, libc::SIGKILL);
+            }
+            libc::_exit(1);
+        }
+    }
+    let signal = libc::SIGRTMAX() - 1;
+    // SAFETY: zeroed is a valid value; the handler calls nothing that isn't async-signal-safe.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = end as *const () as usize;
+        let can_catch = libc::sigaction(signal, &raw const action, null_mut()) == 0;
+        libc::prctl(libc::PR_SET_PDEATHSIG, if can_catch { signal } else { libc::SIGKILL });
+    }
 }

@@ -13,6 +13,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::devices::Told;
+
 /// Where functions come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
@@ -37,6 +39,8 @@ pub enum ToWorker {
     Map { segment: u64, size: u64 },
     /// That segment is gone.
     Unmap { segment: u64 },
+    /// Something of a device.
+    OnDevice(Told),
     /// Nothing more for now: look at the channel.
     Serve,
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for a worker: what its socket doesn't take now, the crew's thread sends later.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +20,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 
 use crate::channel::Channel;
+use crate::devices::{Mail, Shown, Used};
 use crate::message::{self, FromWorker, Inbox, Source, ToWorker};
 use crate::spoken::{ERR, HELD, OUT, Spoken};
 use crate::start::{NoStart, Step};
@@ -165,6 +166,8 @@ pub struct Worker {
     /// Something came from the worker, or it has ended.
     changed: Condvar,
     wake: Arc<Wake>,
+    /// What it was told of devices.
+    devices: Mutex<Shown>,
     /// Of the process that started it.
     process: u32,
 }
@@ -182,14 +185,14 @@ impl Drop for Unwatched {
 }
 
 impl Worker {
-    /// Start one, and tell it what to open.
+    /// Start one, and tell it what to open, devices first.
     ///
     /// To be called by a thread that lives as long as the worker may: the worker ends with it.
     ///
     /// # Errors
     ///
     /// The system's: no such program, no process, no memory, no descriptor.
-    pub fn start(recipe: &Recipe, wake: &Arc<Wake>) -> Result<Self, NoStart> {
+    pub fn start(recipe: &Recipe, wake: &Arc<Wake>, used: &Used) -> Result<Self, NoStart> {
         let map = SharedMap::new(c"nif_lab lane", size_of::<Channel>()).map_err(NoStart::at(Step::Memory))?;
         let (socket, theirs) = UnixStream::pair().map_err(NoStart::at(Step::Socket))?;
         let (said, to) = io::pipe().map_err(NoStart::at(Step::Socket))?;
@@ -225,9 +228,11 @@ impl Worker {
             post: Mutex::default(),
             changed: Condvar::new(),
             wake: Arc::clone(wake),
+            devices: Mutex::default(),
             process: nif_memory::forks(),
         };
         it.tell(&ToWorker::Channel { steady: clock::is_counter() }, Some(it.map.keep_file()));
+        it.tell_of_devices(|shown| shown.all(used));
         if let Some(source) = recipe.source.clone() {
             it.tell(&ToWorker::Open { source, first: 0 }, None);
         }
@@ -345,6 +350,22 @@ impl Worker {
             drop(post);
             self.wake.wake();
         }
+    }
+
+    /// Tell it of devices: how many messages that were.
+    pub fn tell_of_devices(&self, what: impl FnOnce(&mut Shown) -> Mail) -> u32 {
+        let mut shown = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mail = what(&mut shown);
+        let count = mail.len() as u32;
+        for (told, file) in mail {
+            self.tell(&ToWorker::OnDevice(told), file);
+        }
+        count
+    }
+
+    /// Did it open these devices before it was ready?
+    pub fn has_ready(&self, devices: &BTreeSet<i32>) -> bool {
+        devices.is_subset(&self.devices.lock().unwrap_or_else(PoisonError::into_inner).devices)
     }
 
     /// Send what the socket takes: whether that was all.

@@ -152,6 +152,11 @@ impl<W: PartialEq> Roster<W> {
         Answer::Wait
     }
 
+    /// Give up those that are ready: others are started in their place.
+    pub fn dismiss(&mut self) -> Vec<W> {
+        self.ready.drain(..).collect()
+    }
+
     /// Whether `take` has an answer now.
     #[must_use]
     pub fn has_news(&self) -> bool {

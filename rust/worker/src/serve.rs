@@ -17,6 +17,7 @@ use crate::channel::{
     Argument, Channel, MAX_ARGUMENTS, NOWHERE, Patience, ROOM, Reply, ReplyHead, Request, Value, reply, request,
 };
 use crate::crash;
+use crate::devices::Devices;
 use crate::message::{self, FromWorker, Source, ToWorker};
 use crate::output;
 use crate::processor::Aside;
@@ -28,6 +29,7 @@ use nif_loader::{clock, julia, tvm_ffi};
 mod callback;
 mod garble;
 mod julias;
+mod remote;
 
 use callback::Callback;
 use julias::julias_table;
@@ -70,6 +72,7 @@ pub struct Server {
     socket: UnixStream,
     channel: &'static Channel,
     segments: Segments,
+    devices: Devices,
     /// The functions of the first source, and of each that was opened since, with the number of its first.
     calls: Vec<Call>,
     beside: Vec<(u32, &'static [Function])>,
@@ -97,6 +100,7 @@ impl Server {
             socket,
             channel,
             segments: Segments::default(),
+            devices: Devices::default(),
             calls: Vec::new(),
             beside: Vec::new(),
             seen: 0,
@@ -120,6 +124,7 @@ impl Server {
     pub fn run(mut self) -> io::Result<()> {
         while self.read_message()? {}
         SERVING.set(&raw mut self);
+        nif_gpu::buffers::ask_by(remote::ASK);
         loop {
             self.wait();
             // SAFETY: the host rang: the request is written, and isn't touched until the reply is rung.
@@ -173,6 +178,7 @@ impl Server {
                 self.segments.map(segment, usize::try_from(size).map_err(io::Error::other)?, &file)?;
             }
             (ToWorker::Unmap { segment }, _) => self.segments.unmap(segment),
+            (ToWorker::OnDevice(told), file) => self.devices.hear(told, file.as_ref()),
             (ToWorker::Serve, _) => return Ok(false),
             (said, _) => return Err(io::Error::other(format!("unexpected here: {said:?}"))),
         }
@@ -249,6 +255,7 @@ impl Server {
         let start = if asked.timed != 0 { clock::now() } else { 0 };
         // SAFETY: a function of a library that is never closed; what the values point to lives through the call.
         let status = unsafe { call((&raw mut env).cast(), self.values.as_ptr(), count as i32, several.as_mut_ptr()) };
+        let status = self.settle(status, &mut error);
         let ticks = if asked.timed != 0 { clock::now().wrapping_sub(start) } else { 0 };
         let mut head = ReplyHead {
             what: reply::DONE,
@@ -412,19 +419,11 @@ impl Server {
             return None;
         }
         let head = ReplyHead {
-            what: reply::ALLOCATE,
-            status: 0,
-            kind: 0,
-            argument: -1,
             type_index: type_index::TENSOR,
             length: 8 * shape.len() as u32,
-            value: 0,
-            start: 0,
-            ticks: 0,
             dtype,
             ndim: shape.len() as u32,
-            printed: 0,
-            zero: 0,
+            ..ReplyHead::asking(reply::ALLOCATE)
         };
         // SAFETY: the reply is ours until the bell rings; its room is large enough, as was checked.
         unsafe {

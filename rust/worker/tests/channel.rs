@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nif_loader::table::{Function, Table};
 use nif_memory::SharedMap;
 use nif_worker::channel::{Channel, Doorbell, Patience};
+use nif_worker::devices::Told;
 use nif_worker::message::{self, FromWorker, Inbox, Source, ToWorker};
 
 mod random;
@@ -159,8 +160,10 @@ where
 {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| message::send(&ours, sent, descriptor.map(|it| it.file().as_fd())).unwrap());
+        let sender = scope.spawn(|| message::send(&ours, sent, descriptor.map(|it| it.file().as_fd())).unwrap());
         let (got, file) = message::receive::<T>(&theirs).unwrap();
+        // The scope joins it too, but in std's own code, where ThreadSanitizer can't see it.
+        sender.join().unwrap();
         let inode = |file: OwnedFd| File::from(file).metadata().unwrap().ino();
         let ours = descriptor.map(|it| inode(it.file().as_fd().try_clone_to_owned().unwrap()));
         let is_there = file.is_some();
@@ -183,6 +186,7 @@ fn messages_make_the_round_trip() {
             ToWorker::Open { source: Source::File(random.text(300)), first: random.word() },
             ToWorker::Map { segment, size },
             ToWorker::Unmap { segment },
+            ToWorker::OnDevice(Told::Module { number: segment, device: 1, image: random.text(3_000).into_bytes() }),
             ToWorker::Serve,
         ];
         for sent in all {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nif_memory::{Arena, Config};
 use nif_worker::channel::{Argument, Channel, ROOM, Reply, ReplyHead, Request, reply, request};
 use nif_worker::crew::{Crew, NoTurn};
+use nif_worker::devices::Used;
 use nif_worker::line::{Line, State};
 use nif_worker::message::{Source, ToWorker};
 use nif_worker::process::{Exit, Recipe, Wake, Worker};
@@ -38,7 +39,7 @@ impl Kept {
     fn start(program: &str, name: &str) -> Self {
         let recipe = Recipe { program: program.into(), name: name.into(), source: None, spares: 0 };
         let wake = Arc::new(Wake::new().unwrap());
-        Self(Arc::new(Worker::start(&recipe, &wake).unwrap()))
+        Self(Arc::new(Worker::start(&recipe, &wake, &Used::default()).unwrap()))
     }
 
     fn line(&self) -> Line {
@@ -126,7 +127,7 @@ fn any_reply_is_read_or_refused() {
             assert_eq!(answer(&mut line), State::Replied);
             match line.head() {
                 Some(head) => {
-                    assert!([reply::DONE, reply::ALLOCATE, reply::CALL_BACK].contains(&head.what));
+                    assert!([reply::DONE, reply::ALLOCATE, reply::CALL_BACK, reply::DEVICE].contains(&head.what));
                     assert!(makes_sense(&head), "{head:?}");
                     match head.what {
                         reply::ALLOCATE => assert_eq!(u64::from(head.length), u64::from(head.ndim) * 8),

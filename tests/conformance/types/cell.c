@@ -236,3 +236,47 @@ NIF(greedy, "greedy() -> f64[_]", 0, "more memory than there is.", nif_give_arra
 
 NIF(refused, "refused(why: str) -> (f64, str)", 0, "an error in words.",
     nif_fail(NIF_ERROR, NULL, "%.*s", (int)a[0].text.size, a[0].text.data))
+
+NIF(or_seven, "or_seven(x: f64?) -> f64", 0, "a number, or 7.", result->v.f = a[0].is_none ? 7 : a[0].f64)
+
+static int64_t agree(const nif_argument *a) {
+  const nif_argument *there = !a[0].is_none ? &a[0] : !a[1].is_none ? &a[1] : &a[2];
+  return there->f64s.count;
+}
+NIF(agree, "agree(a: f64[n]?, b: f64[n]?, c: f64[n]) -> i64", 0, "the length of the first that is there.", result->v.i = agree(a))
+
+static void described(const nif_argument *a, nif_any *result) {
+  char text[512];
+  int64_t rows = a[0].is_none ? -1 : a[0].f64_matrix.rows;
+  nif_text label = a[1].is_none ? (nif_text){"-", 1} : a[1].text;
+  int size = snprintf(text, sizeof text, "%lld %.*s", (long long)rows, (int)label.size, label.data);
+  nif_give_text(result, text, size);
+}
+NIF(described, "described(m: f64[m,n]?, label: str?) -> str", 0, "how many rows, and a label.", described(a, result))
+
+static void reversed(const nif_argument *a, nif_any *result) {
+  if (a->is_none) {
+    nif_give_none(result);
+    return;
+  }
+  nif_texts rest = a->texts;
+  nif_text *all = malloc(sizeof *all * (size_t)(rest.count + 1));
+  for (int64_t i = rest.count; i > 0; i--) {
+    nif_next_text(&rest, &all[i - 1]);
+  }
+  nif_give_texts(result, a->texts.count, all);
+  free(all);
+}
+NIF(reversed, "reversed(words: str[_]?) -> str[_]?", 0, "the texts from the last to the first.", reversed(a, result))
+
+static void lengths(nif_texts words, nif_any *result) {
+  int64_t *to = nif_give_array(&result[1], (nif_dtype){NIF_DTYPE_INT, 64, 1}, 1, &words.count);
+  nif_text longest = {"", 0}, text;
+  for (int64_t i = 0; to && nif_next_text(&words, &text); i++) {
+    to[i] = text.size;
+    longest = text.size > longest.size ? text : longest;
+  }
+  nif_give_texts(&result[0], 1, &longest);
+}
+NIF(lengths, "lengths(words: str[_]) -> (str[_], i64[_])", 0, "the longest, and how many bytes each has.",
+    lengths(a[0].texts, result))

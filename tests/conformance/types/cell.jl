@@ -117,3 +117,25 @@ end
 
 "Of a negative number there is none."
 root(x::Float64) = sqrt(x)
+
+"A number, or 7."
+or_seven(x::Union{Nothing,Float64}) = x === nothing ? 7.0 : x
+
+"`agree(a[n], b[n], c[n])`: the length of the first that is there."
+agree(a::Union{Nothing,Vec{Float64}}, b::Union{Nothing,Vec{Float64}}, c::Vec{Float64}) = length(something(a, b, c))
+
+"How many rows, and a label."
+described(m::Union{Nothing,Mat{Float64}}, label::Union{Nothing,String}) =
+    string(m === nothing ? -1 : size(m, 1), ' ', something(label, "-"))
+
+"The texts from the last to the first."
+reversed(words::Union{Nothing,Vector{String}}) = words === nothing ? nothing : reverse(words)
+
+"The longest, and how many bytes each has."
+function lengths(words::Vector{String})
+    longest = ""
+    for it in words
+        ncodeunits(it) > ncodeunits(longest) && (longest = it)
+    end
+    return [longest], [ncodeunits(it) for it in words]
+end

@@ -119,3 +119,31 @@ func power*(x: float; p = 2; scale: float = 0.5; label = "a, \"b\" (c) \\"; loud
   ## Parameters with default values.
   result = (scale, (if loud: label.toUpperAscii else: label))
   for _ in 1 .. p: result[0] *= x
+
+func or_seven*(x: Option[float]): float =
+  ## A number, or 7.
+  x.get(7.0)
+
+func agree*(a, b: Option[seq[float]]; c: openArray[float]): int =
+  ## `agree(a[n], b[n], c[n])`: the length of the first that is there.
+  if a.isSome: a.get.len elif b.isSome: b.get.len else: c.len
+
+func described*(m: Option[Matrix[float]]; label: Option[string]): string =
+  ## How many rows, and a label.
+  $(if m.isSome: m.get.rows else: -1) & " " & label.get("-")
+
+func reversed*(words: Option[seq[string]]): Option[seq[string]] =
+  ## The texts from the last to the first.
+  if words.isSome:
+    var all: seq[string]
+    for i in countdown(words.get.high, 0):
+      all.add words.get[i]
+    result = some(all)
+
+func lengths*(words: openArray[string]): (seq[string], seq[int]) =
+  ## The longest, and how many bytes each has.
+  result[0] = @[""]
+  for it in words:
+    result[1].add it.len
+    if it.len > result[0][0].len:
+      result[0][0] = it

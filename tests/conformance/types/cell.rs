@@ -176,3 +176,34 @@ pub fn greedy() -> Result<Vec<f64>, Error> {
 pub fn refused(why: &str) -> Result<(f64, String), String> {
     Err(why.to_owned())
 }
+
+/// A number, or 7.
+#[nif]
+pub fn or_seven(x: Option<f64>) -> f64 {
+    x.unwrap_or(7.0)
+}
+
+/// `agree(a[n], b[n], c[n])`: the length of the first that is there.
+#[nif]
+pub fn agree(a: Option<&[f64]>, b: Option<&[f64]>, c: &[f64]) -> i64 {
+    a.or(b).unwrap_or(c).len() as i64
+}
+
+/// How many rows, and a label.
+#[nif]
+pub fn described(m: Option<Matrix<'_, f64>>, label: Option<&str>) -> String {
+    format!("{} {}", m.map_or(-1, |it| it.rows() as i64), label.unwrap_or("-"))
+}
+
+/// The texts from the last to the first.
+#[nif]
+pub fn reversed(words: Option<Vec<String>>) -> Option<Vec<String>> {
+    words.map(|it| it.into_iter().rev().collect())
+}
+
+/// The longest, and how many bytes each has.
+#[nif]
+pub fn lengths(words: Vec<&str>) -> (Vec<&str>, Vec<i64>) {
+    let longest = words.iter().rev().max_by_key(|it| it.len()).unwrap_or(&"");
+    (vec![longest], words.iter().map(|it| it.len() as i64).collect())
+}

@@ -207,3 +207,37 @@ pub fn greedy(allocator: std.mem.Allocator) ![]f64 {
 pub fn refused(why: []const u8) !struct { f64, []const u8 } {
     return nif.fail(.@"error", null, "{s}", .{why});
 }
+
+/// A number, or 7.
+pub fn or_seven(x: ?f64) f64 {
+    return x orelse 7;
+}
+
+/// `agree(a[n], b[n], c[n])`: the length of the first that is there.
+pub fn agree(a: ?[]const f64, b: ?[]const f64, c: []const f64) i64 {
+    return @intCast((a orelse (b orelse c)).len);
+}
+
+/// How many rows, and a label.
+pub fn described(allocator: std.mem.Allocator, m: ?nif.Matrix(f64), label: ?[]const u8) ![]const u8 {
+    const rows: i64 = if (m) |it| @intCast(it.rows) else -1;
+    return std.fmt.allocPrint(allocator, "{d} {s}", .{ rows, label orelse "-" });
+}
+
+/// The texts from the last to the first.
+pub fn reversed(allocator: std.mem.Allocator, words: ?[]const []const u8) !?[]const []const u8 {
+    const all = try allocator.dupe([]const u8, words orelse return null);
+    std.mem.reverse([]const u8, all);
+    return all;
+}
+
+/// The longest, and how many bytes each has.
+pub fn lengths(allocator: std.mem.Allocator, words: []const []const u8) !struct { []const []const u8, []i64 } {
+    var longest: []const u8 = "";
+    const all = try allocator.alloc(i64, words.len);
+    for (words, all) |word_, *it| {
+        it.* = @intCast(word_.len);
+        if (word_.len > longest.len) longest = word_;
+    }
+    return .{ try allocator.dupe([]const u8, &.{longest}), all };
+}

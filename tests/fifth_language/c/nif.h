@@ -30,6 +30,13 @@ typedef struct {
   int64_t size;
 } nif_text;
 
+/* A list of texts; nif_next_text steps through it. */
+typedef struct {
+  const char *data;
+  int64_t size; /* in bytes, with the size of each text */
+  int64_t count;
+} nif_texts;
+
 /* Contiguous memory of any element type and shape. */
 typedef struct {
   const uint8_t *bytes;
@@ -93,15 +100,20 @@ typedef struct {
     double _Complex c128; /* of a c64, too */
     bool boolean;
     nif_text text;
+    nif_texts texts;
     nif_object *callback;
     nif_array any;
     nif_any_vector vector;
     nif_any_matrix matrix;
     NIF_ELEMENTS(NIF_MEMBERS)
   };
+  bool is_none; /* of a type that ends in a question mark: nothing else of it may be looked at */
   const int64_t *shape;
   uintptr_t first, end; /* the addresses that an array spans; none where it has no elements */
 } nif_argument;
+
+/* Take the next text off a list; false where there is none. The caller works on a copy of its argument. */
+bool nif_next_text(nif_texts *texts, nif_text *text);
 
 /* The running call fails: with this kind and text, `argument` (a parameter's name, or NULL) being at fault. */
 __attribute__((format(printf, 3, 4))) void nif_fail(int32_t kind, const char *argument, const char *format, ...);
@@ -119,9 +131,10 @@ bool nif_cancelled(void);
 nif_tensor *nif_allocate(nif_dtype dtype, int32_t ndim, const int64_t *shape);
 
 /* A value of the result in memory of the host's: an array, whose elements are at the address that comes back (NULL where the
- * call failed for it); a text, or bytes; nothing, for a type that ends in a question mark. */
+ * call failed for it); a text, or bytes; a list of texts; nothing, for a type that ends in a question mark. */
 void *nif_give_array(nif_any *result, nif_dtype dtype, int32_t ndim, const int64_t *shape);
 void nif_give_text(nif_any *result, const char *data, int64_t size);
+void nif_give_texts(nif_any *result, int64_t count, const nif_text *texts);
 void nif_give_none(nif_any *result);
 
 typedef void nif_body(const nif_argument *a, nif_any *result);

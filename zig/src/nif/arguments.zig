@@ -9,6 +9,16 @@ const Call = @import("call.zig").Call;
 const Message = @import("message.zig").Message;
 const signatures = @import("signature.zig");
 const Parameter = signatures.Parameter;
+const reading = @import("values.zig");
+const tensorOf = reading.tensorOf;
+const recordOf = reading.recordOf;
+const bytesOf = reading.bytesOf;
+const textOf = reading.textOf;
+const sliceOf = reading.sliceOf;
+const shapeOf = reading.shapeOf;
+const countOf = reading.countOf;
+const sizeOf = reading.sizeOf;
+const alignmentOf = reading.alignmentOf;
 
 const Refused = error{Refused};
 
@@ -27,14 +37,22 @@ const Array = struct {
 };
 
 /// The arguments of `call` as the tuple that the function takes.
-pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: *const Call) Refused!Tuple {
+/// `memory` is for lists of texts.
+pub fn take(
+    comptime Tuple: type,
+    comptime parameters: []const Parameter,
+    call: *const Call,
+    memory: std.mem.Allocator,
+) Refused!Tuple {
     if (call.n_arguments != parameters.len) return refuseCount(call, parameters.len);
     if (parameters.len == 0) return undefined;
 
     const values = call.arguments.?[0..parameters.len];
     var taken: [parameters.len]Array = undefined;
     inline for (parameters, values, &taken, 0..) |parameter, *value, *array, index| {
-        if (comptime parameter.form.isArray()) {
+        if (isAbsent(parameter, call, index)) {
+            array.* = .{ .address = 1, .dtype = arrays.elementType(u8), .shape = &.{ 0, 0 }, .strides = null };
+        } else if (comptime parameter.form.isArray()) {
             array.* = try takeArray(parameter, call, value, index);
         } else if (parameter.form == .complex and tensorOf(value) != null) {
             try checkComplex(call, value, index, parameter.spelling);
@@ -42,6 +60,8 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
             return refuseType(call, .type, index, parameter.spelling);
         } else if (comptime parameter.form == .int and parameter.form.int.bits < 64) {
             try checkRange(parameter.form.int, call, value.v.i, index);
+        } else if (comptime parameter.form == .names) {
+            try checkName(parameter.form.names, call, textOf(value), index);
         }
     }
     try checkDimensions(parameters, call, &taken);
@@ -50,9 +70,62 @@ pub fn take(comptime Tuple: type, comptime parameters: []const Parameter, call: 
     var tuple: Tuple = undefined;
     inline for (parameters, values, taken, 0..) |parameter, *value, array, index| {
         const at = comptime index + (tuple.len - parameters.len); // an allocator may be first
-        tuple[at] = convert(@TypeOf(tuple[at]), parameter, value, array);
+        if (isAbsent(parameter, call, index)) {
+            tuple[at] = if (comptime parameter.optional) null else comptime unreachable;
+        } else if (comptime parameter.form == .texts) {
+            tuple[at] = try takeTexts(call, index, sliceOf(bytesOf(value)), memory);
+        } else {
+            const T = signatures.Present(@TypeOf(tuple[at]));
+            if (T == []const bool or T == []bool) try checkBools(call, index, array);
+            tuple[at] = convert(T, parameter, value, array);
+        }
     }
     return tuple;
+}
+
+/// Whether None came for a parameter that may be None.
+inline fn isAbsent(comptime parameter: Parameter, call: *const Call, index: usize) bool {
+    return parameter.optional and call.arguments.?[index].type_index == .none;
+}
+
+/// Zig's bool is 0 or 1; the caller's memory may hold any byte.
+fn checkBools(call: *const Call, index: usize, array: Array) Refused!void {
+    const bytes = @as([*]const u8, @ptrFromInt(array.address))[0..@intCast(array.shape[0])];
+    var all: u8 = 0;
+    for (bytes) |byte| all |= byte;
+    if (all <= 1) return;
+    for (bytes) |byte| if (byte > 1) {
+        return refuse(call, index, .{ "expected bytes of 0 and 1, got ", @as(i64, byte), " (x != 0 has such)" });
+    };
+}
+
+/// The texts of a list: of each its size in bytes, a u64, then the bytes.
+fn takeTexts(call: *const Call, index: usize, bytes: []const u8, memory: std.mem.Allocator) Refused![]const []const u8 {
+    var count: usize = 0;
+    var rest = bytes;
+    while (rest.len > 0) : (count += 1) {
+        if (nextText(&rest) == null) return refuse(call, index, .{"has a text that is cut off"});
+    }
+    const texts = memory.alloc([]const u8, count) catch return refuse(call, index, .{"no memory for its texts"});
+    rest = bytes;
+    for (texts) |*text| text.* = nextText(&rest).?;
+    return texts;
+}
+
+fn nextText(rest: *[]const u8) ?[]const u8 {
+    if (rest.len < 8) return null;
+    const size = std.mem.readInt(u64, rest.*[0..8], @import("builtin").cpu.arch.endian());
+    if (size > rest.len - 8) return null;
+    const text = rest.*[8..][0..@intCast(size)];
+    rest.* = rest.*[8 + text.len ..];
+    return text;
+}
+
+fn checkName(comptime names: []const []const u8, call: *const Call, given: []const u8, index: usize) Refused!void {
+    inline for (names) |name| if (std.mem.eql(u8, name, given)) return;
+    comptime var all: []const u8 = "";
+    inline for (names) |name| all = all ++ (if (all.len > 0) ", " else "") ++ name;
+    return refuse(call, index, .{ "expected one of ", all, ", got '", given, "'" });
 }
 
 /// Whether a scalar parameter takes values of this type.
@@ -61,8 +134,8 @@ fn accepts(comptime parameter: Parameter, index: abi.TypeIndex) bool {
         .float, .complex => index == .float or index == .int or index == .bool,
         .int => index == .int or index == .bool,
         .bool => index == .bool,
-        .str => index == .str or index == .tvm_small_str or index == .tvm_str,
-        .bytes => isBytes(index),
+        .str, .names => index == .str or index == .tvm_small_str or index == .tvm_str,
+        .bytes, .texts => isBytes(index),
         .callback => index == .tvm_function,
         .vector, .matrix, .any => comptime unreachable,
     };
@@ -103,7 +176,7 @@ inline fn takeArray(
     const has_dtype = switch (parameter.form) {
         .vector, .matrix => |dtype| std.meta.eql(tensor.dtype, dtype),
         .any => arrays.elementName(tensor.dtype) != null,
-        .int, .float, .complex, .bool, .str, .bytes, .callback => comptime unreachable,
+        .int, .float, .complex, .bool, .str, .bytes, .texts, .names, .callback => comptime unreachable,
     };
     if (!has_dtype) return refuseType(call, .type, index, parameter.spelling);
     if (parameter.form != .any and tensor.ndim != parameter.dimensions.len) {
@@ -192,14 +265,34 @@ fn checkDimensions(
         inline for (parameter.dimensions, 0..) |dimension, axis| {
             const expected = switch (comptime bindingOf(parameters, dimension)) {
                 .argument => |source| call.arguments.?[source].v.i,
-                .axis => |source| taken[source[0]].shape[source[1]],
+                .axis => |source| if (comptime parameters[source[0]].optional)
+                    firstExtent(parameters, call, taken, dimension)
+                else
+                    taken[source[0]].shape[source[1]],
                 .free => continue,
             };
-            if (taken[index].shape[axis] != expected) {
+            if (!isAbsent(parameter, call, index) and taken[index].shape[axis] != expected) {
                 return refuseDimension(call, index, parameter.spelling, dimension, expected);
             }
         }
     }
+}
+
+/// The length of a dimension that the first arrays may not be there to tell.
+fn firstExtent(
+    comptime parameters: []const Parameter,
+    call: *const Call,
+    taken: *const [parameters.len]Array,
+    comptime name: []const u8,
+) i64 {
+    inline for (parameters, 0..) |parameter, index| {
+        inline for (parameter.dimensions, 0..) |dimension, axis| {
+            if (comptime std.mem.eql(u8, dimension, name)) {
+                if (!isAbsent(parameter, call, index)) return taken[index].shape[axis];
+            }
+        }
+    }
+    return 0; // none of them is there
 }
 
 fn isDimension(comptime parameters: []const Parameter, comptime name: []const u8) bool {
@@ -271,6 +364,8 @@ inline fn convert(comptime T: type, comptime parameter: Parameter, value: *const
         .bool => return value.v.i != 0,
         .str => return textOf(value),
         .bytes => return .{ .data = sliceOf(bytesOf(value)) },
+        .texts => comptime unreachable,
+        .names => return std.meta.stringToEnum(T, textOf(value)).?,
         .callback => return .{ .object = @ptrCast(@alignCast(value.v.p.?)) },
         .vector => return @as(
             [*]@typeInfo(T).pointer.child,
@@ -299,59 +394,6 @@ fn partsOf(value: *const abi.Any) [2]f64 {
     if (tensor.dtype.bits == 128) return @as(*const [2]f64, @ptrFromInt(address)).*;
     const parts = @as(*const [2]f32, @ptrFromInt(address)).*;
     return .{ parts[0], parts[1] };
-}
-
-fn tensorOf(value: *const abi.Any) ?*const abi.Tensor {
-    return switch (value.type_index) {
-        .tensor => @ptrCast(@alignCast(value.v.p)),
-        .tvm_tensor => @ptrCast(@alignCast(tvmPayload(value))),
-        else => null,
-    };
-}
-
-fn tvmPayload(value: *const abi.Any) *const anyopaque {
-    return @as([*]const u8, @ptrCast(value.v.p.?)) + abi.tvm_header_size;
-}
-
-/// The record behind text or bytes that isn't small.
-fn recordOf(value: *const abi.Any) *const abi.Bytes {
-    return if (value.type_index == .bytes)
-        @ptrCast(@alignCast(value.v.p.?))
-    else
-        @ptrCast(@alignCast(tvmPayload(value)));
-}
-
-fn bytesOf(value: *const abi.Any) abi.Bytes {
-    const is_small = value.type_index == .tvm_small_bytes or value.type_index == .tvm_small_str;
-    return if (is_small) .{ .data = &value.v.small, .size = value.zero } else recordOf(value).*;
-}
-
-fn textOf(value: *const abi.Any) []const u8 {
-    if (value.type_index != .str) return sliceOf(bytesOf(value));
-    return std.mem.span(@as([*:0]const u8, @ptrCast(value.v.p.?)));
-}
-
-fn sliceOf(bytes: abi.Bytes) []const u8 {
-    return if (bytes.data) |data| data[0..bytes.size] else &.{};
-}
-
-fn shapeOf(tensor: *const abi.Tensor) []const i64 {
-    const shape = tensor.shape orelse return &.{};
-    return shape[0..@intCast(tensor.ndim)];
-}
-
-fn countOf(shape: []const i64) usize {
-    var product: usize = 1;
-    for (shape) |length| product *= @intCast(length);
-    return product;
-}
-
-fn sizeOf(dtype: abi.DType) usize {
-    return dtype.bits / 8;
-}
-
-fn alignmentOf(dtype: abi.DType) usize {
-    return if (dtype.code == .complex) sizeOf(dtype) / 2 else sizeOf(dtype);
 }
 
 fn refuse(call: *const Call, index: usize, parts: anytype) Refused {

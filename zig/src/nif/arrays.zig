@@ -61,15 +61,20 @@ pub fn elementName(dtype: abi.DType) ?[]const u8 {
     return null;
 }
 
+/// Indexes are numbers of 64 bits to everybody else.
+fn Sized(comptime T: type) type {
+    return if (T == usize) u64 else if (T == isize) i64 else T;
+}
+
 /// Whether arrays of this Zig type can cross.
 pub fn isElement(comptime T: type) bool {
-    inline for (elements) |element| if (element[1] == T) return true;
+    inline for (elements) |element| if (element[1] == Sized(T)) return true;
     return complexBits(T) != null;
 }
 
 /// The element type that a Zig type stands for.
 pub fn elementType(comptime T: type) abi.DType {
-    inline for (elements) |element| if (element[1] == T) return element[2];
+    inline for (elements) |element| if (element[1] == Sized(T)) return element[2];
     if (complexBits(T)) |bits| return .{ .code = .complex, .bits = bits };
     @compileError(@typeName(T) ++ " isn't an element type of the ABI");
 }

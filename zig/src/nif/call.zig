@@ -192,9 +192,9 @@ pub fn allocateTensor(dtype: abi.DType, shape: []const i64) Error!*abi.Tensor {
 
 /// How far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function that is `long` may call it in
 /// every turn of a loop, on the thread of the call.
-pub fn progress(done: i64, total: i64) void {
+pub fn progress(done: anytype, total: anytype) void {
     const host = kept_host.load(.acquire) orelse return;
-    host.progress(done, total);
+    host.progress(std.math.lossyCast(i64, done), std.math.lossyCast(i64, total));
 }
 
 /// What the host offers for GPUs; null where there is no host or it has nothing for them.

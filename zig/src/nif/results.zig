@@ -6,7 +6,7 @@ const arrays = @import("arrays.zig");
 const calls = @import("call.zig");
 
 pub const takes = "void, bool, i8 to i64, u8 to u64, isize, usize, f32, f64, std.math.Complex(f64), []const u8 (text), nif.Bytes, []T, []const T, " ++
-    "[N]T, [][N]T, *nif.Tensor, an optional of these, a tuple or struct of these, each also with an error";
+    "[N]T, [][N]T, []const []const u8, an enum (its name), *nif.Tensor, an optional of these, a tuple or struct of these, each also with an error";
 
 /// What a function returns when it doesn't fail.
 pub fn Payload(comptime Function: type) type {
@@ -42,7 +42,9 @@ fn spellOne(comptime T: type) ?[]const u8 {
         else => {},
     }
     if (arrays.complexBits(T)) |bits| return if (bits == 64) "c64" else "c128";
+    if (isTexts(T)) return "str[_]";
     switch (@typeInfo(T)) {
+        .@"enum" => return "str",
         .int => return integerName(T),
         .float => |float| return if (float.bits == 32) "f32" else if (float.bits == 64) "f64" else null,
         .optional => |optional| return (spellOne(optional.child) orelse return null) ++ "?",
@@ -59,6 +61,14 @@ fn spellOne(comptime T: type) ?[]const u8 {
         },
         else => return null,
     }
+}
+
+/// Whether a type is a list of texts.
+fn isTexts(comptime T: type) bool {
+    return switch (T) {
+        []const []const u8, [][]const u8, []const []u8, [][]u8, []const [:0]const u8, [][:0]const u8, [][:0]u8 => true,
+        else => false,
+    };
 }
 
 /// "i32"; null where no type of the ABI has so many bits.
@@ -153,12 +163,14 @@ fn toAny(value: anytype) calls.Error!abi.Any {
         const parts = [2]@FieldType(T, "re"){ value.re, value.im };
         return copied(T, &.{}, std.mem.asBytes(&parts));
     }
+    if (comptime isTexts(T)) return joined(value);
     switch (@typeInfo(T)) {
         .int => |int| return .{
             .type_index = .int,
             .v = .{ .i = if (int.bits == 64) @bitCast(value) else value },
         },
         .float => return .{ .type_index = .float, .v = .{ .f = value } },
+        .@"enum" => return toAny(@as([:0]const u8, @tagName(value))),
         .optional => return if (value) |present| toAny(present) else toAny({}),
         .array => |array| return copied(array.child, &.{array.len}, std.mem.sliceAsBytes(value[0..])),
         .pointer => |pointer| switch (@typeInfo(pointer.child)) {
@@ -167,6 +179,22 @@ fn toAny(value: anytype) calls.Error!abi.Any {
         },
         else => comptime unreachable,
     }
+}
+
+/// A list of texts in memory of the host's: of each its size in bytes, a u64, then the bytes.
+fn joined(texts: anytype) calls.Error!abi.Any {
+    var size: usize = 0;
+    for (texts) |text| size += 8 + text.len;
+    const tensor = try calls.allocateTensor(comptime dtypeOf(u8), &.{@intCast(size)});
+    if (size > 0) {
+        var rest = (@as([*]u8, @ptrCast(tensor.data.?)) + @as(usize, @intCast(tensor.byte_offset)))[0..size];
+        for (texts) |text| {
+            @memcpy(rest[0..8], std.mem.asBytes(&@as(u64, text.len)));
+            @memcpy(rest[8..][0..text.len], text);
+            rest = rest[8 + text.len ..];
+        }
+    }
+    return .{ .type_index = .tensor, .v = .{ .p = tensor } };
 }
 
 /// A copy of elements in memory of the host's.
@@ -182,13 +210,13 @@ fn copied(comptime T: type, shape: []const i64, bytes: []const u8) calls.Error!a
 test "results are spelled by their types" {
     const Stats = struct { mean: f64, counts: []const i64 };
     inline for (.{
-        .{ void, "None" },                           .{ i8, "i8" },              .{ usize, "u64" },
-        .{ ?f32, "f32?" },                           .{ []const u8, "str" },     .{ []u8, "u8[_]" },
-        .{ [][3]f64, "f64[_,3]" },                   .{ [2]bool, "bool[2]" },    .{ struct { f64, ?i64 }, "(f64, i64?)" },
-        .{ ?Stats, "(mean: f64, counts: i64[_])?" }, .{ arrays.Bytes, "bytes" }, .{ arrays.Complex(f64), "c128" },
-        .{ ?std.math.Complex(f32), "c64?" },
+        .{ void, "None" },                           .{ i8, "i8" },               .{ usize, "u64" },
+        .{ ?f32, "f32?" },                           .{ []const u8, "str" },      .{ []u8, "u8[_]" },
+        .{ [][3]f64, "f64[_,3]" },                   .{ [2]bool, "bool[2]" },     .{ struct { f64, ?i64 }, "(f64, i64?)" },
+        .{ ?Stats, "(mean: f64, counts: i64[_])?" }, .{ arrays.Bytes, "bytes" },  .{ arrays.Complex(f64), "c128" },
+        .{ ?std.math.Complex(f32), "c64?" },         .{ [][]const u8, "str[_]" }, .{ enum { a, b }, "str" },
     }) |row| try std.testing.expectEqualStrings(row[1], comptime spell(row[0]).?);
-    inline for (.{ u7, f16, []const []const u8, struct { u7 } }) |T| {
+    inline for (.{ u7, f16, []const []const f64, struct { u7 } }) |T| {
         try std.testing.expectEqual(null, comptime spell(T));
     }
 }

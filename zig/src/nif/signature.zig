@@ -2,7 +2,8 @@
 //!
 //! Zig's reflection knows no parameter names, so they stand in the first line of the documentation, which is
 //! the call: "dot(x[n], y[n])". The room's own source is searched for it. Without one, the names of the declaration are
-//! taken, all vectors are [n] and all matrices [m,n].
+//! taken, and each array that is read has lengths of its own: [n], [n2], [m3,n3]; an output has those of the first one with
+//! as many axes.
 
 const std = @import("std");
 const mem = std.mem;
@@ -18,6 +19,8 @@ pub const Parameter = struct {
     /// The type as errors spell it: "f64[n]".
     spelling: []const u8,
     mutable: bool,
+    /// It may be None.
+    optional: bool,
 };
 
 /// An integer's type.
@@ -32,6 +35,10 @@ pub const Form = union(enum) {
     bool,
     str,
     bytes,
+    /// A list of texts.
+    texts,
+    /// The names of an enum's values.
+    names: []const []const u8,
     /// A function, as signatures spell it.
     callback: []const u8,
     vector: abi.DType,
@@ -41,7 +48,7 @@ pub const Form = union(enum) {
     pub fn isArray(form: Form) bool {
         return switch (form) {
             .vector, .matrix, .any => true,
-            .int, .float, .complex, .bool, .str, .bytes, .callback => false,
+            .int, .float, .complex, .bool, .str, .bytes, .texts, .names, .callback => false,
         };
     }
 };
@@ -53,6 +60,12 @@ pub const Signature = struct {
     doc: [:0]const u8,
     /// Whether the function's first parameter is an allocator, which isn't the caller's.
     takes_allocator: bool,
+
+    /// Whether a call needs memory of its own.
+    pub fn needsMemory(comptime signature: Signature) bool {
+        for (signature.parameters) |parameter| if (parameter.form == .texts) return true;
+        return signature.takes_allocator;
+    }
 
     pub fn parameterNames(comptime signature: Signature) []const []const u8 {
         var names: [signature.parameters.len][]const u8 = undefined;
@@ -97,6 +110,10 @@ pub fn of(comptime functions: type, comptime source: []const u8, comptime name: 
         const written, const dimensions = parseArgument(argument);
         position = mem.findPos(u8, source, position, written ++ ": ") orelse
             @compileError(name ++ ": has no parameter " ++ written);
+        if (mem.endsWith(u8, source[0..position], "comptime ")) {
+            @compileError(name ++ ": parameter '" ++ written ++ "' is comptime, and callers come at run time: leave `comptime` out, " ++
+                "or make it a constant of the cell");
+        }
         const parameter = parameterOf(name, written, dimensions, T);
         const separator = if (index == 0) "" else ", ";
         const mut = if (parameter.mutable) "mut " else "";
@@ -144,8 +161,10 @@ fn parseCall(comptime name: []const u8, comptime text: []const u8) DocumentedCal
     }
     rest = rest[1..];
     if (marked) rest = mem.cutPrefix(u8, rest, "`") orelse @compileError(cure);
-    if (rest[0] != '.' and rest[0] != ':') @compileError(cure);
-    return .{ .arguments = arguments, .doc = mem.trim(u8, rest[1..], " \n") };
+    // A call that has its line for itself needs no period.
+    const is_alone = mem.trim(u8, mem.sliceTo(rest, '\n'), " ").len == 0;
+    if (!is_alone and rest[0] != '.' and rest[0] != ':') @compileError(cure);
+    return .{ .arguments = arguments, .doc = mem.trim(u8, if (is_alone) rest else rest[1..], " \n") };
 }
 
 /// Whether a documentation begins with a name and a parenthesis.
@@ -157,7 +176,7 @@ fn startsWithCall(comptime text: []const u8) bool {
     return false;
 }
 
-/// Without a call in the documentation all vectors are of one length, and all matrices of one shape.
+/// The call of a function that documents none.
 fn suggestedCall(
     comptime name: []const u8,
     comptime declaration: []const u8,
@@ -168,6 +187,8 @@ fn suggestedCall(
     const start = mem.findScalar(u8, declaration, '(').? + 1;
     var words = mem.tokenizeAny(u8, declaration[start..], " \t\r\n");
     var arguments: []const []const u8 = &.{};
+    var names: []const []const u8 = &.{};
+    var scalars: []const []const u8 = &.{};
     if (takes_allocator) while (words.next()) |word| {
         if (word[word.len - 1] == ':') break;
     };
@@ -180,18 +201,83 @@ fn suggestedCall(
             depth = depth + mem.count(u8, word, "(") - @min(depth + mem.count(u8, word, "("), mem.count(u8, word, ")"));
             if (is_outside and word[word.len - 1] == ':') break word[0 .. word.len - 1];
         } else @compileError(name ++ ": write a space after the colon of each parameter");
-        arguments = arguments ++ [_][]const u8{word ++ suggestedDimensions(T)};
+        names = names ++ [_][]const u8{word};
+        if (plainAxes(T).len == 0) scalars = scalars ++ [_][]const u8{word};
+    }
+    var read: []const []const []const u8 = &.{};
+    for (names, types) |word, T| {
+        const plain = plainAxes(T.?);
+        const is_output = isWritten(T.?) and (mem.eql(u8, word, "out") or mem.startsWith(u8, word, "out_"));
+        const axes = suggestedAxes(plain, is_output, read, scalars);
+        arguments = arguments ++ [_][]const u8{if (axes.len == 0) word else word ++ "[" ++ joined(axes) ++ "]"};
+        if (axes.len > 0 and !is_output and formOf(Present(T.?), 1).? != .any) read = read ++ [_][]const []const u8{axes};
     }
     return .{ .arguments = arguments, .doc = mem.trim(u8, doc, " \n") };
 }
 
-fn suggestedDimensions(comptime T: type) []const u8 {
-    if (T == []const u8) return "";
-    return switch (formOf(T, 1) orelse return "") {
-        .vector => "[n]",
-        .matrix => "[m,n]",
-        .any => "[...]",
-        .int, .float, .complex, .bool, .str, .bytes, .callback => "",
+/// The type that a parameter has when it is there.
+pub fn Present(comptime T: type) type {
+    return switch (@typeInfo(T)) {
+        .optional => |optional| optional.child,
+        else => T,
+    };
+}
+
+/// The names of an array's axes. `read` has those of the arrays before it.
+fn suggestedAxes(
+    comptime plain: []const []const u8,
+    comptime is_output: bool,
+    comptime read: []const []const []const u8,
+    comptime scalars: []const []const u8,
+) []const []const u8 {
+    const like = for (read) |axes| {
+        if (axes.len == plain.len) break axes;
+    } else plain;
+    var all: []const []const u8 = &.{};
+    for (plain, like) |axis, same| {
+        // A parameter that is called n is the length of an output, and of nothing that is read.
+        const own = if (is_output) (if (isAmong(scalars, axis)) axis else same) else ownAxis(axis, read.len + 1, scalars);
+        all = all ++ [_][]const u8{own};
+    }
+    return all;
+}
+
+/// n, n2, n3; never the name of a scalar.
+fn ownAxis(comptime axis: []const u8, comptime number: usize, comptime scalars: []const []const u8) []const u8 {
+    if (mem.eql(u8, axis, "...")) return axis;
+    var own: []const u8 = if (number == 1) axis else std.fmt.comptimePrint("{s}{d}", .{ axis, number });
+    while (isAmong(scalars, own)) own = own ++ "_";
+    return own;
+}
+
+fn isAmong(comptime names: []const []const u8, comptime sought: []const u8) bool {
+    for (names) |name| if (mem.eql(u8, name, sought)) return true;
+    return false;
+}
+
+fn joined(comptime names: []const []const u8) []const u8 {
+    var text: []const u8 = "";
+    for (names, 0..) |name, index| text = text ++ (if (index == 0) "" else ",") ++ name;
+    return text;
+}
+
+/// Whether the function may write to an array of this type.
+fn isWritten(comptime T: type) bool {
+    return switch (@typeInfo(Present(T))) {
+        .pointer => |pointer| !pointer.attrs.@"const",
+        .@"struct" => @hasDecl(Present(T), "Element") and Present(T).mutable,
+        else => false,
+    };
+}
+
+fn plainAxes(comptime Given: type) []const []const u8 {
+    const T = Present(Given);
+    if (T == []const u8) return &.{};
+    return switch (formOf(T, 1) orelse return &.{}) {
+        .vector => &.{"n"},
+        .matrix => &.{ "m", "n" },
+        .any => &.{"..."},
+        .int, .float, .complex, .bool, .str, .bytes, .texts, .names, .callback => &.{},
     };
 }
 
@@ -221,16 +307,15 @@ fn parameterOf(
     comptime function: []const u8,
     comptime name: [:0]const u8,
     comptime dimensions: []const []const u8,
-    comptime T: type,
+    comptime Given: type,
 ) Parameter {
+    const T = Present(Given);
     const form = formOf(T, dimensions.len) orelse @compileError(function ++ ": parameter '" ++ name ++ "': " ++
-        @typeName(T) ++ " can't be the parameter of a NIF; " ++ if (T == []const bool or T == []bool)
-        "write nif.Bool for its elements: an array may hold any byte, of which all but 0 are true"
-    else
-        "it takes i8 to i64, u8 to u64, isize, usize, f32, f64, std.math.Complex(f64), bool, []const u8, nif.Bytes, []const T, []T, " ++
-            "nif.Matrix(T), nif.MatrixMut(T), nif.AnyArray and nif.Callback(fn (f64) f64)");
+        @typeName(T) ++ " can't be the parameter of a NIF; it takes i8 to i64, u8 to u64, isize, usize, f32, f64, std.math.Complex(f64), bool, []const u8, nif.Bytes, []const T, []T, " ++
+        "nif.Matrix(T), nif.MatrixMut(T), []const []const u8 (a list of texts), an enum (by its names), nif.AnyArray, nif.Callback(fn (f64) f64) " ++
+        "and an optional of one of these");
     const rank: usize = switch (form) {
-        .int, .float, .complex, .bool, .str, .bytes, .callback => 0,
+        .int, .float, .complex, .bool, .str, .bytes, .texts, .names, .callback => 0,
         .vector, .any => 1,
         .matrix => 2,
     };
@@ -239,26 +324,23 @@ fn parameterOf(
             function, name, @typeName(T), rank,
         }));
     }
-    var axes: []const u8 = "";
-    for (dimensions, 0..) |dimension, index| axes = axes ++ (if (index == 0) "" else ",") ++ dimension;
     return .{
         .name = name,
         .form = form,
         .dimensions = dimensions,
+        .optional = T != Given,
         .spelling = switch (form) {
             .int => results.integerName(T).?,
             .float => |bits| if (bits == 32) "f32" else "f64",
             .complex => |bits| if (bits == 64) "c64" else "c128",
             .bool, .str, .bytes => @tagName(form),
+            .texts => "str[_]",
+            .names => "str",
             .callback => |spelling| spelling,
-            .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ axes ++ "]",
+            .vector, .matrix => |dtype| arrays.elementName(dtype).? ++ "[" ++ joined(dimensions) ++ "]",
             .any => "any[...]",
-        },
-        .mutable = switch (@typeInfo(T)) {
-            .pointer => |pointer| !pointer.attrs.@"const",
-            .@"struct" => form == .matrix and T.mutable,
-            else => false,
-        },
+        } ++ if (T != Given) "?" else "",
+        .mutable = form.isArray() and isWritten(T),
     };
 }
 
@@ -270,6 +352,7 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
         arrays.AnyArray => return .any,
         // Text and u8 arrays have one Zig type; an array has a dimension.
         []const u8 => if (rank == 0) return .str,
+        []const []const u8 => return .texts,
         else => {},
     }
     return switch (@typeInfo(T)) {
@@ -278,7 +361,10 @@ fn formOf(comptime T: type, comptime rank: usize) ?Form {
         else
             null,
         .float => |float| if (float.bits == 32 or float.bits == 64) .{ .float = float.bits } else null,
-        .pointer => |pointer| if (pointer.size == .slice and arrays.isElement(pointer.child))
+        .@"enum" => |names| .{ .names = names.field_names },
+        .pointer => |pointer| if (T == []const bool or T == []bool)
+            .{ .vector = arrays.elementType(arrays.Bool) }
+        else if (pointer.size == .slice and arrays.isElement(pointer.child))
             .{ .vector = arrays.elementType(pointer.child) }
         else
             null,

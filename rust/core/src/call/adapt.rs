@@ -14,6 +14,7 @@ use crate::call::frame::Frame;
 use crate::call::nif::Nif;
 use crate::python::door::Given;
 use crate::python::dtype;
+use crate::python::errors::end_at_caller;
 
 impl Nif {
     /// Make a call, and once more if the function refused an argument that can be made to fit.
@@ -63,7 +64,10 @@ impl Nif {
             Failure::Unfit => (error_kind::TYPE_ERROR, true),
             _ => return Err(failure),
         };
-        let refused = |error| Failure::Given { kind, error };
+        let refused = |error| {
+            end_at_caller(py, &error);
+            Failure::Given { kind, error }
+        };
         let (positional, named) = given.to_python(py)?;
         let memory = self.origin.memory.bind(py);
         let to_worker = self.origin.lane.is_some();

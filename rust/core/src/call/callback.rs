@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
+use crate::call::interrupt;
 use crate::call::shape::{Passed, Shape};
 use crate::python;
 use crate::python::door;
@@ -313,8 +314,8 @@ unsafe fn call_back(object: *mut c_void, values: *const Any, count: i32, result:
     let given = match it.keeper.get() {
         // SAFETY: a plain call.
         Some(keeper) if keeper != unsafe { libc::pthread_self() } => return -1, // it would wait for the GIL for ever
-        // SAFETY: this thread made the call, and didn't release the GIL.
-        Some(_) => unsafe { door::enter(None, |py| it.call(py, values)) },
+        // SAFETY: this thread made the call, and has the GIL; an interrupt that took it gives it back.
+        Some(_) => unsafe { interrupt::in_python(|| door::enter(None, |py| it.call(py, values))) },
         None => Python::try_attach(|py| it.call(py, values)).flatten(),
     };
     let Some(given) = given else { return -1 };

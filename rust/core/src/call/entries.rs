@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::call::foreign;
 use crate::call::host::{self, ErrorRecord};
+use crate::call::interrupt;
 use crate::call::nif::Nif;
 use crate::call::outcome::Outcome;
 use crate::call::output;
@@ -133,7 +134,12 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
     // SAFETY: the library isn't closed while a call runs; the type index says which field of the result counts.
     unsafe {
         let timed = !PLAIN && nif.slot.is_next_timed();
-        arguments.call(nif.target.get(), objects.len(), &mut error, timed, &mut outcome);
+        let mut call = || arguments.call(nif.target.get(), objects.len(), &mut error, timed, &mut outcome);
+        if PLAIN {
+            call(); // quick, else it were timed: nobody interrupts it
+        } else {
+            interrupt::keeping(nif, call);
+        }
         output::flush();
         if outcome.status != 0 || host::has_unclaimed() {
             let tensor = outcome.claim();

@@ -15,6 +15,8 @@ pub enum LaneFailure {
     TimedOut { seconds: f64, has_begun: bool },
     /// It sent an invalid reply, and was terminated.
     Garbage,
+    /// It answered, and its device fails from then on: what the driver said.
+    Device(String),
     /// There is none.
     NoWorker(Refused),
     /// This thread's own call is running there.
@@ -31,6 +33,7 @@ impl LaneFailure {
             Self::TimedOut { .. } => 8,
             Self::CircuitOpen => 9,
             Self::NoWorker(_) | Self::Busy => 10,
+            Self::Device(_) => nif::abi::error_kind::GPU_ERROR,
         }
     }
 
@@ -46,6 +49,7 @@ impl LaneFailure {
             Self::TimedOut { seconds, has_begun: false } => {
                 format!("wasn't begun within its {seconds} s: the backend's worker was busy or still starting")
             }
+            Self::Device(reason) => reason.clone(),
             Self::CircuitOpen => "its workers ended too often; no call is made for a while".into(),
             Self::NoWorker(Refused { reason, cure, .. }) => format!("no worker: {reason}\nTo fix: {cure}"),
             Self::Busy => "this thread's own call is running in the worker: a signal handler, or a finalizer, that \
@@ -93,9 +97,9 @@ impl Failure {
 
     /// Could the same call succeed when it is made again, or elsewhere?
     pub fn may_pass(&self) -> bool {
-        use nif::abi::error_kind::{ERROR, INDEX_ERROR, MEMORY_ERROR, PANIC};
+        use nif::abi::error_kind::{ERROR, GPU_ERROR, INDEX_ERROR, MEMORY_ERROR, PANIC};
         match self {
-            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR | INDEX_ERROR),
+            Self::Nif { kind, .. } => matches!(*kind, ERROR | PANIC | MEMORY_ERROR | INDEX_ERROR | GPU_ERROR),
             Self::Lane(LaneFailure::Busy) | Self::Unfit | Self::Python(_) | Self::Given { .. } => false,
             Self::Lane(_) => true,
         }
@@ -148,6 +152,7 @@ pub fn lane_error(py: Python<'_>, failure: &LaneFailure, backend: &str, function
             .and_then(|()| value.setattr("detail", exit.said.as_str())),
         LaneFailure::TimedOut { has_begun, .. } => value.setattr("has_begun", *has_begun),
         LaneFailure::Busy => value.setattr("is_busy", true),
+        LaneFailure::Device(_) => value.setattr("has_ended", true),
         _ => Ok(()),
     };
     told.err().unwrap_or(error)

@@ -120,6 +120,7 @@ impl Frame {
     /// Add what a parameter is when it is left out.
     pub fn push_default(&mut self, default: &Default) {
         match default {
+            Default::None => self.push_none(),
             Default::Bool(it) => self.push(type_index::BOOL, AnyValue { i: i64::from(*it) }),
             Default::Int(it) => self.push(type_index::INT, AnyValue { i: *it }),
             Default::Float(it) => self.push(type_index::FLOAT, AnyValue { f: *it }),
@@ -248,7 +249,7 @@ impl Frame {
                 self.push_complex(ffi::PyComplex_RealAsDouble(object), ffi::PyComplex_ImagAsDouble(object), param);
             } else if ffi::PyObject_TypeCheck(object, array_type) != 0 {
                 if python::is_masked(py, object)? {
-                    let reason = format!("expected {}, got a masked array (fill it: x.filled(value))", param.spelled);
+                    let reason = format!("expected {}, got a masked array (fill it: x.filled(value))", param.shown());
                     return Err(refuse(TYPE, self.count, reason));
                 }
                 return self.push_array(py, object.cast(), param);
@@ -365,7 +366,7 @@ impl Frame {
             }
             _ => "",
         };
-        refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.spelled))
+        refuse(TYPE, self.count, format!("expected {}, got {name}{cure}", param.shown()))
     }
 
     #[inline]
@@ -418,7 +419,7 @@ impl Frame {
                 .and_then(|dtype| dtype.getattr("name"))
                 .map_or_else(|_| "unknown elements".into(), |name| name.to_string())
         };
-        refuse(TYPE, self.count, format!("expected {}, got an array of {name}", param.spelled))
+        refuse(TYPE, self.count, format!("expected {}, got an array of {name}", param.shown()))
     }
 
     /// Copies of an array's lengths, and of its strides in elements; null strides for row-major elements.

@@ -24,7 +24,7 @@ use crate::call::output::{self, Catching};
 use crate::call::owner::Owner;
 use crate::call::progress::Telling;
 use crate::call::results::{Results, to_python};
-use crate::call::signature::{Several, Signature};
+use crate::call::signature::{Param, Several, Signature};
 use crate::call::target::{Place, Target, elsewhere};
 use crate::memory::common::Common;
 use crate::python;
@@ -48,6 +48,8 @@ pub struct Nif {
     pub mutable: u32,
     /// Bit n: the nth is a matrix, which may have any strides.
     pub matrices: u32,
+    /// Bit n: the nth is a list of texts.
+    pub texts: u32,
     pub slot: Slot,
     pub origin: Arc<Origin>,
     pub target: Arc<Target>,
@@ -99,6 +101,7 @@ impl Nif {
             outputs,
             mutable: signature.bits(|it| it.mutable),
             matrices: signature.bits(|it| it.spelled.matches(',').count() == 1 || it.spelled == "any"),
+            texts: signature.bits(Param::is_texts),
             place: format!("{}.{}", origin.backend, signature.name),
             signature,
             signature_text: signature_text.into(),
@@ -150,15 +153,11 @@ impl Nif {
             frame.keep_gil();
         }
         let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room, &mut several) };
-        let outcome = if self.flags & flag::POLLS_CANCEL != 0 {
-            let guard = interrupt::Guard::watch();
+        let outcome = if self.flags & (flag::POLLS_CANCEL | flag::LONG) != 0 || large {
             let telling = Telling::of(self);
-            py.detach(|| telling.during(|| run(guard.flag())))
-        } else if self.flags & flag::LONG != 0 || large {
-            let telling = Telling::of(self);
-            py.detach(|| telling.during(|| run(&interrupt::NEVER)))
+            interrupt::released(self, |cancel| py.detach(|| telling.during(|| run(cancel))))
         } else {
-            run(&interrupt::NEVER)
+            interrupt::keeping(self, || run(&interrupt::NEVER))
         };
         let (error, tensor) = (std::mem::take(&mut frame.error), outcome.claim());
         finish_output(py, catching)?;
@@ -227,7 +226,12 @@ impl Nif {
         });
         // An interrupted wait leaves the call alone; one that polls its flag then stops too.
         finish_output(py, catching)?;
-        let (outcome, tensor, several, mut frame, held) = done.inspect_err(|_| cancel.store(1, Ordering::Relaxed))?;
+        let (outcome, tensor, several, mut frame, held) = done.inspect_err(|why| {
+            cancel.store(1, Ordering::Relaxed);
+            if matches!(why, Failure::Python(_)) && !self.polls_cancel() {
+                interrupt::left_behind(py, self);
+            }
+        })?;
         let error = std::mem::take(&mut frame.error);
         if error.kind == error_kind::RAISED {
             return Err(self.raised(py, &frame));
@@ -249,6 +253,8 @@ impl Nif {
         let array_type = python::array_type();
         let mut held = Vec::new();
         let unsettled = given.values;
+        let packed = self.packed(py, given, &mut held)?;
+        let given = &Given { values: &packed, ..*given };
         let given = &Given { values: &given.settle(py, &mut held)?, ..*given };
         frame.hold(held);
         let is_plain = given.positional == given.values.len() && self.outputs == 0;

@@ -3,11 +3,12 @@
 use nif::abi::{Any, AnyValue, dtype_code, error_kind, type_index};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::call::failure::Failure;
 use crate::call::host::{self, HostTensor};
 use crate::call::signature::{Item, Kind, Several};
+use crate::call::texts;
 use crate::memory::Memory;
 use crate::python;
 
@@ -75,7 +76,7 @@ fn fits(item: Item, came: i32) -> bool {
         type_index::BOOL => item.kind == Kind::Bool,
         type_index::FLOAT => item.kind == Kind::Float,
         type_index::STR => item.kind == Kind::Str,
-        type_index::TENSOR => matches!(item.kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Array),
+        type_index::TENSOR => matches!(item.kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Texts | Kind::Array),
         _ => false,
     }
 }
@@ -111,7 +112,7 @@ pub fn to_python(
                 let Some(made) = tensor.map(|it| *it) else {
                     return Err(broken("returned an array that isn't from nif_host.alloc_tensor".into()));
                 };
-                if matches!(kind, Kind::Str | Kind::Bytes) {
+                if matches!(kind, Kind::Str | Kind::Bytes | Kind::Texts) {
                     return text(py, &made, kind);
                 }
                 if kind == Kind::Complex {
@@ -145,7 +146,7 @@ fn complex(py: Python<'_>, made: &HostTensor) -> Result<Py<PyAny>, Failure> {
     Ok(unsafe { python::owned(py, ffi::PyComplex_FromDoubles(re, im)) }?)
 }
 
-/// The bytes of a tensor as a str or as bytes.
+/// The bytes of a tensor as a str, as bytes, or as a list of texts.
 fn text(py: Python<'_>, made: &HostTensor, kind: Kind) -> Result<Py<PyAny>, Failure> {
     let (dtype, size) = (made.tensor.dtype, made.shape.iter().product::<i64>());
     if dtype != <u8 as nif::Element>::DTYPE {
@@ -153,6 +154,10 @@ fn text(py: Python<'_>, made: &HostTensor, kind: Kind) -> Result<Py<PyAny>, Fail
     }
     // SAFETY: the block was allocated for that many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(made.block.address().as_ptr(), size as usize) };
+    if kind == Kind::Texts {
+        let texts = texts::unpacked(bytes).ok_or_else(|| broken("returned a list of texts that isn't one".into()))?;
+        return Ok(PyList::new(py, texts)?.into_any().unbind());
+    }
     if kind == Kind::Bytes {
         return Ok(PyBytes::new(py, bytes).into_any().unbind());
     }

@@ -22,6 +22,7 @@ pub enum Extent {
 /// What a parameter is when the caller leaves it out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Default {
+    None,
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -31,9 +32,11 @@ pub enum Default {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     pub name: String,
-    /// The type as written, without `mut`: `f64[n]`.
+    /// The type as written, without `mut` and `?`: `f64[n]`.
     pub spelled: String,
     pub mutable: bool,
+    /// It may be None.
+    pub is_optional: bool,
     /// Set where the Lab can allocate the array itself: the element type and the axes.
     pub output: Option<(String, Vec<Extent>)>,
     pub default: Option<Default>,
@@ -55,10 +58,23 @@ impl Param {
         matches!(self.spelled.as_str(), "c64" | "c128")
     }
 
+    /// The type as errors spell it.
+    pub fn shown(&self) -> String {
+        format!("{}{}", self.spelled, if self.is_optional { "?" } else { "" })
+    }
+
+    /// A list of texts, which crosses as their bytes.
+    pub fn is_texts(&self) -> bool {
+        self.spelled == TEXTS
+    }
+
     fn is_required(&self) -> bool {
         self.output.is_none() && self.default.is_none()
     }
 }
+
+/// How signatures spell a list of texts.
+pub const TEXTS: &str = "str[_]";
 
 /// What Python gets of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,6 +89,8 @@ pub enum Kind {
     Complex,
     Str,
     Bytes,
+    /// A list of texts, in one run of bytes.
+    Texts,
     Array,
     /// Whatever comes.
     Any,
@@ -90,6 +108,7 @@ impl Kind {
             "str" => Self::Str,
             "bytes" => Self::Bytes,
             "any" => Self::Any,
+            TEXTS => Self::Texts,
             _ => array(spelled).map(|_| Self::Array)?,
         })
     }
@@ -186,6 +205,7 @@ impl Signature {
                 name: String::new(),
                 spelled: "any".into(),
                 mutable: true,
+                is_optional: false,
                 output: None,
                 default: None,
                 callback: None,
@@ -202,16 +222,19 @@ impl Signature {
                 continue;
             }
             let (name, spelled) = part.split_once(": ").ok_or_else(|| wrong("a parameter without ': type'"))?;
-            let (spelled, default) = match spelled.split_once(" = ") {
-                Some((spelled, text)) => {
-                    let value = default(spelled, text).ok_or_else(|| wrong("a default value that can't be read"))?;
-                    (spelled, Some(value))
-                }
-                None => (spelled, None),
-            };
+            let (spelled, value) = spelled.split_once(" = ").map_or((spelled, None), |(it, text)| (it, Some(text)));
             let (mutable, spelled) = match spelled.strip_prefix("mut ") {
                 Some(rest) => (true, rest),
                 None => (false, spelled),
+            };
+            let (is_optional, spelled) = match spelled.strip_suffix('?') {
+                Some(rest) => (true, rest),
+                None => (false, spelled),
+            };
+            let default = match value {
+                None => None,
+                Some("None") if is_optional => Some(Default::None),
+                Some(text) => Some(default(spelled, text).ok_or_else(|| wrong("a default value that can't be read"))?),
             };
             let is_keyword = has_keywords;
             let callback = Shape::parse(spelled);
@@ -222,6 +245,7 @@ impl Signature {
                 name: name.into(),
                 spelled: spelled.into(),
                 mutable,
+                is_optional,
                 output: None,
                 default,
                 callback,
@@ -236,6 +260,15 @@ impl Signature {
         let first = params.iter().position(is_output).unwrap_or(params.len());
         if params[first..].iter().any(|p| !is_output(p) && !p.is_keyword) {
             return Err(wrong("outputs come last"));
+        }
+        // What may be None may be left out, where nothing after it must be given.
+        for it in params.iter_mut().rev().filter(|it| !it.is_keyword) {
+            if it.is_required() && !it.is_optional {
+                break;
+            }
+            if it.is_required() {
+                it.default = Some(Default::None);
+            }
         }
         Ok(Self { name: name.into(), params, kind, several, is_open: false, has_keywords })
     }
@@ -263,13 +296,14 @@ impl Signature {
 
     /// May its result be in memory that it asks its host for?
     pub fn returns_memory(&self) -> bool {
-        let in_memory = |kind| matches!(kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Array | Kind::Any);
+        let in_memory =
+            |kind| matches!(kind, Kind::Complex | Kind::Str | Kind::Bytes | Kind::Texts | Kind::Array | Kind::Any);
         self.several.as_ref().map_or(in_memory(self.kind), |it| it.items.iter().any(|it| in_memory(it.kind)))
     }
 
     /// Can a call be made without a look at what the signature says, once all arguments are there?
     pub fn is_plain(&self) -> bool {
-        let plain = |it: &Param| it.output.is_none() && !it.is_unsigned() && !it.is_keyword;
+        let plain = |it: &Param| it.output.is_none() && !it.is_unsigned() && !it.is_keyword && !it.is_texts();
         self.params.iter().all(plain) && self.several.is_none() && !self.returns_memory()
     }
 
@@ -286,6 +320,7 @@ impl Signature {
             params.push(match &p.default {
                 None if p.output.is_some() => format!("{}=None", p.name),
                 None => p.name.clone(),
+                Some(Default::None) => format!("{}=None", p.name),
                 Some(Default::Bool(true)) => format!("{}=True", p.name),
                 Some(Default::Bool(false)) => format!("{}=False", p.name),
                 Some(Default::Int(it)) => format!("{}={it}", p.name),
@@ -374,105 +409,4 @@ fn extents(params: &[Param], output: usize) -> Option<(String, Vec<Extent>)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::callback::Gives;
-    use crate::call::shape::Passed;
-    use crate::python::dtype;
-
-    #[test]
-    fn reads_the_pieces() {
-        let s = Signature::parse("axpy(a: f64, x: f64[n], y: mut f64[n]) -> None").unwrap();
-        assert_eq!((s.name.as_str(), s.kind, s.required()), ("axpy", Kind::None, 3));
-        assert!(s.params[2].mutable && s.params[2].output.is_none());
-        assert_eq!(s.python(), "axpy(a, x, y)");
-        assert!(Signature::parse("noop() -> None").unwrap().params.is_empty());
-    }
-
-    #[test]
-    fn finds_where_an_output_gets_its_axes() {
-        let s = Signature::parse("transpose(a: f64[m,n], out: mut f64[n,m]) -> None").unwrap();
-        let expected = ("f64".to_string(), vec![Extent::Axis(0, 1), Extent::Axis(0, 0)]);
-        assert_eq!(s.params[1].output, Some(expected));
-        assert_eq!((s.required(), s.python().as_str()), (1, "transpose(a, out=None)"));
-        let s = Signature::parse("histogram(x: f64[n], bins: i64, out: mut i64[bins]) -> None").unwrap();
-        assert_eq!(s.params[2].output, Some(("i64".to_string(), vec![Extent::Scalar(1)])));
-        let unknown = Signature::parse("f(out: mut f64[k]) -> None").unwrap();
-        assert_eq!((unknown.required(), unknown.params[0].output.as_ref()), (1, None));
-    }
-
-    #[test]
-    fn reads_callbacks() {
-        let s = Signature::parse("fold(f: fn(f64,u64)->i32, x: f64[n]) -> f64").unwrap();
-        let shape = s.params[0].callback.as_ref().unwrap();
-        let takes = vec![Passed::Number, Passed::Unsigned];
-        assert_eq!((&shape.takes, shape.gives), (&takes, Gives::Int(-(1 << 31), (1 << 31) - 1)));
-        let s = Signature::parse("fit(f: fn(f64[_],mut c64[_])->f64) -> f64").unwrap();
-        let element = dtype::named("c64").unwrap();
-        assert_eq!(s.params[0].callback.as_ref().unwrap().takes[1], Passed::Array { element, is_mutable: true });
-        assert!(Signature::parse("f(g: fn()->None) -> f64").is_ok());
-        for text in [
-            "f(g: fn(f64)) -> None",
-            "f(g: fn(str)->f64) -> None",
-            "f(g: fn(f64)->str) -> None",
-            "f(g: fn(f64[n])->f64) -> None",
-            "f(g: fn(f65[_])->f64) -> None",
-            "f(g: fn(f64)->f64[_]) -> None",
-        ] {
-            assert!(Signature::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn takes_any_arguments_where_it_says_so() {
-        let s = Signature::parse("f(...) -> any").unwrap();
-        assert!(s.is_open && s.returns_memory() && s.params.len() == MAX_PARAMS);
-        assert_eq!(s.python(), "f(*args)");
-    }
-
-    #[test]
-    fn refuses_what_is_no_signature() {
-        for text in [
-            "",
-            "f",
-            "f(x) -> None",
-            "f(x: f64)",
-            "f(out: mut f64[n], x: f64[n]) -> None",
-            "f() -> f65",
-            "f() -> (f64, g: i64)",
-            "f() -> ()",
-            "f(x: i64 = 1.5) -> None",
-            "f(x: f64[n] = 1) -> None",
-            "f(x: str = a) -> None",
-        ] {
-            assert!(Signature::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn reads_results() {
-        let kind = |text: &str| Signature::parse(&format!("f() -> {text}")).unwrap();
-        for (text, expected) in [("i8", Kind::Int), ("u64", Kind::Unsigned), ("f32?", Kind::Float), ("str", Kind::Str)]
-        {
-            assert_eq!((kind(text).kind, kind(text).several), (expected, None), "{text}");
-        }
-        assert!(kind("f64[_,_]?").returns_memory() && kind("(i64, str)").returns_memory());
-        assert!(!kind("(i64, f64?)").returns_memory() && !kind("(i64, f64)").is_plain() && kind("u64").is_plain());
-        let several = kind("(mean: f64, counts: i64[m,n]?)?").several.unwrap();
-        assert_eq!(several.names, ["mean", "counts"]);
-        assert!(several.is_optional && several.items[1].is_optional && several.items[1].kind == Kind::Array);
-    }
-
-    #[test]
-    fn reads_defaults_and_keywords() {
-        let s =
-            Signature::parse(r#"f(x: f64[n], p: i32 = -2, s: str = "a, (\\\"b)", *, on: bool, by: f64 = 0.5) -> None"#);
-        let s = s.unwrap();
-        assert_eq!((s.params.len(), s.required(), s.positional()), (5, 1, 3));
-        assert_eq!(s.params[1].default, Some(Default::Int(-2)));
-        assert_eq!(s.params[2].default, Some(Default::Str(c"a, (\\\"b)".into())));
-        assert_eq!(s.missing(|i| i == 0).map(|it| it.name.as_str()), Some("on"));
-        assert!(!s.is_whole(5));
-        assert_eq!(s.python(), r#"f(x, p=-2, s="a, (\\\"b)", *, on, by=0.5)"#);
-    }
-}
+mod tests;

@@ -4,28 +4,14 @@ use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTraceback, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+use crate::python::errors::end_at_caller;
 
 /// What stands for a function, see `plain`. It has a dictionary for the function's name and documentation.
 #[pyclass(frozen, dict, module = "nif_lab._core")]
 pub struct Plain {
     function: Py<PyAny>,
-}
-
-/// What of a traceback is below the package's own lines: those of a callable that the caller gave.
-fn outside<'py>(py: Python<'py>, error: &PyErr) -> Option<Bound<'py, PyTraceback>> {
-    let folder: String = py.import("nif_lab").and_then(|it| it.getattr("__path__")?.get_item(0)?.extract()).ok()?;
-    let mut next = error.traceback(py);
-    let mut rest = next.clone();
-    while let Some(it) = next {
-        let file =
-            it.getattr("tb_frame").and_then(|it| it.getattr("f_code")?.getattr("co_filename")?.extract::<String>());
-        next = it.getattr("tb_next").ok()?.cast_into::<PyTraceback>().ok();
-        if file.is_ok_and(|it| it.starts_with(&folder)) {
-            rest.clone_from(&next);
-        }
-    }
-    rest
 }
 
 #[pymethods]
@@ -37,12 +23,7 @@ impl Plain {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        static OURS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        self.function.call(py, args, kwargs).inspect_err(|error| {
-            if OURS.import(py, "nif_lab.errors", "NifLabError").is_ok_and(|ours| error.is_instance(py, ours)) {
-                error.set_traceback(py, outside(py, error));
-            }
-        })
+        self.function.call(py, args, kwargs).inspect_err(|error| end_at_caller(py, error))
     }
 
     /// As functions become methods.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nif::abi::{Any, AnyValue, DEVICE_CPU, DType, Device, Tensor, error_kind, type_index};
+use nif_gpu::{buffers, kernels};
 use nif_worker::channel::{Argument, MAX_ARGUMENTS, NOWHERE, ROOM, ReplyHead, Value, reply, request};
 use nif_worker::line::{Line, State};
 use pyo3::exceptions::PyException;
@@ -13,7 +14,7 @@ use pyo3::prelude::*;
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::frame::{Frame, RELEASE_BYTES};
 use crate::call::host::{ErrorRecord, HostTensor};
-use crate::call::limits::{Deadline, Limits};
+use crate::call::limits::{Deadline, Limits, TICK};
 use crate::call::nif::Nif;
 use crate::call::outcome::Outcome;
 use crate::call::output;
@@ -54,6 +55,8 @@ pub struct Exchange<'a> {
     pub several: Results,
     /// The worker isn't to be asked again.
     pub is_spoilt: bool,
+    /// The worker has answered, and isn't to be asked again, because its device fails from now on: what the driver said.
+    pub lost: Option<String>,
     /// The worker was asked: before that it can't have begun.
     pub is_asked: bool,
 }
@@ -75,6 +78,7 @@ impl<'a> Exchange<'a> {
             tensor: None,
             several: Results::of(nif.signature.several.as_ref()),
             is_spoilt: false,
+            lost: None,
             is_asked: false,
         }
     }
@@ -106,12 +110,42 @@ impl<'a> Exchange<'a> {
                     output::show(py, &line.worker.take_spoken(true))?; // before what the callback prints
                 }
                 self.call_back(py, line, &head);
-                line.ring();
+                line.go_on();
+                continue;
+            }
+            if head.what == reply::DEVICE {
+                self.tell_number(py, line, &head)?;
+                line.go_on();
                 continue;
             }
             self.grant(line, &head);
-            line.ring();
+            line.go_on();
         }
+    }
+
+    /// Tell the worker where a number of a device leads, once this process's own work there is over.
+    #[cold]
+    fn tell_number(&mut self, py: Python<'_>, line: &mut Line, head: &ReplyHead) -> Result<(), Failure> {
+        let (number, is_kernel) = (head.value, head.argument != 0);
+        let crew = &self.nif.lane().expect("only isolated functions come here").crew;
+        if is_kernel {
+            crew.use_kernel(number);
+            let _ = kernels::origin(number).map(|it| crew.use_device(it.device));
+        } else if let Some(device) = buffers::find(number).ok().and_then(|it| nif_gpu::Device::opened(it.device.id)) {
+            crew.use_device(device.id);
+            // A device that fails here may still serve the worker.
+            while let Ok(false) = py.detach(|| device.wait(TICK)) {
+                self.check(py, line)?;
+            }
+        }
+        let mail = py.detach(|| line.tell_number(number, is_kernel));
+        let request = line.request();
+        // SAFETY: the request is the host's until it rings.
+        unsafe {
+            (&raw mut (*request).mail).write(mail);
+            (&raw mut (*request).what).write(request::GRANT);
+        }
+        Ok(())
     }
 
     /// Put the call into the request.
@@ -358,8 +392,12 @@ impl<'a> Exchange<'a> {
             // Only kinds of the ABI are a function's to claim.
             let plain = head.kind & !error_kind::TAINTED;
             let known = (0..=error_kind::CANCELLED).contains(&plain)
-                || matches!(plain, error_kind::INDEX_ERROR | error_kind::RAISED);
+                || matches!(plain, error_kind::INDEX_ERROR | error_kind::RAISED | error_kind::GPU_ERROR);
             let kind = if known { head.kind } else { error_kind::ERROR };
+            if kind == error_kind::GPU_ERROR | error_kind::TAINTED {
+                self.lost = Some(message);
+                return Ok(outcome);
+            }
             self.error = ErrorRecord { kind, argument: head.argument, message };
             self.is_spoilt = kind & error_kind::TAINTED != 0;
             return Ok(outcome);

@@ -128,7 +128,7 @@ impl Nif {
                 {
                     continue;
                 }
-            } else {
+            } else if exchange.lost.is_none() {
                 holding.line = Some(line);
             }
             drop(holding);
@@ -136,6 +136,9 @@ impl Nif {
                 output::show(py, &spoken)?;
             }
             let outcome = answered?;
+            if let Some(said) = exchange.lost.take() {
+                return Err(LaneFailure::Device(said).into());
+            }
             if exchange.error.kind == error_kind::RAISED {
                 return Err(self.raised(py, &frame));
             }

@@ -145,7 +145,7 @@ impl Gpu {
     /// A pool's segment, base, size and parts, for a process that maps it: the caller closes the descriptors.
     fn export(&self, py: Python<'_>, device: i32, pool: &str) -> PyResult<Option<(u32, u64, usize, Parts)>> {
         let Some(pool) = lock(&self.pools).get(&(device, pool.to_owned())).cloned() else { return Ok(None) };
-        let (base, size, parts) = pool.export().map_err(|error| gpu_error(py, &error))?;
+        let (base, size, _, parts) = pool.export(|_| false).map_err(|error| gpu_error(py, &error))?;
         let parts = parts.into_iter().map(|it| (it.descriptor.into_raw_fd(), it.offset, it.size)).collect();
         Ok(Some((pool.segment, base, size, parts)))
     }
@@ -194,6 +194,12 @@ pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, size: usize, on: boo
         unsafe { if on { device.pin(pointer, size) } else { device.unpin(pointer).map(|()| true) } }
     });
     done.map_err(|error| gpu_error(py, &error))
+}
+
+/// Did an array on a device have this number, and was it released?
+#[pyfunction]
+pub fn gpu_is_stale(number: u64) -> bool {
+    matches!(nif_gpu::buffers::find(number), Err(nif_gpu::Error::Stale))
 }
 
 /// Another library's array on a device, as a buffer that nobody owns; None for an array that isn't on one.

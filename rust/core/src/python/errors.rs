@@ -1,7 +1,8 @@
 //! From a status to an exception of `nif_lab.errors`, where the tree is drawn.
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTraceback, PyType};
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     PyModule::import(py, "nif_lab.errors")
@@ -64,7 +65,31 @@ pub fn gpu_error(py: Python<'_>, error: &nif_gpu::Error) -> PyErr {
         Gpu::Unavailable { reason, cure } => make(py, "GpuUnavailable", (reason, cure)),
         Gpu::Full { .. } => memory_error(py, &text),
         Gpu::Driver { .. } => make(py, "GpuFault", (text,)),
-        Gpu::Stale | Gpu::Unknown => buffer_error(py, "HandleError", &text),
+        Gpu::Stale | Gpu::Unknown | Gpu::Foreign | Gpu::Told { .. } => buffer_error(py, "HandleError", &text),
         Gpu::ReadOnly => buffer_error(py, "AccessError", &text),
+    }
+}
+
+/// What of a traceback is below the package's own lines: those of a callable that the caller gave.
+fn outside<'py>(py: Python<'py>, error: &PyErr) -> Option<Bound<'py, PyTraceback>> {
+    let folder: String = py.import("nif_lab").and_then(|it| it.getattr("__path__")?.get_item(0)?.extract()).ok()?;
+    let mut next = error.traceback(py);
+    let mut rest = next.clone();
+    while let Some(it) = next {
+        let file =
+            it.getattr("tb_frame").and_then(|it| it.getattr("f_code")?.getattr("co_filename")?.extract::<String>());
+        next = it.getattr("tb_next").ok()?.cast_into::<PyTraceback>().ok();
+        if file.is_ok_and(|it| it.starts_with(&folder)) {
+            rest.clone_from(&next);
+        }
+    }
+    rest
+}
+
+/// Take the package's own lines out of the traceback of an error of its own.
+pub fn end_at_caller(py: Python<'_>, error: &PyErr) {
+    static OURS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    if OURS.import(py, "nif_lab.errors", "NifLabError").is_ok_and(|ours| error.is_instance(py, ours)) {
+        error.set_traceback(py, outside(py, error));
     }
 }

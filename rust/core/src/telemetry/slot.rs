@@ -85,6 +85,12 @@ impl Mine<'_> {
         self.counts.calls.load(Ordering::Relaxed) < self.counts.due.load(Ordering::Relaxed)
     }
 
+    /// Is each call timed, as of functions that are slow or new?
+    #[inline]
+    pub fn is_always_timed(self) -> bool {
+        self.counts.mask.load(Ordering::Relaxed) == 0
+    }
+
     /// One more call.
     #[inline(always)]
     pub fn count(self) {

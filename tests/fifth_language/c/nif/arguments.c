@@ -112,6 +112,36 @@ static bool take_bytes(item it) {
   return true;
 }
 
+bool nif_next_text(nif_texts *texts, nif_text *text) {
+  uint64_t size;
+  if (texts->size < (int64_t)sizeof size) {
+    return false;
+  }
+  memcpy(&size, texts->data, sizeof size);
+  if (size > (uint64_t)texts->size - sizeof size) {
+    return false;
+  }
+  *text = (nif_text){texts->data + sizeof size, (int64_t)size};
+  texts->data = text->data + size;
+  texts->size -= (int64_t)(sizeof size + size);
+  return true;
+}
+
+/* A list of texts is the bytes of all of them, each behind its size. */
+static bool take_texts(item it) {
+  nif_text bytes = text_of(it.arg), text;
+  nif_texts rest = {bytes.data, bytes.size, 0};
+  int64_t count = 0;
+  while (nif_next_text(&rest, &text)) {
+    count++;
+  }
+  if (rest.size > 0) {
+    return refuse(it, "has a text that is cut off");
+  }
+  it.taken->texts = (nif_texts){bytes.data, bytes.size, count};
+  return true;
+}
+
 /* Row-major without gaps; an axis of length 1 may have any stride. */
 static bool is_contiguous(const nif_tensor *tensor) {
   uint64_t expected = 1;
@@ -241,6 +271,10 @@ static bool take_complex(item it) {
 static bool take_one(item it) {
   int32_t type = it.arg->type_index;
   bool is_whole = type == NIF_INT || type == NIF_BOOL;
+  it.taken->is_none = it.parameter->is_optional && type == NIF_NONE;
+  if (it.taken->is_none) {
+    return true;
+  }
   switch (it.parameter->form) {
     case INT:
       it.taken->i64 = it.arg->v.i;
@@ -267,6 +301,8 @@ static bool take_one(item it) {
       }
       it.taken->text = text_of(it.arg);
       return true;
+    case TEXTS:
+      return is_bytes(type) ? take_texts(it) : refuse_type(it, NIF_TYPE_ERROR);
     default:
       return take_array(it);
   }
@@ -275,9 +311,12 @@ static bool take_one(item it) {
 /* --- all arguments --- */
 
 /* Row 9: a dimension is one number, wherever it stands. */
-static bool check_axis(item it, int32_t axis, const nif_argument *taken) {
+static bool check_axis(item it, int32_t axis, const parameter *parameters, const nif_argument *taken) {
   tie tie = it.parameter->ties[axis];
-  if (tie.parameter < 0) {
+  while (tie.parameter >= 0 && tie.axis >= 0 && taken[tie.parameter].is_none) {
+    tie = parameters[tie.parameter].ties[tie.axis]; /* an array that isn't there fixes nothing */
+  }
+  if (tie.parameter < 0 || it.taken->is_none) {
     return true;
   }
   const nif_argument *source = &taken[tie.parameter];
@@ -326,7 +365,7 @@ bool nif_take(const signature *signature, const nif_any *args, int32_t n_args, n
   }
   for (int32_t i = 0; i < n; i++) {
     for (int32_t axis = 0; axis < parameters[i].ndim; axis++) {
-      if (!check_axis((item){i, &parameters[i], &args[i], &taken[i]}, axis, taken)) {
+      if (!check_axis((item){i, &parameters[i], &args[i], &taken[i]}, axis, parameters, taken)) {
         return false;
       }
     }

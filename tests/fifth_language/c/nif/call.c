@@ -138,6 +138,23 @@ void nif_give_text(nif_any *result, const char *data, int64_t size) {
   }
 }
 
+void nif_give_texts(nif_any *result, int64_t count, const nif_text *texts) {
+  int64_t size = count * (int64_t)sizeof(uint64_t);
+  for (int64_t i = 0; i < count; i++) {
+    size += texts[i].size;
+  }
+  char *to = nif_give_array(result, (nif_dtype){NIF_DTYPE_UINT, 8, 1}, 1, &size);
+  for (int64_t i = 0; to && i < count; i++) {
+    uint64_t length = (uint64_t)texts[i].size;
+    memcpy(to, &length, sizeof length);
+    to += sizeof length;
+    if (length > 0) {
+      memcpy(to, texts[i].data, length);
+    }
+    to += length;
+  }
+}
+
 void nif_give_none(nif_any *result) { *result = (nif_any){.type_index = NIF_NONE}; }
 
 /* --- the caller's functions --- */

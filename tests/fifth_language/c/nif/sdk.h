@@ -12,9 +12,9 @@ typedef struct {
   int32_t size;
 } word;
 
-typedef enum { INT, FLOAT, COMPLEX, BOOL, STR, BYTES, CALLBACK, VECTOR, MATRIX, ANY } form;
+typedef enum { INT, FLOAT, COMPLEX, BOOL, STR, BYTES, TEXTS, CALLBACK, VECTOR, MATRIX, ANY } form;
 
-/* What fixes the length of an axis: an axis of another array, or (axis -1) an integer; nothing: parameter -1. */
+/* What fixes the length of an axis: the nearest axis of that name before it, or (axis -1) an integer; nothing: parameter -1. */
 typedef struct {
   int32_t parameter, axis;
 } tie;
@@ -23,6 +23,7 @@ typedef struct {
   word name, type; /* "x", "f64[n]" */
   form form;
   bool is_mut;
+  bool is_optional; /* it may be None */
   bool is_length; /* an integer that names a dimension */
   int64_t low, high; /* the smallest and the largest integer that it takes */
   nif_dtype dtype;

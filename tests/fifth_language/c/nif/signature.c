@@ -66,8 +66,9 @@ static word read_word(const char **at, const char *ends) {
 }
 
 static bool read_form(word element, parameter *read) {
-  if (nif_is(read->type, "any[...]")) {
-    read->form = ANY;
+  bool is_any = nif_is(read->type, "any[...]");
+  if (is_any || nif_is(read->type, "str[_]")) {
+    read->form = is_any ? ANY : TEXTS;
     read->ndim = 0;
     return true;
   }
@@ -103,7 +104,7 @@ static bool read_parameter(const char **at, parameter *read) {
     read->form = CALLBACK;
     return true;
   }
-  word element = read_word(at, "[,)");
+  word element = read_word(at, "[?,)");
   if (skip(at, "[")) {
     do {
       if (read->ndim == MOST_AXES) {
@@ -116,10 +117,13 @@ static bool read_parameter(const char **at, parameter *read) {
     }
   }
   read->type.size = (int32_t)(*at - read->type.text);
-  return read_form(element, read);
+  bool is_known = read_form(element, read);
+  read->is_optional = skip(at, "?");
+  read->type.size = (int32_t)(*at - read->type.text); /* as errors spell it */
+  return is_known;
 }
 
-/* An integer fixes the dimension of its name, wherever it stands; else the first axis of that name does. */
+/* An integer fixes the dimension of its name, wherever it stands; else the axis of that name before this one does. */
 static tie tie_of(signature *read, int32_t of, int32_t of_axis) {
   word name = read->parameters[of].axes[of_axis];
   for (int32_t i = 0; i < read->n_parameters; i++) {
@@ -129,8 +133,8 @@ static tie tie_of(signature *read, int32_t of, int32_t of_axis) {
       return (tie){i, -1};
     }
   }
-  for (int32_t i = 0; i <= of; i++) {
-    for (int32_t axis = 0; axis < (i < of ? read->parameters[i].ndim : of_axis); axis++) {
+  for (int32_t i = of; i >= 0; i--) {
+    for (int32_t axis = (i < of ? read->parameters[i].ndim : of_axis) - 1; axis >= 0; axis--) {
       if (same(read->parameters[i].axes[axis], name)) {
         return (tie){i, axis};
       }
