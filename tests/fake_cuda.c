@@ -220,9 +220,11 @@ static void mixed(const unsigned char *arguments) {
 static void wild(const unsigned char *arguments) { (void)arguments; broken = ILLEGAL; }
 static void spin(const unsigned char *arguments) { (void)arguments; endless = 1; }
 static void crash(const unsigned char *arguments) { (void)arguments; raise(SIGSEGV); }
+static void none(const unsigned char *arguments) { (void)arguments; }
 
 static const struct named { const char *name; kernel *call; } kernels[] = {
-  {"axpy", axpy}, {"hillshade", hillshade}, {"smooth", smooth}, {"mixed", mixed}, {"wild", wild}, {"spin", spin}, {"crash", crash},
+  {"axpy", axpy}, {"hillshade", hillshade}, {"smooth", smooth}, {"mixed", mixed}, {"wild", wild}, {"spin", spin}, {"gpu_illegal", wild}, {"gpu_endless", spin}, {"crash", crash},
+  {"none", none}, {"three", none},
 };
 
 status cuModuleLoadData(void **module, const void *image) { ALIVE(); *module = strdup(image); return OK; }

@@ -26,11 +26,8 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module", autouse=True)
 def _standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    for name, value in standin.environment(tmp_path_factory.mktemp("cache"), devices=2).items():
-        patch.setenv(name, value)
-    yield
-    patch.undo()
+    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
+        yield
 
 
 @pytest.fixture(scope="module")

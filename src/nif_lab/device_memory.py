@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ import numpy as np
 from . import _core
 from ._core import DeviceBuffer
 from .arguments import expect, whole
-from .errors import ArgumentTypeError, ArgumentValueError
+from .errors import ArgumentTypeError, ArgumentValueError, HandleError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -62,6 +63,7 @@ class DeviceMemory:
             whole("gpu_limits", limit, 1, LARGEST)
         self.limits: Mapping[str, int] = {**GPU_LIMITS, **given}
         self.core = _core.Gpu(memory)
+        self._live: weakref.WeakValueDictionary[int, DeviceBuffer] = weakref.WeakValueDictionary()
 
     def pool_of(self, languages: Iterable[str]) -> str:
         """Return the language whose pool an array of these owners lies in: the first that has one."""
@@ -84,7 +86,24 @@ class DeviceMemory:
         except TypeError as error:
             raise ArgumentTypeError("dtype", f"expected a type of elements: {error}") from None
         pool = self.pool_of(owners)
-        return self.core.allocate(number, f"gpu_{pool}", self.limits[pool], lengths, kind, owners, zeroed)
+        buffer = self.core.allocate(number, f"gpu_{pool}", self.limits[pool], lengths, kind, owners, zeroed)
+        self._live[buffer.number] = buffer
+        return buffer
+
+    def find(self, number: int) -> DeviceBuffer:
+        """Return the buffer that has a number: what a frame of it carries.
+
+        Raises
+        ------
+        HandleError
+            When it was released, or no buffer of this Lab has that number.
+        """
+        found = self._live.get(number)
+        if found is not None and not found.released:
+            return found
+        if _core.gpu_is_stale(number):
+            raise HandleError(f"the buffer with the number {number:#x} was released")
+        raise HandleError(f"no buffer of this Lab has the number {number:#x}")
 
     def prefers(self, shape: int | tuple[int, ...], dtype: DTypeLike, owners: Iterable[str]) -> bool:
         """Return whether an array of that size goes to a device if one is preferred: there has to be one."""

@@ -16,15 +16,13 @@ import struct
 import threading
 import weakref
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ._core import MappedFile, SharedBuffer
 from .errors import BufferReleased, HandleError, NifLabError
-from .segment import is_lasting
+from .segment import host, is_lasting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,12 +36,6 @@ CREDENTIALS: Final = struct.Struct("3i")
 PATIENCE: Final = 10.0
 #: Where a segment begins before the elements do.
 PLACE: Final = struct.Struct("<Q")
-
-
-@cache
-def host() -> str:
-    """Return what tells this machine, as it is booted now, from all others; and a container from others on it."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/net")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .. import _core
 from .._core import DeviceBuffer
-from ..arguments import expect, whole
+from ..arguments import Lane, expect, whole
 from ..device_memory import device_number
 from ..errors import ArgumentTypeError, ArgumentValueError, GpuFault, GpuUnavailable, NifValueError
 from .launch import Kernel, Launch, kernels_of, shape_of
@@ -24,6 +24,8 @@ __all__ = ["Gpu", "GpuDevice", "Kernel", "Launch", "describe"]
 
 #: Kernels of the package: compiled as the CPU's are, without fused operations.
 SOURCE: Final = Path(__file__).with_name("kernels.cu")
+#: Kernels that fail, for the fault room.
+FAULTS: Final = Path(__file__).with_name("faults.cu")
 OPTIONS: Final = ("--fmad=false",)
 #: Threads of a block, and blocks at most: threads stride over the elements.
 THREADS: Final = 256
@@ -66,7 +68,7 @@ class Gpu:
     Parameters
     ----------
     function
-        Returns a function of a language by its name, ``("rust", "gpu_launch")``.
+        Returns a function of a language by its name and lane, ``("rust", "gpu_launch", "direct")``.
     allocate
         ``lab.memory.allocate``.
 
@@ -77,7 +79,7 @@ class Gpu:
     >>> lab.gpu.axpy(3.0, x, x2, language="zig")
     """
 
-    def __init__(self, function: Callable[[str, str], Any], allocate: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[[str, str, Lane], Any], allocate: Callable[..., Any]) -> None:
         self._function = function
         self._allocate = allocate
         self._kernels: dict[tuple[int, str], Kernel] = {}
@@ -155,6 +157,14 @@ class Gpu:
             raise ArgumentValueError("name", f"no kernel {name!r}; there are {', '.join(there)}")
         return self._kernels[key]
 
+    def fault(self, kind: str) -> int:
+        """Return the number of a kernel of the first device that fails: ``"gpu_illegal"`` or ``"gpu_endless"``."""
+        key = (0, kind)
+        if key not in self._kernels:
+            made = self.compile(FAULTS.read_text(encoding="utf-8"))
+            self._kernels.update({(0, it): kernel for it, kernel in made.items()})
+        return self._kernels[key].number
+
     def prepare(
         self,
         kernel: Kernel,
@@ -163,10 +173,11 @@ class Gpu:
         *args: Any,
         language: str = "rust",
         shared: int = 0,
+        lane: Lane = "direct",
     ) -> Launch:
         """Return a launch whose arguments are packed once, to be called often."""
         expect("kernel", kernel, Kernel, "a kernel of lab.gpu.compile or lab.gpu.kernel")
-        return Launch(self._function(language, "gpu_launch"), kernel, shape_of(grid, block, shared), args)
+        return Launch(self._function(language, "gpu_launch", lane), kernel, shape_of(grid, block, shared), args)
 
     def launch(
         self,
@@ -176,6 +187,7 @@ class Gpu:
         *args: Any,
         language: str = "rust",
         shared: int = 0,
+        lane: Lane = "direct",
     ) -> None:
         """Start a kernel by the function of a language; it runs on after this.
 
@@ -191,6 +203,9 @@ class Gpu:
             Whose ``gpu_launch`` starts it.
         shared
             Bytes that a block's threads share.
+        lane
+            ``"isolated"``: a worker process starts it, on the same memory, and waits for its end. A kernel that fails
+            ends the worker; this process, its arrays and the other languages go on.
 
         Raises
         ------
@@ -198,7 +213,7 @@ class Gpu:
             When the driver refuses, or a kernel before failed.
         """
         try:
-            self.prepare(kernel, grid, block, *args, language=language, shared=shared)()
+            self.prepare(kernel, grid, block, *args, language=language, shared=shared, lane=lane)()
         except GpuFault as fault:
             fault.kernel = kernel.name
             raise
@@ -237,7 +252,7 @@ class Gpu:
         heights, target = self._pair("smooth", z, out, language)
         rows, columns = heights.shape
         if passes == 0:
-            self._function(language, "gpu_copy")(heights, target)
+            self._function(language, "gpu_copy", "direct")(heights, target)
             return target
         scratch = self._like(heights, language) if passes > 1 else None
         source = heights
