@@ -20,7 +20,7 @@ from typing import Any
 from soak import write
 
 from nif_lab import Lab, RecoveryPolicy
-from nif_lab.bench.campaign import kill_writers
+from nif_lab.faults.campaign import kill_writers
 
 #: Kills of one round: between two of them the workers are counted, and the user sees how far it is.
 ROUND = 200

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nif_lab import backends, cli
+from nif_lab import backends, cli, machine
 from nif_lab.arguments import CONTAINED_KINDS
-from nif_lab.bench import campaign, recovery, report, rivals, verdict
-from nif_lab.bench.verdict import Trial
+from nif_lab.bench import recovery, report, rivals
 from nif_lab.errors import WorkerCrashed
+from nif_lab.faults import campaign, verdict
+from nif_lab.faults.verdict import Trial
 from nif_lab.lab import Lab
 from nif_lab.memory import MemoryManager
+from nif_lab.text import tables_text
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +64,7 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 
 def test_the_tables_name_everything(done: dict[str, Any]) -> None:
-    text = report.as_text("faults", done)
+    text = tables_text(verdict.tables(done), machine.notes(done))
     assert all(it in text for it in (*KINDS, "zig", "rust", "host dead", "6", "left behind", "kill -9"))
     assert "isolated lane, the function fails always" in text
 
@@ -201,7 +203,7 @@ def test_an_answer_by_hand_is_no_recovery(tmp_path: Path) -> None:
 
 def test_the_executor_loses_those_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "EPISODES", 2)
-    found = recovery._foreign("executor_forkserver")
+    found = recovery.foreign("executor_forkserver")
     assert not isinstance(found, str), found
     assert [(it.recovered, it.answered, it.lost) for it in found] == [(False, True, rivals.BESIDE)] * 2
 
@@ -210,7 +212,7 @@ def test_a_pool_that_cannot_take_part_says_why(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, "loky", None)
     rivals.measure("loky", str(tmp_path), "1")
     assert "pip install loky" in json.loads((tmp_path / "result.json").read_text())
-    assert "ended with status 1" in str(recovery._foreign("cobol"))
+    assert "ended with status 1" in str(recovery.foreign("cobol"))
 
 
 def test_recovery_has_the_agreed_shape(done: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +220,7 @@ def test_recovery_has_the_agreed_shape(done: dict[str, Any], monkeypatch: pytest
     monkeypatch.setattr(backends, "names", lambda: ["zig"])
     monkeypatch.setattr(recovery, "EPISODES", 1)
     rows = {"executor_fork": [rivals.Episode(False, True, 0.01, 4)], "loky": "no loky", "ray": "no ray"}
-    monkeypatch.setattr(recovery, "_foreign", lambda name: rows.get(name, "not now"))
+    monkeypatch.setattr(recovery, "foreign", lambda name: rows.get(name, "not now"))
     result = recovery.compare(1, 1) | MACHINE
     assert set(result["pools"]) == {"executor_fork", "zig"}
     assert (result["pools"]["zig"]["recovered"], result["pools"]["zig"]["lost"]) == (100.0, 0)

@@ -22,8 +22,7 @@ from lane_client import fault, kill_one, wait_for, word
 
 import nif_lab.backends
 from nif_lab import Lab, _core
-from nif_lab.arguments import CONTAINED_KINDS
-from nif_lab.arguments import FAULT_KINDS as KINDS
+from nif_lab.arguments import CONTAINED_KINDS, FAULT_KINDS, GPU_KINDS
 from nif_lab.backends.base import PACKAGE, WORKER
 from nif_lab.errors import KINDS as NUMBERED
 from nif_lab.errors import (
@@ -133,6 +132,8 @@ def test_the_direct_lane_has_no_timeout(small: Lab) -> None:
             small.call("rust", "noop", timeout=wrong)
 
 
+#: Those of a GPU are in test_gpu_isolated.py.
+KINDS = tuple(it for it in FAULT_KINDS if it not in GPU_KINDS)
 #: All of them, but that a new Julia takes seconds: of hers those that her worker survives.
 FAULTS = [(name, kind) for name in COMPILED for kind in KINDS]
 FAULTS += [("julia", kind) for kind in (*CONTAINED_KINDS, "wild_write")]

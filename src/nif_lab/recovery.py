@@ -21,6 +21,7 @@ from .errors import (
     ArgumentValueError,
     CallTimeout,
     CircuitOpen,
+    GpuFault,
     NifError,
     NifTypeError,
     NifValueError,
@@ -30,6 +31,7 @@ from .errors import (
 )
 from .flags import Flag
 from .segment import OUTCOMES, STEPS
+from .text import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -312,6 +314,8 @@ class Recovery:
 
 def _has_ended(error: NifError | None) -> bool:
     """Tell whether the worker ended by that failure; a call that only waited in vain has ended none."""
+    if isinstance(error, GpuFault):
+        return error.has_ended
     return isinstance(error, ENDED) and not (isinstance(error, CallTimeout) and not error.has_begun)
 
 
@@ -375,6 +379,8 @@ class _Call:
         if isinstance(first, CircuitOpen):
             first.args = (f"{first.args[0]}\n  {self._advice()}",)
         first.cell = "" if self._is_builtin(self.loaded, self.nif) else self.loaded.cells.cell_of(self.nif)
+        if isinstance(first, WorkerCrashed):
+            first.last_words = tuple(f"it wrote: {it}" for it in last_lines(first.detail))
         raise first
 
     def _advice(self) -> str:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import backends
+from ..faults import campaign, verdict
 from ..lab import Lab
-from . import campaign, verdict
 from .rivals import BESIDE, RIVALS, Episode
 
 if TYPE_CHECKING:
     from ..lab import LoadedBackend
 
-__all__ = ["compare", "tables"]
+__all__ = ["compare", "foreign", "pool_table", "row", "tables"]
 
 #: Crashes of each contender in a round, and workers that are killed while they write.
 EPISODES: Final = 10
@@ -59,19 +59,22 @@ def compare(rounds: int, seed: int, show: Callable[[str], object] = lambda _: No
             show(f"crashes in {titles[name]}")
             if name == "nif_lab":
                 _own(episodes, titles, rng)
-            elif isinstance(found := _foreign(name), str):
+            elif isinstance(found := foreign(name), str):
                 result["unavailable"][name] = found
             else:
                 episodes.setdefault(name, []).extend(found)
-    return {**result, "pools": {name: {"title": titles[name], **_row(it)} for name, it in episodes.items()}}
+    return {**result, "pools": {name: {"title": titles[name], **row(it)} for name, it in episodes.items()}}
 
 
-def _foreign(name: str) -> list[Episode] | str:
-    """Have a pool crash in a process of its own, or say why it can't; pools leave servers behind, which end here."""
+def foreign(name: str, crashes: int = 0) -> list[Episode] | str:
+    """Have a pool crash in a process of its own, or say why it can't; pools leave servers behind, which end here.
+
+    ``crashes``: `EPISODES` unless given.
+    """
     with tempfile.TemporaryDirectory(prefix="nif_lab") as folder:
         said = Path(folder, "said")
         with said.open("wb") as output:
-            command = [sys.executable, "-c", CHILD, name, folder, str(EPISODES)]
+            command = [sys.executable, "-c", CHILD, name, folder, str(crashes or EPISODES)]
             child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
             try:
                 status = child.wait()
@@ -103,7 +106,8 @@ def _crash(lab: Lab, loaded: LoadedBackend, seed: int) -> Episode:
     return Episode(recovered, recovered, report.seconds, sum(it.lost + it.wrong > 0 for it in beside))
 
 
-def _row(episodes: Sequence[Episode]) -> dict[str, Any]:
+def row(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Return what became of some crashes."""
     count = len(episodes)
     return {
         "crashes": count,
@@ -117,10 +121,15 @@ def _row(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
     """Return the contenders and the campaign's sums as tables of text."""
+    return [*verdict.sums(result), pool_table(result["pools"])]
+
+
+def pool_table(pools: dict[str, Any]) -> tuple[str, list[Sequence[str]]]:
+    """Return the contenders, the best first."""
     rows: list[Sequence[str]] = [
         ("", "crashes", "recovered", "with a retry by hand", "p50, ms", "p99, ms", "lost beside it")
     ]
-    for it in sorted(result["pools"].values(), key=lambda it: (-it["recovered"], it["ms"]["p50"])):
+    for it in sorted(pools.values(), key=lambda it: (-it["recovered"], it["ms"]["p50"])):
         rows.append((
             it["title"],
             str(it["crashes"]),
@@ -130,4 +139,4 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
             f"{it['ms']['p99']:,.1f}",
             f"{it['lost']} of {it['beside']}",
         ))  # fmt: skip
-    return [*verdict.sums(result), ("one task crashes once, four others beside it", rows)]
+    return "one task crashes once, four others beside it", rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import ipywidgets as widgets
 
-from ..arguments import CONTAINED_KINDS, FAULT_KINDS
+from ..arguments import CONTAINED_KINDS, FAULT_MEANINGS
 from ..errors import CallTimeout, CircuitOpen, WorkerCrashed
 from ..text import format_ns, table_html
 from .action import Action
@@ -24,26 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultPanel"]
 
-#: What each kind does, in the words of docs/faults.md.
-MEANINGS: Final = {
-    "error_value": "an ordinary error",
-    "panic": "a panic, defect or exception",
-    "out_of_bounds": "an index past the end of an array",
-    "overflow": "2^63 - 1 plus 1",
-    "divide": "an integer divided by 0",
-    "null_store": "a write through a null pointer",
-    "wild_write": "NaN written past the end of an array",
-    "stack_overflow": "recursion without end",
-    "double_free": "one block of memory freed twice",
-    "heap_overflow": "a block overrun into the header of the next",
-    "abort": "abort()",
-    "exit_0": "the process ends with exit code 0",
-    "exit_7": "the process ends with code 7",
-    "infinite_loop": "a loop without end; the deadline is 1 s",
-    "stop": "the process stops itself; the deadline is 1 s",
-    "huge_allocation": "64 TiB of memory",
-    "garbage_reply": "the worker sends an invalid reply",
-}
 GOOD: Final = ("answered", "closed")
 STEP_NAMES: Final = {
     "try": "first try",
@@ -68,7 +48,7 @@ class FaultPanel(Panel):
         self.report: FaultReport | None = None
         names = [(title(name), name) for name in lab.backends]
         self.language = chooser("Language", names, names[0][1] if names else None, "Whose function fails")
-        kinds = [(f"{kind}: {MEANINGS[kind]}", kind) for kind in FAULT_KINDS]
+        kinds = [(f"{kind}: {meaning}", kind) for kind, meaning in FAULT_MEANINGS.items()]
         self.kind = chooser("Fault", kinds, "null_store", "How it fails")
         often = {"once": 1, "always": 0}  # None would be no choice at all
         self.often = chooser("It fails", often, 1, "Once: a retry answers. Always: only another language can")

@@ -13,7 +13,7 @@ from ..arguments import CONTAINED_KINDS, FAULT_KINDS
 
 __all__ = ["Trial", "amount", "is_as_promised", "percentiles", "sums", "tables"]
 
-HANGS: Final = ("infinite_loop", "stop")
+HANGS: Final = ("infinite_loop", "stop", "gpu_endless")
 OUTCOMES: Final = ("recovered", "contained", "lost", "host dead")
 ANSWERS: Final = ("first try", "retry", "failover")
 

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .arguments import CONTAINED_KINDS, FAULT_KINDS, LANES, FaultKind, Lane, expect, one_of, whole
-from .errors import ArgumentValueError, CircuitOpen, NifError, WorkerUnavailable
-from .recovery import FailoverWarning, RecoveryPolicy, Step
+from ..arguments import CONTAINED_KINDS, FAULT_KINDS, GPU_KINDS, LANES, FaultKind, Lane, expect, one_of, whole
+from ..device_memory import is_there
+from ..errors import ArgumentValueError, CircuitOpen, GpuFault, NifError, WorkerUnavailable
+from ..recovery import FailoverWarning, RecoveryPolicy, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .lab import LoadedBackend
-    from .memory import MemoryManager
-    from .recovery import Recovery
+    from .._core import DeviceBuffer
+    from ..lab import LoadedBackend
+    from ..memory import MemoryManager
+    from ..recovery import Recovery
 
-__all__ = ["FaultReport", "Faults"]
+__all__ = ["FaultReport", "Faults", "possible_kinds"]
 
 #: More than any machine has.
 HUGE: Final = 1 << 46
@@ -81,18 +83,27 @@ class FaultReport:
         return "\n".join(lines)
 
 
+def possible_kinds() -> tuple[FaultKind, ...]:
+    """Return the kinds of faults that this machine can have: those of a GPU where one is."""
+    return tuple(it for it in FAULT_KINDS if it not in GPU_KINDS or is_there())
+
+
 class Faults:
     """Injects faults into a Lab: ``lab.faults``."""
 
     def __init__(
-        self, backend: Callable[[str, Lane], LoadedBackend], memory: MemoryManager, recovery: Recovery
+        self,
+        backend: Callable[[str, Lane], LoadedBackend],
+        memory: MemoryManager,
+        recovery: Recovery,
+        kernel: Callable[[str], int],
     ) -> None:
-        self._backend, self._memory, self._recovery = backend, memory, recovery
+        self._backend, self._memory, self._recovery, self._kernel = backend, memory, recovery, kernel
 
     @property
     def kinds(self) -> tuple[FaultKind, ...]:
-        """Every kind of fault; docs/faults.md says what each does."""
-        return FAULT_KINDS
+        """The kinds of faults that this machine can have; docs/faults.md says what each does."""
+        return possible_kinds()
 
     def inject(
         self,
@@ -123,6 +134,11 @@ class Faults:
             Make a call that ends this very process.
         seed
             Of the nonsense of ``"garbage_reply"``, and of the numbers that are summed.
+
+        Raises
+        ------
+        GpuUnavailable
+            For a kind of a GPU where there is none.
         """
         one_of("kind", kind, FAULT_KINDS)
         count = ALWAYS if times is None else whole("times", times, 0, ALWAYS)
@@ -131,7 +147,8 @@ class Faults:
             if kind == "garbage_reply":
                 raise ArgumentValueError("lane", "only a worker replies: use lane='isolated'")
             if kind not in CONTAINED_KINDS and not really:
-                reason = f"'{kind}' would end this process: use lane='isolated', or say really=True"
+                what = "take the device from" if kind in GPU_KINDS else "end"
+                reason = f"'{kind}' would {what} this process: use lane='isolated', or say really=True"
                 raise ArgumentValueError("lane", reason)
         if policy is None:
             policy = RecoveryPolicy(timeout=1.0)
@@ -142,8 +159,10 @@ class Faults:
         before = x.tobytes(), victim.tobytes()
         burns = 0 if kind == "garbage_reply" else count
         word = int.from_bytes(backend.encode()[:8].ljust(8, b"\0"), "little")
+        there = self._memory.to_device(victim, ["rust"]) if kind in GPU_KINDS else None
+        number = self._kernel(kind) if there else HUGE if kind == "huge_allocation" else _distance(x, victim)
         fuse = self._memory.zeros(3, "i8")
-        fuse[:] = burns, word, HUGE if kind == "huge_allocation" else _distance(x, victim)
+        fuse[:] = burns, word, number
         tries = min(count, 1 + policy.retries) if kind == "garbage_reply" else 0
         garble = tuple(1 + (seed + number - 1) % SEEDS for number in range(tries))  # 0 is none
         name = "error_value" if kind == "garbage_reply" else kind
@@ -154,6 +173,8 @@ class Faults:
         disturbed = tuple(
             it for it, was, array in zip(names, before, (x, victim), strict=True) if array.tobytes() != was
         )
+        if there and not _is_as_before(there, victim):
+            disturbed = (*disturbed, "an array on the device")
         is_right = error is None and np.float64(value).tobytes() == np.float64(expected).tobytes()
         is_lost = bool(disturbed) or (error is None and not is_right)
         outcome = "lost" if is_lost else "recovered" if is_right else "contained"
@@ -188,6 +209,16 @@ class Faults:
         except NifError as error:
             tried = tuple(step for step in error.tried if isinstance(step, Step))
             return None, error, steps[0] if steps else None, tried
+
+
+def _is_as_before(there: DeviceBuffer, victim: np.ndarray) -> bool:
+    """Return whether this process still reads an array on a device, and finds what was there."""
+    try:
+        return there.numpy().tobytes() == victim.tobytes()
+    except GpuFault:
+        return False
+    finally:
+        there.close()
 
 
 def _distance(x: np.ndarray, victim: np.ndarray) -> int:

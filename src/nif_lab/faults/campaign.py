@@ -1,4 +1,4 @@
-"""``nif-lab faults``: every fault in every language, and what became of each call (docs/faults.md).
+"""``nif-lab faults``: every fault in every language, and what became of each call (docs/campaign.md).
 
 While calls of a language fail, an innocent thread calls the same language without a pause.
 """
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from .. import backends as languages
-from ..arguments import CONTAINED_KINDS, FAULT_KINDS, FaultKind, Lane
+from ..arguments import CONTAINED_KINDS, GPU_KINDS, FaultKind, Lane
 from ..errors import NifError
 from ..lab import Lab
 from ..recovery import RecoveryPolicy
 from . import verdict
+from .injection import possible_kinds
 from .verdict import Trial
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def run(
     seed: int,
     *,
     lanes: Sequence[Lane] = ("isolated",),
-    kinds: Sequence[FaultKind] = FAULT_KINDS,
+    kinds: Sequence[FaultKind] | None = None,
     kills: int | None = None,
     show: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def run(
     seed
         Of the order, of all arrays, and of the moments of the kills.
     lanes, kinds
-        Which.
+        Which; all kinds unless given, those of a GPU where one is.
     kills
         How many workers are killed while they write; 200 times the repetitions unless given.
     show
@@ -158,6 +159,8 @@ def run(
         ``over_ms`` by language, ``kill9``, ``leftovers``, ``planned`` (trials), ``goals`` and ``unavailable``.
     """
     names = list(names)
+    if kinds is None:
+        kinds = possible_kinds()
     rng = random.Random(seed)  # noqa: S311
     trials: list[Trial] = []
     result: dict[str, Any] = {"unavailable": {}, "timeout_s": POLICY.timeout, "deadline_s": DEADLINE}
@@ -319,7 +322,7 @@ def _direct(
 ) -> None:
     lab = Lab(names, lane="direct")
     for name in (it.name for it in lab.backends.values() if it.loaded):
-        for kind in (it for it in kinds if it != "garbage_reply"):
+        for kind in (it for it in kinds if it not in ("garbage_reply", *GPU_KINDS)):
             show(f"{name}, direct: {kind}")
             if kind in CONTAINED_KINDS:
                 again = (_inject(lab, name, kind, "once", "direct", rng.getrandbits(31)) for _ in range(repetitions))
