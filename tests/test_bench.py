@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from nif_lab import bench
-from nif_lab.bench import arrays, dashboard, dispatch, machine, measure, memory, monitoring, report, wire
+from nif_lab import bench, machine
+from nif_lab.bench import arrays, dashboard, dispatch, measure, memory, monitoring, report, wire
 from nif_lab.bench.contender import KERNELS, Contender, WrongAnswer, operands
 from nif_lab.bench.peers import Workshop, bound, gather
 from nif_lab.codecs import Wire

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from processes import TOKEN, in_time, marked
 
-from nif_lab.bench import lane, machine, report, routes
+from nif_lab import machine
+from nif_lab.bench import lane, report, routes
 from nif_lab.bench.contender import Contender, WrongAnswer, operands
 from nif_lab.bench.routes import KERNELS, ROUTES, Route
 

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from processes import TOKEN, in_time, marked
 
-from nif_lab import backends
-from nif_lab.bench import machine, report, transfer
+from nif_lab import backends, machine
+from nif_lab.bench import report, transfer
 from nif_lab.bench.carriers import CARRIERS
 from nif_lab.bench.contender import WrongAnswer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import itertools
 import os
 import signal
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import tasks
 from labs import ANSWER, new_lab
+from processes import in_time
 
 from nif_lab import Lab
 from nif_lab.demo import load_elevation
@@ -51,6 +54,48 @@ def client() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     return new_lab(["zig", "nim"])
+
+
+def _far() -> None:
+    """Take this worker for one of another machine."""
+    from nif_lab.fleet import channel, reading
+
+    reading.host_name = channel.host_name = lambda: "elsewhere"
+
+
+def _near() -> None:
+    from nif_lab.fleet import channel, reading
+
+    importlib.reload(reading)
+    channel.host_name = reading.host_name
+
+
+def test_workers_of_other_machines_send_their_telemetry_by_dasks_events(client: Client) -> None:
+    lab = new_lab(["zig"])
+    client.wait_for_workers(2, timeout=60)  # another test may have ended one
+    client.run(_far)
+    fleet = lab.processes(client)
+    try:
+        both = [*client.run(os.getpid)]  # Dask may give all of such small tasks to one of them
+        client.gather([client.submit(lab.zig.sum, np.ones(n), pure=False, workers=both[n % 2]) for n in range(40)])
+        client.gather([client.submit(lab.zig.dot, np.arange(3.0), np.arange(2.0), pure=False)], errors="skip")
+
+        def arrived() -> bool:
+            # A row for each Lab of a worker: another test's may be there too.
+            rows = [it for it in fleet.look()["processes"] if it["host"] == "elsewhere"]
+            calls = sum(calls for it in rows for _, name, _, calls, *_ in it["functions"] if name in {"sum", "dot"})
+            return calls >= 41 and any(it["failures"] for it in rows) and len({it["pid"] for it in rows}) == 2
+
+        assert in_time(arrived, 60.0)
+        rows = [it for it in fleet.look()["processes"] if it["host"] == "elsewhere"]
+        assert {it["title"] for it in rows} == {"worker 0", "worker 1"}
+        assert {it["path"] for it in rows} == {"sent"}
+        assert {it["pid"] for it in rows} == set(client.run(os.getpid).values())
+        client.unregister_worker_plugin("nif_lab")
+        assert in_time(lambda: all(it["gone"] for it in fleet.look()["processes"] if it["host"] == "elsewhere"))
+    finally:
+        client.run(_near)
+        fleet.close()
 
 
 def test_functions_and_cells_are_tasks(client: Client, lab: Lab) -> None:
@@ -119,6 +164,25 @@ def test_a_mosaic_is_whole_although_tiles_crash_and_a_worker_is_killed(client: C
         picture[r[0] : r[1], c[0] : c[1]] = inside
     assert flag.exists()  # whoever made it was killed then
     assert np.array_equal(picture, whole)  # every bit
+
+
+def test_a_request_without_an_answer_holds_up_no_other_and_is_made_again(
+    client: Client, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first request of all is never answered."""
+    from nif_lab.engines import dask
+
+    gather, asked = client.gather, []
+
+    def deaf_at_first(task: Any, **options: Any) -> Any:
+        asked.append(task.key)
+        return gather(task, **options) if len(asked) > 1 else asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(client, "gather", deaf_at_first)
+    monkeypatch.setattr(dask, "PATIENCE", 0.5)
+    made = lab.map(tasks.double, [1, 2, 3], executor=client.get_executor(), ordered=False)
+    assert list(made) == [(1, 4), (2, 6), (0, 2)]
+    assert asked.count(asked[0]) == 2
 
 
 def test_the_plugin_makes_a_lab_in_each_worker_and_ends_it(client: Client) -> None:

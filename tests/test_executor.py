@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_COMPLETED, CancelledError, as_completed, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +120,71 @@ def test_an_initializer_runs_in_each_worker_once() -> None:
         pytest.raises((WorkerUnavailable, WorkerCrashed)),
     ):
         executor.submit(tasks.where).result(LONG)
+
+
+class Odd(Exception):
+    """Can be pickled, and not come back: its pickle calls it with one argument."""
+
+    def __init__(self, what: str, number: int) -> None:
+        super().__init__(f"{what} {number}")
+
+
+def raise_odd() -> None:
+    raise Odd("fault", 7)
+
+
+def nested(x: int) -> int:
+    """Use an executor in a worker of another."""
+    with Executor(1) as inner:
+        return int(inner.submit(tasks.double, x).result(LONG))
+
+
+def generate() -> Iterator[int]:
+    yield 1
+
+
+def test_what_cannot_come_back_or_be_sent_is_said(pool: Executor) -> None:
+    with pytest.raises(RuntimeError, match="Odd: fault 7") as caught:
+        pool.submit(raise_odd).result(LONG)
+    assert "raise Odd" in str(caught.value.__cause__)
+    with pytest.raises(TypeError, match=r"the answer can't be sent back.*generator"):
+        pool.submit(generate).result(LONG)
+    with pytest.raises(NotPortable, match="make one there"):
+        pool.submit(lambda: pool).result(LONG)
+    assert pool.submit(nested, 4).result(LONG) == 8
+
+
+def test_many_small_tasks_by_as_completed_and_wait(pool: Executor) -> None:
+    made = [pool.submit(pow, number, 2) for number in range(1000)]
+    assert sum(it.result() for it in as_completed(made, LONG)) == sum(number**2 for number in range(1000))
+    done, waiting = wait([pool.submit(time.sleep, 0), pool.submit(time.sleep, 30)], LONG, FIRST_COMPLETED)
+    assert (len(done), len(waiting)) == (1, 1)
+    with pytest.raises(TimeoutError):
+        waiting.copy().pop().result(0.05)
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_an_initializer_that_fails_is_named_and_every_task_says_so() -> None:
+    with Executor(1, initializer=lambda: {}["licence"]) as executor:
+        for _ in range(2):
+            with pytest.raises(WorkerUnavailable, match=r"(?s)KeyError: 'licence'.*initializer"):
+                executor.submit(pow, 2, 3).result(LONG)
+
+
+def test_a_second_shutdown_cancels_what_the_first_left_waiting_and_returns() -> None:
+    executor = Executor(2)
+    running = [executor.submit(time.sleep, 0.3) for _ in range(2)]
+    waiting = [executor.submit(time.sleep, 30) for _ in range(6)]
+    executor.shutdown(wait=False)
+    thread = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    while not all(it.running() for it in running):
+        time.sleep(0.01)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert all(it.done() and not it.cancelled() for it in running)
+    assert all(it.cancelled() for it in waiting)
 
 
 def test_threads_in_place_of_processes() -> None:

@@ -14,13 +14,15 @@ import sys
 import termios
 import time
 import tty
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import NifLabError
+from .fleet.collector import Collection
+from .fleet.show import text_of
 from .segment import Segment, SegmentError, attach, sensible
 from .telemetry import FunctionStats, Snapshot, snapshot_of
 from .text import format_ns
@@ -39,6 +41,8 @@ ENVIRON_BYTES: Final = 1 << 17
 SESSION: Final = b"JPY_SESSION_NAME="
 #: How many functions and errors of a Lab are shown, and how many errors ``--json`` has.
 FUNCTIONS_SHOWN, ERRORS_SHOWN, ERRORS_KEPT = 10, 4, 20
+#: Seconds to reach a cluster's scheduler.
+CONNECT: Final = 10
 #: What is said of an error.
 ERROR: Final = ("time", "backend", "function", "kind", "argument", "message", "cell")
 
@@ -120,7 +124,8 @@ def _printable(line: str, width: int = WIDTH) -> str:
 
 def _lines(report: dict[str, Any]) -> list[str]:
     width = _width()
-    return [_printable(line, width) for line in _draw(report, width)]
+    drawn = text_of(report, width) if "processes" in report else _draw(report, width)
+    return [_printable(line, width) for line in drawn]
 
 
 def _clock(instant: float) -> str:
@@ -251,9 +256,53 @@ def _processes() -> list[dict[str, Any]]:
     return sorted(found, key=lambda it: int(it["pid"]))
 
 
-def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]], None], keys: bool = False) -> bool:
-    """Show one report or one after the other; True when the process has ended, False when ``q`` was pressed."""
+def _one(pid: int) -> Iterator[dict[str, Any]]:
+    """Yield nothing, then a report of one process each time."""
     segments, command = attach(pid), _command(pid)
+    before = _look(segments)
+    yield {}
+    while True:
+        with suppress(SegmentError):  # what is mapped stays readable after its process
+            segments = attach(pid)  # Labs come and go
+        now = _look(segments)
+        yield sensible(partial(_report, pid, command, before, now))
+        before = now
+
+
+def _all(pid: int, dask: str | None) -> Iterator[dict[str, Any]]:
+    """Yield nothing, then a report of a process and all below it each time, and of the workers of a Dask cluster."""
+    fleet = Collection(pid)
+    with ExitStack() as open_:
+        if dask is not None:
+            open_.enter_context(_cluster(dask, fleet))
+        attach(pid)  # raises if it has no Lab
+        fleet.look()
+        yield {}
+        while True:
+            fleet.look()
+            yield fleet.update(whole=True) or {}
+
+
+@contextmanager
+def _cluster(address: str, fleet: Collection) -> Iterator[None]:
+    """Let a cluster's telemetry come to a collection; its workers have the plugin of whoever uses them."""
+    from distributed import Client
+
+    from .engines.dask import listen
+    from .fleet.channel import inboxes
+
+    with Client(address, set_as_default=False, timeout=CONNECT) as client:  # type: ignore[no-untyped-call]
+        inboxes.add(fleet)
+        listen(client)
+        yield
+
+
+def _watch(
+    pid: int, reports: Iterator[dict[str, Any]], interval: float, once: bool, show: Callable[[dict[str, Any]], None],
+    keys: bool = False,
+) -> bool:  # fmt: skip
+    """Show one report or one after the other; True when the process has ended, False when ``q`` was pressed."""
+    next(reports)
     try:
         process = os.pidfd_open(pid)
     except OSError:
@@ -263,20 +312,16 @@ def _watch(pid: int, interval: float, once: bool, show: Callable[[dict[str, Any]
         end.register(process, select.POLLIN)
         if keys:
             end.register(sys.stdin, select.POLLIN)
-        before = _look(segments)
         pause = interval if once else min(interval, 0.5)  # nobody waits long for the first grid
         while True:
             heard = {descriptor for descriptor, _ in end.poll(pause * 1000)}
             ended = process in heard
             if keys and heard - {process} and os.read(sys.stdin.fileno(), 64)[:1] in {b"q", b"Q", b""}:
                 return False
-            with suppress(SegmentError):  # what is mapped stays readable after its process
-                segments = attach(pid)  # Labs come and go
-            now = _look(segments)
-            show(sensible(partial(_report, pid, command, before, now)))
+            show(next(reports))
             if once or ended:
                 return ended
-            before, pause = now, interval
+            pause = interval
     finally:
         os.close(process)
 
@@ -312,7 +357,15 @@ def _ask(found: list[dict[str, Any]]) -> int | None:
             return int(found[int(answer) - 1]["pid"])
 
 
-def run(pid: int | None, *, interval: float = 0.5, once: bool = False, json_: bool = False) -> int:
+def run(
+    pid: int | None,
+    *,
+    interval: float = 0.5,
+    once: bool = False,
+    json_: bool = False,
+    every: bool = False,
+    dask: str | None = None,
+) -> int:
     """Watch the Labs of a process until it ends, ``q`` is pressed in a terminal, or Ctrl-C.
 
     Parameters
@@ -326,6 +379,10 @@ def run(pid: int | None, *, interval: float = 0.5, once: bool = False, json_: bo
         Look over one interval, show that and return.
     json_
         One JSON object instead of the grid; without ``once``, one in a line for each look.
+    every
+        Show the processes below that one too, as a tree.
+    dask
+        The address of a scheduler, whose workers on other machines are shown too.
 
     Returns
     -------
@@ -337,11 +394,12 @@ def run(pid: int | None, *, interval: float = 0.5, once: bool = False, json_: bo
         if pid is None:
             return 0
         interval = min(max(0.05, interval), 3600.0)
+        reports = _all(pid, dask) if every or dask is not None else _one(pid)
         if json_ or once or not sys.stdout.isatty():
-            ended = _watch(pid, interval, once, _print_json if json_ else _print_block)
+            ended = _watch(pid, reports, interval, once, _print_json if json_ else _print_block)
         else:
             with _grid() as show:
-                ended = _watch(pid, interval, once, show, _has_keys())
+                ended = _watch(pid, reports, interval, once, show, _has_keys())
     except NifLabError as error:
         print(f"nif-lab monitor: {error}", file=sys.stderr)
         return 1

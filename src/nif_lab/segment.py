@@ -22,7 +22,7 @@ import numpy as np
 
 from .errors import KINDS, NifLabError, WorkerCrashed, kind_name
 
-__all__ = ["NotYours", "Segment", "SegmentError", "attach", "is_lasting", "sensible", "word_of"]
+__all__ = ["NotYours", "Segment", "SegmentError", "attach", "host", "is_lasting", "sensible", "word_of"]
 
 MAGIC: Final = b"NIFLABTM"
 VERSION: Final = 3
@@ -254,31 +254,40 @@ class Segment:
         """Return the counters of all functions, summed over all shards; dtype `FUNCTION`, times in ticks."""
         return self._summed(self.entries(), slice(None))
 
-    def called(self, entries: np.ndarray) -> np.ndarray:
+    def called(self, entries: np.ndarray, histograms: bool = True) -> np.ndarray:
         """Return the counters of those functions that were called, as `functions` does.
 
         Parameters
         ----------
         entries
             What `entries` returned. Few functions of many are called, and a counter is 3 KB.
+        histograms
+            Whether they are wanted; they are most of a counter.
         """
         numbers = np.flatnonzero(self._counts(len(entries))["calls"].any(axis=0))
-        return self._summed(entries, numbers)
+        return self._summed(entries, numbers, histograms)
+
+    def pulse(self) -> tuple[int, ...]:
+        """Return how many calls, errors and samples of memory there were: whether these have changed is soon read."""
+        count = min(self._now("n_functions"), self.max_functions)
+        _, samples, errors = self._header["heads"][0].tolist()
+        return int(self._counts(count)["calls"].sum()), errors, samples
 
     def _counts(self, count: int) -> np.ndarray:
         """Return the counters as they lie in the segment: a row for each shard that is used."""
         most, shards = self.max_functions, max(min(self._now("n_shards"), self.max_shards), 1)
         return self._view(COUNTS, self._at[2], shards * most).reshape(shards, most)[:, :count]
 
-    def _summed(self, entries: np.ndarray, numbers: np.ndarray | slice) -> np.ndarray:
-        counts, entries = self._counts(len(entries))[:, numbers], entries[numbers]
-        rows = np.empty(len(entries), FUNCTION)
+    def _summed(self, entries: np.ndarray, numbers: np.ndarray | slice, histograms: bool = True) -> np.ndarray:
+        counts, entries = self._counts(len(entries)), entries[numbers]
+        rows = np.zeros(len(entries), FUNCTION)
         for name in ("name", "backend", "lane", "flags", "since"):
             rows[name] = entries[name]
-        for name in ("calls", "errors", "recovered", "timed", "total", "histogram"):
-            rows[name] = counts[0][name] if len(counts) == 1 else counts[name].sum(axis=0, dtype=np.uint64)
-        rows["max"] = counts["max"].max(axis=0)
-        rows["min"] = np.where(counts["timed"] > 0, counts["min"], NEVER).min(axis=0)
+        for name in ("calls", "errors", "recovered", "timed", "total", *["histogram"] * histograms):
+            rows[name] = counts[name][:, numbers].sum(axis=0, dtype=np.uint64)
+        rows["max"] = counts["max"][:, numbers].max(axis=0)
+        timed = counts["timed"][:, numbers] > 0
+        rows["min"] = np.where(timed, counts["min"][:, numbers], NEVER).min(axis=0)
         return rows
 
     def _of_functions(self, records: np.ndarray, time: str) -> np.ndarray:
@@ -370,6 +379,12 @@ def word_of(words: Sequence[str], number: int) -> str:
     return words[number] if 0 <= number < len(words) else f"unknown ({number})"
 
 
+@cache
+def host() -> str:
+    """Return what tells this machine, as it is booted now, from all others; and a container from others on it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/net")
+
+
 def is_lasting(descriptor: int) -> bool:
     """Whether a file can't be cut short. If it could, a look at what is gone would end this process."""
     try:
@@ -402,7 +417,7 @@ def _mount(descriptor: int) -> str:
     return found[1] if found else ""
 
 
-def _open(link: Path) -> int | None:
+def _open(link: str) -> int | None:
     """Open what a descriptor of another process is, if it is a memfd; None if it is anything else.
 
     A process can give any file a segment's name. So the file is looked at before it is opened: to open a FIFO is to
@@ -432,28 +447,37 @@ def sensible(read: Callable[[], _T]) -> _T:
         raise SegmentError(f"what the segment says makes no sense: {type(error).__name__}: {error}") from None
 
 
-def attach(pid: int) -> list[Segment]:
+def attach(pid: int, known: set[int] | None = None) -> list[Segment]:
     """Open the segments of a process of this user, one for each of its Labs, oldest first.
+
+    Parameters
+    ----------
+    pid
+        The process.
+    known
+        Inodes of segments that were opened before, which are left out; those that are opened now are added.
 
     Raises
     ------
     SegmentError
-        When there is no such process, it belongs to somebody else, or it has no Lab.
+        When there is no such process, it belongs to somebody else, or it has no Lab, or none that isn't known.
     """
     try:
         with os.scandir(f"/proc/{pid}/fd") as listed:
-            links = [Path(it.path) for it in islice(listed, MOST_DESCRIPTORS)]
+            links = [it.path for it in islice(listed, MOST_DESCRIPTORS)]
     except (FileNotFoundError, ProcessLookupError, OverflowError):
         raise SegmentError(f"there is no process {pid}") from None
     except PermissionError:
         raise NotYours(f"process {pid} belongs to another user") from None
-    found: dict[int, Segment] = {}  # by inode: Python's own mapping keeps a second descriptor
+    found: list[Segment] = []
+    looked_at = set[int]() if known is None else known  # Python's own mapping keeps a second descriptor of each
     broken: SegmentError | None = None
     for link in links:
         try:
-            if not os.readlink(link).startswith(NAME) or (inode := link.stat().st_ino) in found:
+            if not os.readlink(link).startswith(NAME) or (inode := os.stat(link).st_ino) in looked_at:
                 continue
             descriptor = _open(link)
+            looked_at.add(inode)
         except (FileNotFoundError, ProcessLookupError):
             continue  # closed while we looked
         except PermissionError:
@@ -461,13 +485,13 @@ def attach(pid: int) -> list[Segment]:
         if descriptor is None or len(found) >= MOST_LABS:
             continue
         try:
-            found[inode] = Segment(descriptor)
+            found.append(Segment(descriptor))
         except SegmentError as error:
             broken = error  # the process's other Labs can be looked at all the same
         finally:
             os.close(descriptor)
     # A child of fork has its parent's segments open too.
-    own = [it for it in found.values() if it.header["pid"] == pid] or list(found.values())
+    own = [it for it in found if it.header["pid"] == pid] or found
     if not own:
         raise broken or SegmentError(f"process {pid} has no Lab: it made none yet, or isn't a Python with nif_lab")
     return sorted(own, key=lambda it: int(it.header["base_ns"]))

@@ -1,4 +1,4 @@
-"""``nif-lab bench``: how fast, compared with what, on which machine; and ``nif-lab faults``.
+"""``nif-lab bench``: how fast, compared with what, on which machine. It isn't part of the wheel.
 
 Every comparison is made within one run, its contenders interleaved; a figure is a median over rounds and stands beside
 its spread.
@@ -10,20 +10,19 @@ import argparse
 import json
 import secrets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import backends as languages
-from ..arguments import Lane, one_of
+from ..faults.command import positive
 
-__all__ = ["SUITES", "add_arguments", "add_fault_arguments", "run", "run_faults"]
+__all__ = ["SUITES", "add_arguments", "run"]
 
 #: The suites, and how many rounds (or quartets) each has unless told.
 SUITES: Final = {
     "arrays": 60,
     "cells": 9,
     "dispatch": 100,
+    "gpu": 15,
     "lane": 30,
     "memory": 20,
     "monitoring": 300,
@@ -34,19 +33,15 @@ SUITES: Final = {
 }
 
 
-#: Where ``nif-lab faults`` makes calls fail.
-LANES: Final[tuple[Lane, ...]] = ("isolated", "direct")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments, all but ``--json``, which every command has."""
     parser.add_argument("suite", nargs="?", choices=tuple(SUITES), help="one of them; all unless given")
     parser.add_argument(
         "--rounds",
-        type=_positive,
+        type=positive,
         metavar="N",
-        help="of arrays (60), cells (9), dispatch (100), lane (30), memory and wire (20), transfer (4), recovery (1), "
-        "scale (5), quartets of monitoring (300)",
+        help="of arrays (60), cells (9), dispatch (100), gpu (15), lane (30), memory and wire (20), transfer (4), "
+        "recovery (1), scale (5), quartets of monitoring (300)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of all that is drawn at random; drawn itself and printed unless given"
@@ -62,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     suites = [arguments.suite] if arguments.suite else list(SUITES)
     results = {}
     for suite in suites:
+        if suite == "gpu" and arguments.suite is None and (reason := _no_device()):
+            print(f"bench gpu: left out: {reason}", file=sys.stderr)
+            continue
         rounds = arguments.rounds or SUITES[suite]
         if not arguments.json:
             print(f"bench {suite}: {rounds} rounds, seed {seed}", file=sys.stderr, flush=True)
@@ -77,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     """Run one suite with a Lab of its own."""
+    from .. import machine
     from ..lab import Lab
     from ..progress import Progress
     from . import (
@@ -85,8 +84,8 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
         cells,
         dashboard,
         dispatch,
+        gpu,
         lane,
-        machine,
         memory,
         monitoring,
         recovery,
@@ -102,6 +101,8 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     elif suite == "dispatch":
         lab = Lab(lane="direct")
         result = dispatch.compare(lab, rounds, seed) | {"callbacks": callbacks.compare(lab, rounds, seed)}
+    elif suite == "gpu":
+        result = gpu.compare(rounds, seed)
     elif suite == "lane":
         result = lane.compare(rounds, seed)
     elif suite == "memory":
@@ -126,57 +127,7 @@ def run_suite(suite: str, rounds: int, seed: int) -> dict[str, Any]:
     return {**result, "machine": machine.describe(), "rounds": rounds, "seed": seed}
 
 
-def add_fault_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``nif-lab faults``, all but ``--json``."""
-    parser.add_argument("-n", type=_positive, default=1, metavar="N", help="how often each fault is made (1)")
-    parser.add_argument("--seed", type=int, metavar="N", help="as of bench")
-    parser.add_argument("--backends", type=_languages, metavar="A,B", help="all unless given")
-    parser.add_argument("--kinds", type=_kinds, metavar="A,B", help="all unless given")
-    parser.add_argument(
-        "--lane",
-        choices=(*LANES, "both"),
-        default="isolated",
-        help="direct takes a process for each fault that ends it (isolated)",
-    )
+def _no_device() -> str:
+    from ..gpu import describe
 
-
-def run_faults(arguments: argparse.Namespace) -> int:
-    """Run the campaign of faults; show what became of every call."""
-    from ..arguments import FAULT_KINDS
-    from ..progress import Progress
-    from . import campaign, machine, report, verdict
-
-    seed = secrets.randbelow(1 << 31) if arguments.seed is None else arguments.seed
-    names = arguments.backends or languages.names()
-    if not arguments.json:
-        print(f"faults: {arguments.n} times each, seed {seed}", file=sys.stderr, flush=True)
-    lanes = LANES if arguments.lane == "both" else (one_of("lane", arguments.lane, LANES),)
-    with Progress() as show:
-        result = campaign.run(names, arguments.n, seed, lanes=lanes, kinds=arguments.kinds or FAULT_KINDS, show=show)
-    ok = verdict.is_as_promised(result)
-    result = {"ok": ok, **result, "machine": machine.describe(), "rounds": arguments.n, "seed": seed}
-    print(json.dumps(result) if arguments.json else report.as_text("faults", result))
-    return 0 if ok else 1
-
-
-def _languages(text: str) -> list[str]:
-    return _some(text, languages.names())
-
-
-def _kinds(text: str) -> list[str]:
-    from ..arguments import FAULT_KINDS
-
-    return _some(text, FAULT_KINDS)
-
-
-def _some(text: str, known: Sequence[str]) -> list[str]:
-    names = text.split(",")
-    if unknown := [it for it in names if it not in known]:
-        raise argparse.ArgumentTypeError(f"no '{unknown[0]}'; there are {', '.join(known)}")
-    return names
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    return str(describe()["reason"])

@@ -9,17 +9,37 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from .. import backends, importer
 from ..lab import Lab
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..arguments import Lane
+
 __all__ = ["compare", "tables"]
 
+#: Two functions a language: each copies its argument into memory of its own; one gives that back, the other drops it.
+OWNED: Final = {
+    "rust": "pub fn given(x: &[f64]) -> Vec<f64> { x.to_vec() }\n"
+    "pub fn dropped(x: &[f64]) -> f64 { std::hint::black_box(x.to_vec())[x.len() - 1] }\n",
+    "zig": "const Allocator = std.mem.Allocator;\n"
+    "pub fn given(memory: Allocator, x: []const f64) ![]f64 {\n    return memory.dupe(f64, x);\n}\n"
+    "pub fn dropped(memory: Allocator, x: []const f64) !f64 {\n    const made = try memory.dupe(f64, x);\n"
+    "    std.mem.doNotOptimizeAway(made.ptr);\n    return made[made.len - 1];\n}\n",
+    "nim": "func given*(x: openArray[float]): seq[float] = @x\nfunc dropped*(x: openArray[float]): float =\n"
+    "  let made = @x\n  made[made.high]\n",
+    "julia": "given(x::Vec{Float64}) = collect(x)\ndropped(x::Vec{Float64}) = collect(x)[end]\n",
+}
+#: Elements of the array that is given back: 8 MB.
+ELEMENTS: Final = 1 << 20
 
-def compare(rounds: int, seed: int) -> dict[str, Any]:
+
+def compare(rounds: int, seed: int, lanes: Sequence[Lane] = ("direct", "isolated")) -> dict[str, Any]:
     """Compile each language's example again and again, with another comment each time, so that nobody has it yet.
 
     Parameters
@@ -28,13 +48,18 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
         How often for each contender; an order is drawn for each round. One more comes before, which isn't counted.
     seed
         Of the orders and the comments.
+    lanes
+        Where arrays are given back.
 
     Returns
     -------
     dict
         ``cells``: for each contender ``title`` and the milliseconds ``ms``, ``q1_ms``, ``q3_ms``, ``min_ms`` and
         ``max_ms`` from text to callable, in the isolated lane. ``imports``: the same of ``import`` of a file that was
-        compiled before, from its text to its module. ``unavailable``: who can't take part, and why.
+        compiled before, from its text to its module. ``owned``: for each language and lane what it costs to give
+        back an array of 8 MB that the function made: ``given`` and ``dropped``, with and without it, ``copy``, NumPy's
+        copy of as much, and ``copies``, the difference as a multiple of that (of the shortest times).
+        ``unavailable``: who can't take part, and why.
     """
     rng = random.Random(seed)  # noqa: S311
     lab, x = Lab(lane="isolated"), np.arange(100.0)
@@ -63,6 +88,12 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
             for contender, (name, release) in contenders.items()
         },
         "imports": {name: _spread(_imports(lab, name, rounds)) for name in loaded},
+        "owned": {
+            f"{name}, {lane}": _owned(lab, name, lane, 10 * rounds)
+            for name in OWNED
+            if name in loaded
+            for lane in lanes
+        },
         "unavailable": {it.name: it.reason for it in lab.backends.values() if not it.loaded},
     }
 
@@ -87,6 +118,28 @@ def _imports(lab: Lab, language: str, rounds: int) -> list[float]:
     return times
 
 
+def _owned(lab: Lab, language: str, lane: Lane, rounds: int) -> dict[str, Any]:
+    """Time an array that a function made and gives back, beside one that it drops and a copy by NumPy."""
+    functions = lab.cell(language, OWNED[language], lane=lane, replace=True).functions
+    x = lab.memory.from_array(np.arange(float(ELEMENTS)))
+    own, target = np.array(x), np.empty(ELEMENTS)
+    if not np.array_equal(functions["given"](x), own) or functions["dropped"](x) != own[-1]:
+        raise AssertionError(f"{language}: a wrong answer")
+    calls: dict[str, Callable[[], object]] = {
+        "given": lambda: functions["given"](x),
+        "dropped": lambda: functions["dropped"](x),
+        "copy": lambda: np.copyto(target, own),
+    }
+    times: dict[str, list[float]] = {it: [] for it in calls}
+    for _ in range(rounds):
+        for it, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[it].append(1e3 * (time.perf_counter() - start))
+    made = (min(times["given"]) - min(times["dropped"])) / min(times["copy"])
+    return {**{it: _spread(ms) for it, ms in times.items()}, "copies": made}
+
+
 def _spread(ms: Sequence[float]) -> dict[str, float]:
     ends = np.quantile(ms, np.linspace(0, 1, 5)).tolist()
     return dict(zip(("min_ms", "q1_ms", "ms", "q3_ms", "max_ms"), ends, strict=True))
@@ -102,4 +155,17 @@ def tables(result: dict[str, Any]) -> list[tuple[str, Sequence[Sequence[str]]]]:
     imports += [
         (name, *(f"{it[key]:.1f}" for key in ("ms", "min_ms", "max_ms"))) for name, it in result["imports"].items()
     ]
-    return [("from a cell's text to its function", rows), ("import of a file that was compiled before", imports)]
+    owned = [("", "given", "dropped", "a copy", "hand-over in copies")]
+    owned += [
+        (
+            name,
+            *(f"{it[key]['min_ms']:.2f} – {it[key]['ms']:.2f}" for key in ("given", "dropped", "copy")),
+            f"{it['copies']:.2f}",
+        )
+        for name, it in result["owned"].items()
+    ]
+    return [
+        ("from a cell's text to its function", rows),
+        ("import of a file that was compiled before", imports),
+        ("an array of 8 MB that the function made, ms (least, median)", owned),
+    ]

@@ -103,7 +103,7 @@ class Server:
         )
 
     def live(self, kernel: Kernel, **query: Any) -> Any:
-        """Open a WebSocket to a kernel's Lab (docs/live.md)."""
+        """Open a WebSocket to a kernel's Lab (docs/messages.md)."""
         words = "".join(f"&{name}={value}" for name, value in query.items())
         return self.connect(f"nif_lab/live?kernel={kernel.id}{words}")
 
@@ -176,7 +176,7 @@ class Kernel:
 
 
 class Update:
-    """A message of docs/live.md, taken apart.
+    """A message of docs/messages.md, taken apart.
 
     Attributes
     ----------

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from . import arrays, cells, lane, memory, recovery, scale, transfer, verdict, wire
+from .. import machine
+from ..text import Rows, tables_text
+from . import arrays, cells, gpu, lane, memory, recovery, scale, transfer, wire
 from .contender import KERNELS
 from .monitoring import DURATIONS
 
@@ -41,6 +43,15 @@ arrays, and the ratio is taken within the frame; its own ratio is the control. T
 
 <!-- arrays -->
 <!-- /arrays -->
+
+## What a device costs: `nif-lab bench gpu`
+
+Blocks of a device's memory, copies and starts of kernels, beside CuPy's and the driver's own, on the wall clock. What a
+turn of starts leaves in the device's queue is waited for after it, so a start is the processor's part. Copies are
+waited for within their turn. Contents are asserted before anything is timed.
+
+<!-- gpu -->
+<!-- /gpu -->
 
 ## What a call into another process costs: `nif-lab bench lane`
 
@@ -92,7 +103,7 @@ in percent of a processor.
 
 ## What becomes of failures: `nif-lab bench recovery`
 
-The campaign of [faults.md](faults.md) in the isolated lane, every language failing in every way while another thread
+[The campaign](campaign.md) in the isolated lane, every language failing in every way while another thread
 calls it without a pause; times are from the call to the right answer, with a spare worker ready unless said otherwise.
 The goals of time are missed on a busy machine; the others never may be.
 
@@ -105,12 +116,18 @@ four is a thread that calls the same language every millisecond, and the time in
 <!-- recovery -->
 <!-- /recovery -->
 
-## What `lab.map` costs, and a crash in `nif_lab.Executor`: `nif-lab bench scale`
+## What `lab.map` costs, crashes in pools and on Dask, telemetry of many processes: `nif-lab bench scale`
 
 Blocks sleep for the time that is named, on a pool of processes of the standard library; both ways use the same pool,
 in an order that is drawn for each round, and the ratio is taken within a round. A task of `nif_lab.Executor` writes
 through a null pointer once and is repeated in the spare worker: from the moment before it crashes to its answer in the
-caller.
+caller. Then other pools with the same crash, as in `nif-lab bench recovery`, and nif_lab's in a process like theirs.
+
+On a Dask cluster of two workers each task writes through a null pointer once: in the isolated lane of the worker's Lab,
+or in the worker itself. Workers that are *lost* were there, or began a task, and are gone in the end.
+
+Telemetry: 64 processes that record 80 calls a second each are read in place, and each update is signed and written to
+a socket as ipykernel does it. 1,000 processes are simulated: eight functions each, all called in every second.
 
 <!-- scale -->
 <!-- /scale -->
@@ -154,8 +171,6 @@ that a worker has loaded. All caches of the compilers are warm.
 <!-- cells -->
 <!-- /cells -->
 """
-
-Rows = Sequence[Sequence[str]]
 
 
 def _dispatch(result: dict[str, Any]) -> list[tuple[str, Rows]]:
@@ -290,7 +305,7 @@ _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]
     "arrays": arrays.tables,
     "cells": cells.tables,
     "dispatch": _dispatch,
-    "faults": verdict.tables,
+    "gpu": gpu.tables,
     "lane": _lane,
     "memory": _memory,
     "monitoring": _monitoring,
@@ -301,30 +316,9 @@ _TABLES: Final[dict[str, Callable[[dict[str, Any]], Sequence[tuple[str, Rows]]]]
 }
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
-    """Return what was measured on, and who couldn't take part."""
-    it = result["machine"]
-    notes = [
-        f"{it['cpu']}, {it['cores']} cores, load {it['load']}; {it['system']}; Python {it['python']}, "
-        f"NumPy {it['numpy']}, {it['compiler']}; nif_lab {it['nif_lab']}. "
-        f"{result['rounds']} rounds, seed {result['seed']}."
-    ]
-    # A compiler's words may have many lines.
-    return notes + [
-        f"Not compared: {name}: {' '.join(why.split())}" for name, why in result.get("unavailable", {}).items()
-    ]
-
-
 def as_text(suite: str, result: dict[str, Any]) -> str:
     """Return a suite's tables for a terminal."""
-    lines = []
-    for heading, rows in _TABLES[suite](result):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", heading]
-        for first, *rest in rows:
-            cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-            lines.append("  ".join([f"  {first:<{widths[0]}}", *cells]))
-    return "\n".join([*lines, "", *_notes(result)]).strip("\n")
+    return tables_text(_TABLES[suite](result), machine.notes(result))
 
 
 def as_markdown(suite: str, result: dict[str, Any]) -> str:
@@ -337,7 +331,7 @@ def as_markdown(suite: str, result: dict[str, Any]) -> str:
             *map(_row, rows),
             "",
         ]
-    return "\n\n".join(["\n".join(lines).rstrip(), *_notes(result)])
+    return "\n\n".join(["\n".join(lines).rstrip(), *machine.notes(result)])
 
 
 def write(path: Path, suite: str, result: dict[str, Any]) -> None:

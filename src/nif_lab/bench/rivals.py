@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 __all__ = [
+    "POOLS",
     "RIVALS",
     "Episode",
     "Executor",
     "Fork",
     "ForkServer",
     "Loky",
+    "Own",
     "Pool",
     "Ray",
     "crash_once",
@@ -173,15 +175,34 @@ class Ray(Pool):
         self._ray.shutdown()
 
 
+class Own(Pool):
+    """`nif_lab.Executor`, which repeats a task whose worker ended if it may."""
+
+    name, title = "nif_lab_executor", "nif_lab.Executor, retries=1"
+
+    def open(self) -> None:
+        executor = importlib.import_module("nif_lab.pool.executor").Executor
+        self._all = executor(BESIDE + 1, imports=[__name__])
+        self._pool = self._all.with_options(retries=1)
+
+    def submit(self, function: Callable[..., int], *arguments: Any) -> Any:
+        return self._pool.submit(function, *arguments)
+
+    def close(self) -> None:
+        self._all.shutdown(cancel_futures=True)
+
+
 #: Who is compared with.
 RIVALS: Final[dict[str, type[Pool]]] = {it.name: it for it in (Fork, ForkServer, Loky, Ray)}
+#: All who can be measured.
+POOLS: Final[dict[str, type[Pool]]] = {Own.name: Own, **RIVALS}
 
 
 def measure(name: str, folder: str, crashes: str) -> None:
     """Have a pool crash so many times; leave ``result.json``, the episodes or why there are none, in the folder."""
     result: Any
     try:
-        pool = RIVALS[name]()
+        pool = POOLS[name]()
     except ImportError as error:
         result = f"{error}; pip install {error.name}"
     else:

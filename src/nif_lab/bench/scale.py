@@ -1,4 +1,4 @@
-"""``nif-lab bench scale``: ``lab.map`` beside plain ``executor.map``, and crashes in `nif_lab.Executor`."""
+"""``nif-lab bench scale``: ``lab.map`` beside plain ``executor.map``, crashes in pools and Dask, telemetry of many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 from ..errors import WorkerCrashed
 from ..lab import Lab
 from ..pool.executor import Executor
-from .rivals import crash_once
+from . import engines, fleet, recovery
+from .rivals import POOLS, crash_once
 
 __all__ = ["compare", "tables"]
 
@@ -28,6 +29,10 @@ PROCESSES: Final = (1, 2, 4)
 #: Tasks beside each one that crashes, and the seconds in which a spare gets ready again.
 BESIDE: Final = 8
 PAUSE: Final = 0.05
+#: Crashes on a Dask cluster for each round, and of each pool.
+FAULTS, CRASHES = 200, 4
+#: Processes whose telemetry is watched in place, and simulated.
+NEAR, FAR = 64, 1000
 
 
 def compare(rounds: int, seed: int) -> dict[str, Any]:
@@ -45,7 +50,9 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
     dict
         ``map``: for each number of processes and length of blocks the milliseconds of ``executor.map`` and ``lab.map``
         with quartiles, and the ratio within a round. ``crashes``: milliseconds from a crash to the answer of the
-        repeated task, p50 and p99, and how many tasks beside it were ``lost``.
+        repeated task, p50 and p99, and how many tasks beside it were ``lost``. ``pools``: the same of other pools, as
+        `recovery.compare` has it. ``dask``: as `engines.crashes`. ``near`` and ``far``: as `fleet.in_place` and
+        `fleet.simulated`.
     """
     rng = random.Random(seed)  # noqa: S311
     lab = Lab([])
@@ -57,7 +64,28 @@ def compare(rounds: int, seed: int) -> dict[str, Any]:
                 measured[f"{processes} x {ms:g} ms"] = _maps(
                     lab, pool, [ms / 1e3] * (BLOCKS[ms] * processes), rounds, rng
                 )
-    return {"map": measured, "crashes": _crashes(10 * rounds), "unavailable": {}}
+    unavailable: dict[str, str] = {}
+    pools = {}
+    for name in rng.sample([*POOLS], len(POOLS)):
+        if isinstance(found := recovery.foreign(name, CRASHES * rounds), str):
+            unavailable[POOLS[name].title] = found
+        else:
+            pools[name] = {"title": POOLS[name].title, **recovery.row(found)}
+    try:
+        dask = engines.crashes(FAULTS * rounds)
+    except ImportError as error:
+        dask, unavailable["Dask"] = {}, f"{error}; pip install nif_lab[dask]"
+    if isinstance(near := fleet.in_place(NEAR), str):
+        unavailable["processes in place"], near = near, {}
+    return {
+        "map": measured,
+        "crashes": _crashes(10 * rounds),
+        "pools": pools,
+        "dask": dask,
+        "near": near,
+        "far": fleet.simulated(FAR, seed),
+        "unavailable": unavailable,
+    }
 
 
 def _maps(lab: Lab, pool: AnyExecutor, blocks: list[float], rounds: int, rng: random.Random) -> dict[str, Any]:
@@ -123,4 +151,33 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
     head = ("", "crashes", "crash to answer, p50, ms", "p99, ms", "lost beside it")
     lost = f"{crashes['lost']} of {crashes['beside']}"
     row = ("nif_lab.Executor", str(crashes["crashes"]), f"{crashes['p50_ms']:.1f}", f"{crashes['p99_ms']:.1f}", lost)
-    return [("blocks that sleep, on a pool of processes", rows), ("a task crashes once and is repeated", [head, row])]
+    return [
+        ("blocks that sleep, on a pool of processes", rows),
+        ("a task crashes once and is repeated", [head, row]),
+        recovery.pool_table(result["pools"]),
+        *_dask(result),
+        *_fleet(result),
+    ]
+
+
+def _dask(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
+    if not result["dask"]:
+        return []
+    rows: list[Sequence[str]] = [("", "crashes", "workers lost", "tasks repeated by Dask", "wrong", "failed", "s")]
+    for title, name in (("isolated lane in Dask's workers", "nif_lab"), ("plain Dask", "dask")):
+        it = result["dask"][name]
+        counts = (it[key] for key in ("crashes", "workers_lost", "tasks_repeated", "wrong", "failed"))
+        rows.append((title, *map(str, counts), f"{it['seconds']:.1f}"))
+    return [("tasks that crash once, on a LocalCluster of two workers", rows)]
+
+
+def _fleet(result: dict[str, Any]) -> list[tuple[str, list[Sequence[str]]]]:
+    rows: list[Sequence[str]] = [("processes", "bytes a second", "of a core, kernel", "of a core, collector")]
+    if near := result["near"]:
+        share = f"{near['kernel_percent']:.2f} %"
+        title = f"{near['processes']}, read in place, {near['updates_per_s']:.1f} updates/s"
+        rows.append((title, f"{near['bytes_per_s']:,.0f}", share, f"{near['collector_percent']:.0f} %"))
+    far = result["far"]
+    title = f"{far['processes']}, simulated, a message/s each"
+    rows.append((title, f"{far['bytes_per_s']:,.0f}", "", f"{far['collector_percent']:.0f} %"))
+    return [("telemetry of many processes", rows)]

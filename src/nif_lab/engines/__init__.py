@@ -7,9 +7,10 @@ start of the worker, where a missing compiler is said once and the first task do
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BackendError
+from ..errors import ArgumentTypeError, BackendError
 from ..travel import LabSettings, lab_here, settings_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from ..lab import Lab
 
-__all__ = ["initializer"]
+__all__ = ["follow", "initializer"]
+
+#: The module of each engine that has a channel of its own, by the first word of its module's name.
+CHANNELS: Final = {"distributed": "dask", "ray": "ray"}
 
 
 def _start(settings: LabSettings, lanes: tuple[tuple[str, str], ...]) -> None:
@@ -44,3 +48,27 @@ def initializer(lab: Lab) -> Callable[[], None]:
     >>> loky.get_reusable_executor(4, initializer=engines.initializer(lab))
     """
     return functools.partial(_start, settings_of(lab), _opened(lab))
+
+
+def follow(engine: Any, lab: Lab) -> None:
+    """Have an engine's workers send their telemetry to this process, for `Lab.processes` and the dashboard.
+
+    Parameters
+    ----------
+    engine
+        A ``distributed.Client``, or the module ``ray`` after ``ray.init`` with `nif_lab.engines.ray.setup_hook`.
+    lab
+        Dask's workers get a Lab like this one; Ray's have got one by the hook.
+
+    Raises
+    ------
+    ArgumentTypeError
+        When the engine has no channel. Workers on this machine are seen without one.
+    """
+    name = CHANNELS.get((getattr(engine, "__name__", None) or type(engine).__module__).split(".")[0])
+    if name is None:
+        raise ArgumentTypeError(
+            "engine", f"expected a distributed.Client or the module ray, got {type(engine).__name__}; workers of other "
+            "engines are shown if they run on this machine"
+        )  # fmt: skip
+    importlib.import_module(f".{name}", __name__).follow(engine, lab)

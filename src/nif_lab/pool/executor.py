@@ -20,6 +20,7 @@ from ..errors import CallTimeout, NifError, WorkerCrashed, WorkerUnavailable, ki
 from ..pickling import by_handle
 from ..recovery import RecoveryPolicy
 from ..telemetry import Telemetry
+from ..travel import NotPortable
 from .line import Ended, put_together, receive, send, taken_apart
 from .nursery import Nursery, Worker
 
@@ -33,6 +34,8 @@ __all__ = ["Executor", "RemoteTraceback"]
 
 #: How often a task is sent again to another worker because the worker was gone before it had the task.
 IDLE_DEATHS: Final = 10
+#: For how many such deaths one counts whose worker said why: its initializer has failed, and will again.
+REFUSAL: Final = 5
 #: Letters of a function's name by which its tasks are counted.
 NAME: Final = 60
 #: The policy of an executor that is given none: Python code may have done half of its work.
@@ -65,6 +68,8 @@ class _Crew:
         self.tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self.busy: set[Worker] = set()
         self.is_killed = False
+        #: What a worker said that ended before it began a task: the initializer's traceback, say.
+        self.last_words = ""
         self.threads = threads
         self.lock = threading.Lock()
 
@@ -132,10 +137,11 @@ class _Crew:
                 if self.is_killed:
                     reason = "the executor was shut down before it began"
                     raise WorkerUnavailable(f"python.{task.name}(): {reason}", "python", task.name, reason=reason)
-                deaths += 1
+                deaths += REFUSAL if self.last_words else 1
                 if deaths > IDLE_DEATHS:
+                    where = f"\n{self.last_words.rstrip()}" if self.last_words else ""
                     raise WorkerUnavailable(
-                        f"python.{task.name}(): {deaths} workers ended before they began\nTo fix: see what "
+                        f"python.{task.name}(): its workers ended before they began{where}\nTo fix: see what "
                         "terminates them, or the initializer", "python", task.name,
                     )  # fmt: skip
                 continue
@@ -184,6 +190,7 @@ class _Crew:
             return answer
         number, code, detail = worker.bury()
         if not has_begun:
+            self.last_words = detail or self.last_words
             return None
         how = _how(number, code)
         where = f"\n{detail.rstrip()}" if detail else ""
@@ -211,10 +218,15 @@ class _Crew:
 
     def cancel_waiting(self) -> None:
         """Cancel the tasks that no worker has yet."""
+        ends = 0
         with contextlib.suppress(queue.Empty):
             while True:
                 if (task := self.tasks.get_nowait()) is not None:
                     task.future.cancel()
+                else:
+                    ends += 1
+        for _ in range(ends):  # an earlier shutdown's: each thread waits for its own
+            self.tasks.put(None)
 
 
 def _how(number: int | None, code: int | None) -> str:
@@ -359,6 +371,9 @@ class Executor(futures.Executor):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # After a Ctrl-C nobody wants to wait for what runs.
         self.shutdown(kill=kind is not None and issubclass(kind, KeyboardInterrupt))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise NotPortable("an Executor belongs to its process", "make one there: with nif_lab.Executor() as pool")
 
     def __repr__(self) -> str:
         where = "worker processes" if self.is_local else "threads"

@@ -135,7 +135,10 @@ def _done(task: list[bytearray]) -> list[Any]:
         where = "".join(traceback.format_exception(error))
         answer = (False, (error, where))
     try:
-        return taken_apart(answer, pickler)
+        parts = taken_apart(answer, pickler)
+        if not answer[0]:
+            put_together([bytearray(memoryview(it)) for it in parts])  # an exception may be pickled, and not come back
+        return parts
     except Exception as error:
         if answer[0]:
             what = f"the answer can't be sent back: {type(error).__name__}: {error}"

@@ -8,9 +8,9 @@ from typing import Final
 from ...errors import BackendError
 from ..contender import Contender
 from . import extensions, foreign
-from .workshop import Workshop, compiler, has_avx2
+from .workshop import Workshop
 
-__all__ = ["Workshop", "bound", "compiler", "gather", "has_avx2"]
+__all__ = ["Workshop", "bound", "gather"]
 
 Peer = Callable[[Workshop], Iterator[Contender]]
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from ... import backends
 from ...backends.base import run
+from ...machine import has_avx2
 from ..contender import Contender, operands
-from .workshop import HERE, Workshop, has_avx2
+from .workshop import HERE, Workshop
 
 __all__ = ["bound", "cython", "nanobind", "pyo3"]
 

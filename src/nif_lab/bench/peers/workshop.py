@@ -5,49 +5,22 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Final
 
 from ...backends.base import run
-from ...errors import BackendError, ToolchainMissing
+from ...errors import BackendError
+from ...machine import compiler, has_avx2
 
-__all__ = ["HERE", "Workshop", "compiler", "has_avx2"]
+__all__ = ["HERE", "Workshop"]
 
 HERE: Final = Path(__file__).resolve().parent
 SUFFIX: Final[str] = sysconfig.get_config_var("EXT_SUFFIX")
-
-
-@cache
-def has_avx2() -> bool:
-    """Whether the peers may use AVX2, which the backends use where there is one."""
-    try:
-        return "avx2" in Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
-
-
-@cache
-def compiler(variable: str) -> str:
-    """Find the compiler of C (``"CC"``) or C++ (``"CXX"``): what that variable says, else what is on PATH.
-
-    Raises
-    ------
-    ToolchainMissing
-        With what to install.
-    """
-    usual = {"CC": ("cc", "gcc", "clang"), "CXX": ("c++", "g++", "clang++")}[variable]
-    for name in (os.environ.get(variable, ""), *usual):
-        if found := name and shutil.which(name):
-            return found
-    language = {"CC": "C", "CXX": "C++"}[variable]
-    raise ToolchainMissing(f"no {language} compiler", "install gcc or clang")
 
 
 class Workshop:

@@ -1,5 +1,5 @@
 // One connection for all views of a page that show the same Lab: by the server's WebSocket where nif_lab.server is
-// installed, else by the kernel's comm. docs/live.md has the messages.
+// installed, else by the kernel's comm. docs/messages.md has the messages.
 
 const CALLS_KEPT = 1000;
 const SAMPLES_KEPT = 600;
