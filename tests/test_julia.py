@@ -16,20 +16,31 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import julia_load
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from labs import new_seed
 
 import nif_lab
 from nif_lab import _core, backends, julia_home
 from nif_lab.backends import julia as julia_backend
-from nif_lab.errors import NifError, NifPanic, ToolchainMissing
+from nif_lab.errors import (
+    NifError,
+    NifIndexError,
+    NifMemoryError,
+    NifPanic,
+    NifValueError,
+    ToolchainMissing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from nif_lab.arguments import Lane
 
 FAKE = """#!/bin/sh
 case "$*" in
@@ -103,6 +114,37 @@ def test_one_that_is_too_old_or_broken_is_passed_over(home: Path) -> None:
         julia_home.find_julia()
     fake(home / "bin" / "julia", "1.11.2")
     assert julia_home.find_julia().version == "1.11.2"
+
+
+def test_what_a_julia_is_is_asked_again_once_it_is_another_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    folder = home / "julia" / "bin"
+    (home / "julia").mkdir()
+    for name in ("libjulia.so", "sys.so"):
+        (home / "julia" / name).touch()
+
+    def install(version: str) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "julia").write_text(
+            f"#!/bin/sh\necho . >> {home}/asked\n"
+            f"printf '{version}\\n{folder}\\n{home}/julia/libjulia.so\\n{home}/julia/sys.so\\n'\n"
+        )
+        (folder / "julia").chmod(0o755)
+
+    def asked(program: Path) -> tuple[str, int]:
+        julia_home.probe.cache_clear()  # as in another process
+        return julia_home.probe(str(program)).version, (home / "asked").read_text().count(".")
+
+    install("1.12.4")
+    assert [asked(folder / "julia") for _ in range(2)] == [("1.12.4", 1)] * 2
+    (home / "julia" / "sys.so").write_text("another one")
+    assert [asked(folder / "julia") for _ in range(2)] == [("1.12.4", 2)] * 2
+    install("1.12.10")
+    assert [asked(folder / "julia") for _ in range(2)] == [("1.12.10", 3)] * 2
+    launcher = home / "launcher"
+    launcher.write_text(f'#!/bin/sh\nexec {folder}/julia "$@"\n')
+    launcher.chmod(0o755)
+    assert [asked(launcher)[1] for _ in range(2)] == [4, 5], "a launcher may start another one each time"
 
 
 def test_juliapkg_installs_one_where_there_is_none(
@@ -196,7 +238,7 @@ def test_what_fills_a_cache_runs_once(home: Path, monkeypatch: pytest.MonkeyPatc
     for it in at_once:
         it.join()
     assert (home / "ran").read_text() == "..."
-    assert len(list((home / "nif_lab" / "julia").glob("done-*"))) == 3
+    assert len(list((home / "nif_lab" / "julia").glob("done-????????????????"))) == 3
 
 
 def test_each_copy_of_the_package_keeps_its_own_compiled_form(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +338,7 @@ waiting()::Int64 = fetch(@async (sleep(0.01); 3))
 spawning()::Int64 = fetch(Threads.@spawn 4)
 running()::String = readchomp(`echo 5`)
 collecting()::Int64 = (GC.gc(); 6)
-saying(n::Int64)::String = string("said ", n)
+calling(f::Callback{Float64,Tuple{Float64}})::Float64 = f(7.0)
 """
 
 
@@ -312,32 +354,63 @@ def test_what_waits_works_from_every_thread(waits: dict[str, Callable[..., Any]]
     assert [call(waits[name]) for name in names] == [1, 2, 3, 4, "5", 6]
 
 
-def test_many_threads_at_once(waits: dict[str, Callable[..., Any]], lab: nif_lab.Lab) -> None:
+def test_a_collection_doesnt_wait_for_a_callback(waits: dict[str, Callable[..., Any]]) -> None:
+    """The callback waits for the GIL, which the thread that collects holds."""
+    begun, answers = threading.Event(), []
+
+    def callback(x: float) -> float:
+        begun.set()
+        time.sleep(0.05)
+        return x
+
+    thread = threading.Thread(target=lambda: answers.append(waits["calling"](callback)), daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    assert waits["collecting"]() == 6
+    thread.join(60)
+    assert answers == [7.0]
+
+
+@pytest.mark.parametrize("lane", ["isolated", "direct"])
+def test_many_threads_at_once(lab: nif_lab.Lab, lane: Lane) -> None:
     """Texts, errors and frames are each call's own, also where others collect garbage."""
-    wire = lab.direct.julia
-    wrong: list[object] = []
+    seed = new_seed()
+    print("seed", seed)
+    done = julia_load.calls(lab, lane, 800, seed, seconds=300)
+    assert (done["calls"], done["wrong"], done["hanging"]) == (800, [], 0)
 
-    def work(n: int) -> None:
-        x = np.full(200_000, float(n))  # large: such a call lets others run
-        for i in range(5):
-            if waits["saying"](n) != f"said {n}" or (i % 4 == 0 and waits["collecting"]() != 6):
-                wrong.append(n)
-            try:
-                wire.panic(f"boom {n}")
-            except NifPanic as error:
-                if f"boom {n}" not in str(error):
-                    wrong.append(error)
-            frame = lab.wire.encode(x, by="julia", checksum=True)
-            if not np.array_equal(lab.wire.decode(frame, by="julia"), x):
-                wrong.append(frame)
 
-    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(8)]
-    for it in threads:
-        it.start()
-    for it in threads:
-        it.join(120)
-    assert not any(it.is_alive() for it in threads)
-    assert not wrong
+FAULTHANDLER = """
+import faulthandler, threading
+faulthandler.enable()
+import nif_lab
+from nif_lab.errors import NifPanic
+lab = nif_lab.Lab(["julia"], lane="direct")
+f = lab.cell("julia", '''
+collecting(n::Int64)::Int64 = (for _ in 1:n; string(n); GC.gc(false); end; n)
+deep(n::Int64)::Int64 = n + deep(n + 1)
+''', lane="direct").functions
+def works():
+    threads = [threading.Thread(target=f["collecting"], args=(20,)) for _ in range(3)]
+    for it in threads: it.start()
+    for it in threads: it.join()
+    try:
+        f["deep"](1)
+    except NifPanic as error:
+        print(type(error).__name__, flush=True)
+works()
+faulthandler.disable()
+works()
+faulthandler.enable()
+works()
+"""
+
+
+def test_faulthandler_leaves_julias_handlers_alone() -> None:
+    """A collection stops threads by a bad access: it ended the process once pytest had ended faulthandler."""
+    command = [sys.executable, "-c", FAULTHANDLER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["NifPanic"] * 3), done.stderr
 
 
 def test_a_process_whose_julia_was_started_in_a_thread_ends() -> None:
@@ -385,3 +458,29 @@ outer(x::Float64)::Float64 = _deep(x) + 1
     assert outer(-1.0) == 0
     with pytest.raises(NifPanic, match=r"too large \(line 2\)"):
         outer(1.0)
+
+
+@pytest.mark.parametrize("lane", ["isolated", "direct"])
+def test_an_exception_keeps_its_kind(lab: nif_lab.Lab, lane: str) -> None:
+    code = """\
+failing(kind::Int64)::Float64 = _fail(Val(kind))
+_fail(::Val{0}) = Dict("a" => 1.0)["b"]
+_fail(::Val{1}) = sum([1.0, 2.0] + [1.0])
+_fail(::Val{2}) = Int64("€uro"[2])
+_fail(::Val{3}) = [1.0][2]
+_fail(::Val{4}) = Float64(parse(Int, "one"))
+_fail(::Val{5}) = Float64(Int64(1.5))
+_fail(::Val{6}) = Float64(typemin(Int64) ÷ -1)
+_fail(::Val{7}) = throw(OutOfMemoryError())
+_fail(::Val{8}) = error("no kind of its own")
+"""
+    failing = lab.cell("julia", code, lane=lane, replace=True).functions["failing"]
+    expected = (
+        (NifValueError, "KeyError.*b"), (NifValueError, "DimensionMismatch"), (NifIndexError, "StringIndexError"),
+        (NifIndexError, "BoundsError"), (NifValueError, "ArgumentError"), (NifValueError, "InexactError"),
+        (NifPanic, "DivideError"), (NifMemoryError, "out of memory"), (NifPanic, "no kind of its own"),
+    )  # fmt: skip
+    for number, (kind, says) in enumerate(expected):
+        with pytest.raises(kind, match=says) as caught:
+            failing(number)
+        assert type(caught.value) is kind, says

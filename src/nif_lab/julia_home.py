@@ -7,6 +7,7 @@ is passed over, unless ``$NIF_LAB_JULIA`` names it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -61,15 +62,56 @@ class Installation:
         return tuple(int(n) for n in re.findall(r"\d+", self.version)[:2])
 
 
+def _note(program: str) -> Path | None:
+    """Return where it is noted what that julia is."""
+    folder = cache_folder()
+    return folder and folder / f"found-{hashlib.sha256(os.path.realpath(program).encode()).hexdigest()[:16]}.json"
+
+
+def _stamps(program: str, library: str, image: str) -> dict[str, list[int]]:
+    """Return size, time and number of each of those files: another Julia in the same place has others."""
+    found = {}
+    for path in (os.path.realpath(program), library, image):
+        about = os.stat(path)
+        found[path] = [about.st_size, about.st_mtime_ns, about.st_ino]
+    return found
+
+
+def _noted(program: str) -> Installation | None:
+    """Return what an earlier process noted about that julia, if it is the same one still."""
+    note = _note(program)
+    said = _read(note) if note else {}
+    try:
+        found = Installation(program, *(said[name] for name in ("version", "bindir", "library", "image")))
+        return found if said["stamps"] == _stamps(program, found.library, found.image) else None
+    except (KeyError, TypeError, OSError):
+        return None
+
+
+def _write_note(found: Installation) -> None:
+    """Note what a julia is, unless its program is a launcher, which lies elsewhere and may start another one."""
+    note = _note(found.program)
+    if note is None or os.path.dirname(os.path.realpath(found.program)) != os.path.realpath(found.bindir):
+        return
+    with contextlib.suppress(OSError):
+        said = {**asdict(found), "stamps": _stamps(found.program, found.library, found.image)}
+        fresh = note.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(said), encoding="utf-8")
+        fresh.replace(note)
+
+
 @cache
 def probe(program: str) -> Installation:
-    """Start a julia once and ask what it is.
+    """Start a julia once and ask what it is; on this machine once, if the program is Julia's own.
 
     Raises
     ------
     ToolchainMissing
         When it doesn't start or is too old.
     """
+    noted = _noted(program)
+    if noted is not None:
+        return noted
     try:
         # In a folder and an environment of ours: a Project.toml beside a notebook is about other code.
         done = subprocess.run(
@@ -83,6 +125,7 @@ def probe(program: str) -> Installation:
     if found.number < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise ToolchainMissing(f"Julia {version} ({program}) is too old: {oldest} is the oldest that works", CURE)
+    _write_note(found)
     return found
 
 

@@ -335,6 +335,15 @@ class Backend(ABC):
             As `compiler`. Whoever warms in passing has no use for it.
         """
 
+    def quicken(self) -> None:  # noqa: B027  # most have nothing to do
+        """Make what every later start is quicker with, where that takes minutes: ``nif-lab build`` does it.
+
+        Raises
+        ------
+        BackendError
+            When it can't be made; all works without it.
+        """
+
     def cell_key(self, options: Options) -> list[str]:
         """Return what a compiled cell depends on, beside its source and this machine."""
         compiler = self.compiler()

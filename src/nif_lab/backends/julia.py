@@ -10,12 +10,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import sys
 import sysconfig
 import threading
@@ -26,6 +29,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import BackendError, CellError, Message, ToolchainMissing
 from ..julia_home import cache_folder, compiled_folder, find_julia, install_julia, told
+from ..julia_image import make_image, needs_image, with_image
+from ..progress import Progress
 from .base import DEFAULTS, Backend, Compiler, Job, Options, digest, existing, run
 
 if TYPE_CHECKING:
@@ -106,7 +111,7 @@ def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = 
     with contextlib.suppress(OSError):
         if stamp.exists() or not os.access(folder, os.W_OK):
             return
-        with (folder / "lock").open("w") as turn:
+        with stamp.with_suffix(".lock").open("w") as turn:
             # Of several that start at once, in this process or others, one does the work; the others wait for it.
             fcntl.flock(turn, fcntl.LOCK_EX)
             if not stamp.exists() and told(command, what, env)[0] == 0:
@@ -114,8 +119,12 @@ def _once(what: str, command: list[str], key: str, env: dict[str, str] | None = 
 
 
 def precompiled(found: Installation, package: Path) -> Installation:
-    """Return that Julia, for which the compiled form of our package is kept by now."""
-    key = f"package {found.program} {found.version} {package} {digest(package / 'src')}"
+    """Return that Julia with our image, or else one for which the compiled form of our package is kept by now."""
+    state = digest(package / "src")
+    imaged = with_image(found, package, state)
+    if imaged != found:
+        return imaged
+    key = f"package {found.program} {found.version} {package} {state}"
     what = f"Julia {found.version}, the first time: compiles its package"
     _once(what, [found.program, "--startup-file=no", "-e", _load(package)], key)
     return found
@@ -182,6 +191,7 @@ def _embedded(found: Installation, code: str) -> tuple[Owner | None, Callable[[s
     owner = _core.Owner("nif_lab julia")
     _STAYING.append(owner)
     answer = _core.start_julia(owner, found.library, found.bindir, found.image, code)
+    _keep_fault_handlers()
 
     def evaluate(code: str) -> str:
         julia = ctypes.CDLL(found.library)
@@ -219,6 +229,33 @@ def _options(found: Installation) -> dict[str, str]:
         # What `julia` itself does. With a plain 1 a task that is spawned on another thread of Python's would never run.
         options["PYTHON_JULIACALL_THREADS"] = "1,1"
     return options
+
+
+def _keep_fault_handlers() -> None:
+    """Let Julia's handlers of a bad access stay where faulthandler would put others in their place.
+
+    By such an access Julia's garbage collection stops the other threads, and Julia notices a stack overflow.
+    ``faulthandler.enable`` would end the process there, and ``faulthandler.disable``, which pytest calls last, puts
+    back what was before Julia started.
+    """
+    sigaction = ctypes.CDLL(None).sigaction
+    kept = {number: ctypes.create_string_buffer(256) for number in (signal.SIGSEGV, signal.SIGBUS)}
+    for number, action in kept.items():
+        sigaction(number, None, action)
+
+    def keeping(change: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(change)
+        def changed(*arguments: object, **options: object) -> object:
+            try:
+                return change(*arguments, **options)
+            finally:
+                for number, action in kept.items():
+                    sigaction(number, action, None)
+
+        return changed
+
+    for name in ("enable", "disable"):
+        setattr(faulthandler, name, keeping(getattr(faulthandler, name)))
 
 
 def _import_juliacall(found: Installation) -> None:
@@ -286,6 +323,8 @@ def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | N
                 "make the Lab before juliacall is imported, or set PYTHON_JULIACALL_HANDLE_SIGNALS=yes before that",
             )
         owner = _core.Owner.here()
+    else:
+        _keep_fault_handlers()
 
     def evaluate(code: str) -> str:
         return str(juliacall.Main.seval(code))
@@ -389,6 +428,13 @@ end
 
     def warm(self) -> None:
         precompiled(find_julia(), self.sources)
+
+    def quicken(self) -> None:
+        found = find_julia()
+        if needs_image(found):
+            with Progress() as show:
+                show(f"Julia {found.version}: makes an image with its package, for quick starts; this takes minutes")
+                make_image(found, self.sources, digest(self.sources / "src"))
 
     def compile_cell(self, job: Job) -> list[Message]:
         """Do nothing: the Julia that runs the cell compiles it."""

@@ -77,12 +77,15 @@ def _programs() -> list[str]:
 
 @cache
 def _describe(cargo: str) -> dict[str, str]:
-    """Return what cargo says of itself: its ``release`` and ``host``, say. Empty if it doesn't start."""
+    """Return what cargo says of itself: its ``release`` and ``host``, say; or the ``trouble`` that it has."""
     try:
         asked = ask([cargo, "-vV"])
-    except ToolchainMissing:
-        return {}
-    return dict(re.findall(r"^(\w+): (.+)$", asked.stdout, re.M)) if asked.returncode == 0 else {}
+    except ToolchainMissing as missing:
+        return {"trouble": missing.reason}
+    if asked.returncode == 0:
+        return dict(re.findall(r"^(\w+): (.+)$", asked.stdout, re.M))
+    said = re.search(r"^error: (.+?)\.?$", asked.stdout, re.M)
+    return {"trouble": f"{cargo} doesn't start{f': {said[1]}' if said else ''}"}
 
 
 def _cache(source: Path) -> Path:
@@ -120,11 +123,16 @@ pub fn mean(x: &[f64]) -> f64 {
         cure = f"install {needed}: `rustup update stable`, or your system's package cargo"
         problems = []
         for program in _programs():
-            version = _describe(program).get("release", "")
+            about = _describe(program)
+            version = about.get("release", "")
             numbers = re.match(r"(\d+)\.(\d+)", version)
             if numbers and (oldest is None or (int(numbers[1]), int(numbers[2])) >= oldest):
                 return Compiler((program,), version)
-            problems.append(f"{program} is cargo {version}" if numbers else f"{program} doesn't start")
+            problems.append(
+                f"{program} is cargo {version}" if numbers else about.get("trouble", f"{program} has no version")
+            )
+            if "rustup" in about.get("trouble", ""):
+                cure = "set HOME or RUSTUP_HOME to where rustup keeps its toolchains, or run `rustup default stable`"
         if problems:
             raise ToolchainMissing(f"{' and '.join(problems)}, but {needed} is needed", cure)
         raise ToolchainMissing("no cargo in this environment or on PATH", cure)
