@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from nif_lab import backends
 from nif_lab.backends.base import Options
 from nif_lab.cells.cache import Cache
 from nif_lab.cells.cell import compiled
-from nif_lab.errors import BackendError
+from nif_lab.errors import BackendError, CellError, Message
 
 
 @pytest.fixture
@@ -106,6 +107,23 @@ def test_what_was_changed_is_compiled_again() -> None:
     assert len(again.library.read_bytes()) == len(good)
     assert compiled(backend, source, Options())[1]
     assert not compiled(backend, source, Options(release=False))[1], "another key for other options"
+
+
+def test_a_full_disk_is_named_where_a_compiler_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backends.find("zig")
+    source = f"pub fn full() i64 {{\n    return {time.time_ns()};\n}}"
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+
+    def fail(job: object) -> None:
+        raise CellError("the cell doesn't compile", (Message("clang exited with code 1"),))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend), "compile_cell", lambda *_: fail(None))
+        with pytest.raises(BackendError, match=r"No space left on device\nTo fix: free some space"):
+            compiled(backend, source, Options())
+    with pytest.raises(CellError) as caught:  # the cell's own fault stays one
+        compiled(backend, source.replace("return", "return x +"), Options())
+    assert caught.value.messages[0].line == 2
 
 
 # --- the magics --------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
-from labs import ANSWER
+from labs import ANSWER, one_with_workers
 from nbclient import NotebookClient
 
 import nif_lab
@@ -37,7 +36,7 @@ pytestmark = pytest.mark.slow
 LANGUAGES = backends.names()
 X = np.arange(10.0)
 
-#: The same without a documented call: vectors are of one length.
+#: The same without a documented call: an output is as long as what is read.
 PLAIN = {
     "rust": "/// Scales.\npub fn scaled(x: &[f64], by: f64, out: &mut [f64]) {\n"
     "    for (o, x) in out.iter_mut().zip(x) { *o = x * by }\n}",
@@ -117,12 +116,7 @@ def kernels_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[nif_lab.Lab]:
-    lab = nif_lab.Lab(policy=nif_lab.RecoveryPolicy(crashes=None))
-    for name in LANGUAGES:
-        assert lab.isolated[name].loaded, f"{name} isn't loaded: {lab.isolated[name].reason}"
-    yield lab
-    del lab
-    gc.collect()
+    yield from one_with_workers(LANGUAGES)
 
 
 def home(lab: nif_lab.Lab, language: str) -> Any:
@@ -438,9 +432,10 @@ def test_a_notebook_that_runs_without_a_page_stops_and_says_why() -> None:
 
 
 def test_bench(rng: np.random.Generator) -> None:
-    result = bench.cells.compare(1, int(rng.integers(1 << 31)))
+    result = bench.cells.compare(1, int(rng.integers(1 << 31)), ["isolated"])
     assert result["unavailable"] == {}
     assert result["cells"].keys() == {*LANGUAGES, "rust debug", "zig debug", "nim debug"}
     assert all(0 < it["min_ms"] <= it["ms"] <= it["max_ms"] for it in result["cells"].values())
-    (_, rows), *_ = bench.cells.tables(result)
+    (_, rows), _, (_, owned) = bench.cells.tables(result)
     assert len(rows) == 1 + len(result["cells"])
+    assert {it.partition(",")[0] for it, *_ in owned[1:]} == {*LANGUAGES}

@@ -395,3 +395,13 @@ def test_what_is_about_no_line_is_said_once_and_in_words(lab: nif_lab.Lab) -> No
 def test_a_function_that_no_library_has(lab: nif_lab.Lab, language: str, source: str, lane: Any) -> None:
     with pytest.raises(CellError, match=r"no library has the function 'not_there'(.|\n)*-lm"):
         lab.cell(language, source, lane=lane)
+
+
+def test_a_cargo_without_a_toolchain_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rustup's does where HOME is another one."""
+    said = "error: rustup could not choose a version of cargo to run, and no default is configured."
+    cargo = program(tmp_path / "cargo", f"echo '{said}' >&2; exit 1")
+    monkeypatch.setattr("nif_lab.backends.rust._programs", lambda: [cargo])
+    with pytest.raises(ToolchainMissing, match="no default is configured, but Rust") as caught:
+        backends.find("rust").compiler()
+    assert "RUSTUP_HOME" in caught.value.cure

@@ -41,7 +41,7 @@ __all__ = ["Adapted", "Parameter", "adapt", "in_kind_of", "options", "returned_a
 
 #: What functions call Python's numbers.
 SCALARS: Final = {float: "f64", int: "i64", bool: "bool"}
-PARAMETER: Final = re.compile(r"(\w+): (mut )?([\w.]+(?:\[[^\]]*\])?)")
+PARAMETER: Final = re.compile(r"(\w+): (mut )?([\w.]+(?:\[[^\]]*\])?)(\??)")
 
 
 class Adapted(NamedTuple):
@@ -62,11 +62,19 @@ class Parameter:
         ``"x"`` and ``"f64[n]"``.
     mutable : bool
         Whether the function writes to it.
+    is_optional : bool
+        Whether it may be None.
     """
 
     name: str
     spelled: str
     mutable: bool
+    is_optional: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The type as errors spell it."""
+        return self.spelled + "?" * self.is_optional
 
     @property
     def element(self) -> str:
@@ -74,8 +82,13 @@ class Parameter:
         return self.spelled.partition("[")[0]
 
     @property
+    def is_texts(self) -> bool:
+        """Whether it is a list of texts, of which the core makes bytes."""
+        return self.spelled == "str[_]"
+
+    @property
     def is_array(self) -> bool:
-        return self.spelled.endswith("]")
+        return self.spelled.endswith("]") and not self.is_texts
 
     @property
     def is_matrix(self) -> bool:
@@ -86,14 +99,19 @@ class Parameter:
 @lru_cache(maxsize=1024)
 def _parameters(signature: str) -> tuple[Parameter, ...]:
     inside = signature[signature.index("(") + 1 : signature.rindex(") -> ")]  # named results have parentheses, too
-    return tuple(Parameter(name, kind, bool(mut)) for name, mut, kind in PARAMETER.findall(inside))
+    return tuple(Parameter(name, kind, bool(mut), bool(may)) for name, mut, kind, may in PARAMETER.findall(inside))
 
 
-def _text(value: Any, element: str) -> Any:
+def _text(value: Any, parameter: Parameter, backend: str) -> Any:
     """Return the bytes that a parameter of that type takes, or the value itself."""
-    if element == "str":
+    if parameter.element == "str":
         if isinstance(value, (bytes, bytearray)):
             raise Refusal(f"got {name_of(value)} (x.decode())")
+        if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+            advice = "bytes(x).decode()"
+            if backend == "zig":  # []const u8 is both
+                advice = f"if it is no text, give it a length in the documented call: /// `f({parameter.name}[n])`"
+            raise Refusal(f"got {spelled(value)} ({advice})")
         return value
     if isinstance(value, str):
         raise Refusal("got str (x.encode())")
@@ -105,11 +123,11 @@ def _text(value: Any, element: str) -> Any:
         return value
 
 
-def _scalar(value: Any, parameter: Parameter) -> Any:
+def _scalar(value: Any, parameter: Parameter, backend: str) -> Any:
     """Return the Python value that a scalar parameter takes, or the value itself."""
     element = parameter.element
     if element in ("bytes", "str"):
-        return _text(value, element)
+        return _text(value, parameter, backend)
     if isinstance(value, str) and element != "bool":
         raise Refusal(f"got str ({'int' if element[0] in 'iu' else 'complex' if element[0] == 'c' else 'float'}(x))")
     for how, call in (("as_py", "x.as_py()"), ("__float__", "float(x)")):
@@ -123,8 +141,12 @@ def _scalar(value: Any, parameter: Parameter) -> Any:
         if taken.array.ndim or taken.array.dtype.kind not in kinds:
             return value
         value = taken.array.item()
-    if element in ("f32", "f64") and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if element in ("f32", "f64", "c64", "c128") and is_integer:
+        try:
+            return float(value)
+        except OverflowError:
+            raise _WrongValue("got an integer beyond the largest float, 1.8e308") from None
     return value
 
 
@@ -177,7 +199,7 @@ class _Call:
         is_made_here = bool(copies)
         wanted = None if parameter.element == "any" else np.dtype(ELEMENTS.get(parameter.element, "f8"))
         is_listed = any(reason == LISTED for _, reason in copies)
-        got = f"expected {parameter.spelled}, got {name_of(value) if is_listed else spelled(array)}"
+        got = f"expected {parameter.shown}, got {name_of(value) if is_listed else spelled(array)}"
         is_swapped = not array.dtype.isnative
         needs_copy = True
         if wanted is not None and array.dtype.newbyteorder("=") != wanted:
@@ -234,10 +256,12 @@ def _check_rank(array: np.ndarray, parameter: Parameter, is_strict: bool) -> Non
     if axes in (0, array.ndim):
         return
     advice = "numpy.ravel(x)"
+    if parameter.mutable and not array.flags.c_contiguous:  # of which ravel makes a copy, and what is written is lost
+        advice = "make it contiguous first, x = numpy.ascontiguousarray(x), then give numpy.ravel(x)"
     if axes > 1:
         matrices = {0: "numpy.atleast_2d(x)", 1: "x[None, :] is one row, x[:, None] one column"}
         advice = matrices.get(array.ndim, "take a matrix: x[0]")
-    raise _WrongValue(f"expected {parameter.spelled}, got {spelled(array)} ({advice})")
+    raise _WrongValue(f"expected {parameter.shown}, got {spelled(array)} ({advice})")
 
 
 def _fits(array: np.ndarray, wanted: np.dtype[Any], *, is_listed: bool) -> bool:
@@ -319,10 +343,12 @@ def adapt(
     call = _Call(strict, room, to_worker)
 
     def one(value: Any, parameter: Parameter) -> Any:
+        if value is None or parameter.is_texts:
+            return value
         try:
             if parameter.is_array or parameter.element == "any":
                 return call.array(value, parameter)
-            return value if strict else _scalar(value, parameter)
+            return value if strict else _scalar(value, parameter, backend)
         except Refusal as said:
             if isinstance(said, OnDevice) and parameter.spelled == "u64":
                 return value  # a function that takes devices' arrays: its own words
@@ -330,7 +356,7 @@ def adapt(
                 return value  # the function's own words
             reason = str(said)
             if reason.startswith("got"):
-                reason = f"expected {parameter.spelled}, {reason}"
+                reason = f"expected {parameter.shown}, {reason}"
             message = f"{place}(): argument '{parameter.name}': {reason}"
             is_value = reason.startswith("is read-only") or isinstance(said, _WrongValue)
             is_value |= isinstance(value, np.ndarray) and "would lose" in reason

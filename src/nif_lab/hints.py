@@ -119,6 +119,8 @@ def _type(spelled: str, *, is_result: bool) -> str:
         return f"{_type(spelled[:-1], is_result=is_result)} | None"
     if spelled in SCALARS:
         return SCALARS[spelled]
+    if spelled == "str[_]":
+        return "list[str]" if is_result else "list[str] | tuple[str, ...]"
     if found := re.fullmatch(r"fn\((.*)\)\s*->\s*(\w+)", spelled):
         takes = ", ".join(SCALARS[it] for it in _split(found[1]))
         return f"Callable[[{takes}], {'object' if found[2] == 'None' else SCALARS[found[2]]}]"

@@ -17,7 +17,19 @@ from typing import Final
 from .errors import BuildError, ToolchainMissing
 from .folders import UMASK, home
 
-__all__ = ["NOWHERE", "ask", "environment", "find_program", "run", "search_path"]
+__all__ = ["NOWHERE", "ask", "environment", "fill_standard", "find_program", "run", "search_path"]
+
+
+def fill_standard() -> None:
+    """Open /dev/null for each of the descriptors 0 to 2 that is closed, as in a daemon.
+
+    Else the memory of a Lab would get such a descriptor, and whatever is printed would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the smallest number that is free
 
 
 def search_path() -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from html import escape
+from typing import Final
 
-__all__ = ["format_bytes", "format_ns", "format_speed", "table_html"]
+__all__ = ["Rows", "format_bytes", "format_ns", "format_speed", "last_lines", "table_html", "tables_text"]
+
+#: A table: its head, then its rows, all of one length.
+Rows = Sequence[Sequence[str]]
 
 
 def format_ns(ns: float) -> str:
@@ -34,3 +40,25 @@ def table_html(headers: list[str], rows: list[list[str]], *, caption: str = "") 
     body = "".join("<tr>" + "".join(f'<td style="text-align:left">{it}</td>' for it in row) + "</tr>" for row in rows)
     title = f'<caption style="caption-side:top;text-align:left">{escape(caption)}</caption>' if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def tables_text(tables: Sequence[tuple[str, Rows]], notes: Sequence[str]) -> str:
+    """Return tables for a terminal, each under its heading, and the notes after them."""
+    lines = []
+    for heading, rows in tables:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", heading]
+        for first, *rest in rows:
+            cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([f"  {first:<{widths[0]}}", *cells]))
+    return "\n".join([*lines, "", *notes]).strip("\n")
+
+
+#: Where a runtime's own report of a signal begins: its lines say no more than the signal does.
+REPORT: Final = re.compile(r"^(?:\s*signal \(\d+\)|stack backtrace:|note: run with `RUST_B)", re.M)
+
+
+def last_lines(said: str, most: int = 3, width: int = 300) -> list[str]:
+    """Return the last lines of what a process wrote before it ended, without its runtime's report."""
+    lines = [it.strip() for it in REPORT.split(said)[0].splitlines() if it.strip()]
+    return [it[:width] for it in lines[-most:]]

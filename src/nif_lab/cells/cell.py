@@ -17,8 +17,10 @@ from .. import backends as languages
 from ..arguments import FORMS, LANES, expect, one_of
 from ..backends.base import DEFAULTS, Job, Options, Other
 from ..errors import BackendError, BackendNotLoaded, CellError, Message
+from ..folders import check_room
 from ..progress import Progress
 from .cache import Cache, Kept
+from .cures import cured
 from .handle import Handle
 from .report import Report
 
@@ -344,7 +346,12 @@ def compiled(
     with cache.work() as work:
         job = Job(code, work, cache.shared(backend.name), options, others, say)
         started = time.time_ns()
-        said = backend.compile_cell(job)
+        try:
+            said = backend.compile_cell(job)
+        except BackendError as error:
+            if not any(it.line for it in getattr(error, "messages", ())):  # nothing about the cell's own text
+                check_room(work)
+            raise
         # Of a file that a flag names, the compiler or the linker may not tell what else is read because of it.
         read = None if any(map(_names_a_file, options.flags)) else backend.files_read(job)
         return cache.keep(key, job.library, said, read, started), False
@@ -419,7 +426,7 @@ def _reporting(request: Request, margin: int) -> Iterator[None]:
 
 def _reported(error: CellError, request: Request, margin: int) -> CellError:
     """Return the error with the cell's own lines."""
-    messages = _at(error.messages, margin)
+    messages = tuple(replace(it, text=cured(request.language, it, request.code)) for it in _at(error.messages, margin))
     count = sum(it.is_error for it in messages)
     what = f"{count} error{'s' if count > 1 else ''}" if count else error.reason
     kind = "file" if request.options.folder else "cell"
