@@ -1,7 +1,7 @@
 """A Jupyter Server extension that shows what a kernel's Labs do while the kernel is busy.
 
 It reads the telemetry segment of a kernel of this server and streams it to the page by WebSocket; the kernel isn't
-asked. docs/live.md has the protocol, and who may connect.
+asked. docs/messages.md has the protocol, docs/live.md says who may connect.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ WATCH = """() => {
   document.addEventListener("keydown", () => (marks.key = performance.now()), true);
   const session = window.jupyterapp.shell.currentWidget.sessionContext.session;
   session.kernel.statusChanged.connect((_, status) => status === "idle" && (marks.idle = performance.now()));
-  const shown = { ".nif-magic": "magic", ".jp-Completer-item": "items", ".nif-said": "said" };
+  const item = ".jp-Completer:not(.lm-mod-hidden) .jp-Completer-item"; // those of an earlier Tab stay in the page
+  const shown = { ".nif-magic": "magic", [item]: "items", ".nif-said": "said" };
   new MutationObserver(() => {
     for (const [selector, name] of Object.entries(shown)) {
       const count = document.querySelectorAll(selector).length;

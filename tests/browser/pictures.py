@@ -14,7 +14,7 @@ from servers import BROWSER_FLAGS, MEAN, ROOT, Server, jupyterlab, open_notebook
 IMAGES = ROOT / "docs/images"
 #: A notebook's cells, each with what its output says when it is done.
 CELLS = {
-    "%load_ext nif_lab\nimport numpy as np, nif_lab\nlab = nif_lab.Lab()\nx = np.arange(1000.0)\nprint('hi')": "hi",
+    "%load_ext nif_lab\nimport numpy as np, nif_lab\nlab = nif_lab.Lab()\nx = np.arange(1000.0)\nprint(lab)": "julia",
     MEAN.replace("+= value", "+= valu"): "use of undeclared identifier 'valu'",
     MEAN: "",
     "lab.zig.mean(x)": r"499\.5",
@@ -61,7 +61,7 @@ def picture(page: Page, name: str) -> None:
 
 
 def show_cells(server: Server, page: Page) -> None:
-    page.set_viewport_size({"width": 1000, "height": 1150})
+    page.set_viewport_size({"width": 1000, "height": 1210})  # to the last output
     run_cells(page, server.lab(server.write("cells.ipynb", *CELLS)), CELLS)
     page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
 

@@ -34,6 +34,8 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+#: The Python whose JupyterLab serves the pages. NIF_LAB_JUPYTER names another one, to try an older JupyterLab.
+JUPYTER = os.environ.get("NIF_LAB_JUPYTER", sys.executable)
 #: A server that hasn't answered by then doesn't start at all.
 START_SECONDS = 120
 #: A cell that compiles.
@@ -121,7 +123,7 @@ def jupyterlab(folder: Path, *flags: str) -> Iterator[Server]:
     (settings / "overrides.json").write_text(json.dumps(SETTINGS))
     port, token = free_port(), secrets.token_hex(16)
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
+        *(JUPYTER, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
         *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
         *(f"--LabApp.app_settings_dir={settings}", f"--ServerApp.root_dir={folder / 'notebooks'}", *flags),

@@ -1,6 +1,6 @@
 """What a Lab's panels show while it works: updates (`feed`) and pictures (`renderer`), made outside its process.
 
-docs/live.md is the protocol.
+docs/messages.md is the protocol.
 """
 
 from __future__ import annotations

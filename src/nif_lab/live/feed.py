@@ -1,7 +1,7 @@
 """Updates for whoever looks at a Lab: what its telemetry segment says, and of the calls what is new.
 
-docs/live.md has the message. Nothing here asks the watched process for anything, and nothing loads the core: a Jupyter
-server makes updates of its kernels' Labs with it.
+docs/messages.md has the message. Nothing here asks the watched process for anything, and nothing loads the core: a
+Jupyter server makes updates of its kernels' Labs with it.
 """
 
 from __future__ import annotations

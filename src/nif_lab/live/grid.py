@@ -48,7 +48,7 @@ class Grid:
         self._layout: tuple[Any, ...] = ()
 
     def draw(self, update: Mapping[str, Any]) -> np.ndarray:
-        """Return the picture of an update's head (docs/live.md): uint8, shape (height, width, 3)."""
+        """Return the picture of an update's head (docs/messages.md): uint8, shape (height, width, 3)."""
         backends = update["backends"]
         names = list(dict.fromkeys(it["function"] for it in update["functions"]))[:BARS]
         self._arrange([it["name"] for it in backends], names)

@@ -64,7 +64,7 @@ class Renderer:
         return self._descriptor
 
     def frame(self) -> bytes | None:
-        """Return the newest picture as a message (docs/live.md), or None if none has come.
+        """Return the newest picture as a message (docs/messages.md), or None if none has come.
 
         Raises
         ------

@@ -15,6 +15,7 @@ from .history import HistoryPanel
 from .live import LiveView
 from .memory import MemoryPanel
 from .performance import PerformancePanel
+from .processes import ProcessesPanel
 
 if TYPE_CHECKING:
     from .faults import FaultPanel
@@ -32,6 +33,7 @@ __all__ = [
     "LiveView",
     "MemoryPanel",
     "PerformancePanel",
+    "ProcessesPanel",
     "TransferPanel",
     "TryPanel",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import ipywidgets as widgets
 
+from ..folders import written
 from .live import LiveView, after_cell, listen_while_busy
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ td, th {{ padding: 3px 14px 3px 0; border-bottom: 1px solid #8884 }}
 {body}
 </body></html>
 """
+#: The panel as HTML, in an output of its own; live.css hides it where the widget is shown.
+_STILL: Final = '<div class="nif-still">{}</div>'
 _FADED: Final = '<div style="opacity:0.4" aria-hidden="true">'
 
 
@@ -83,7 +87,8 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
             The file.
         """
         target, now = Path(path), time.strftime("%Y-%m-%d %H:%M:%S")
-        target.write_text(_PAGE.format(when=now, body=self.html()), encoding="utf-8")
+        with written(target):
+            target.write_text(_PAGE.format(when=now, body=self.html()), encoding="utf-8")
         return target
 
     def attempt(self, action: Callable[[], None]) -> None:
@@ -123,9 +128,31 @@ class Panel(widgets.VBox):  # type: ignore[misc] # ipywidgets has no types
             bundle["text/plain"], bundle["text/html"] = self._fallback()
         return bundle
 
+    def _ipython_display_(self) -> None:
+        """In a run without a page (nbconvert, papermill, Voila) also show the HTML that needs no JavaScript.
+
+        nbconvert writes a widget's view alone, which is empty where the page can't fetch the widgets' code.
+        """
+        bundle = self._repr_mimebundle_() if _is_unattended() else None
+        if bundle is None:
+            raise NotImplementedError  # IPython takes `_repr_mimebundle_` then
+        from IPython.display import display
+
+        still = {"text/plain": bundle["text/plain"], "text/html": _STILL.format(bundle.pop("text/html"))}
+        display({**bundle, "text/plain": repr(self)}, raw=True)  # type: ignore[no-untyped-call]
+        display(still, raw=True)  # type: ignore[no-untyped-call]
+
     def _fallback(self) -> tuple[str, str]:
         """Return what a notebook keeps of the panel: text and HTML."""
         return self.text(), self.html()
+
+
+def _is_unattended() -> bool:
+    """Whether a program runs the notebook: JupyterLab lets a cell ask for input, nbclient doesn't."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    allowed: bool | None = request.get("content", {}).get("allow_stdin")
+    return allowed is False
 
 
 def error_html(error: Exception) -> str:

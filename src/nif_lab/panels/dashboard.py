@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
@@ -15,6 +15,7 @@ from .live import LiveView, after_cell
 from .memory import MemoryPanel
 from .pages import Pages
 from .performance import PerformancePanel
+from .processes import ProcessesPanel
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -31,6 +32,8 @@ class Dashboard(Panel):
         Whose.
     rate
         Updates a second; the page has a chooser for it.
+    engine
+        Of whose workers on other machines the telemetry is shown too, as for ``lab.processes``.
 
     Attributes
     ----------
@@ -41,7 +44,7 @@ class Dashboard(Panel):
     the page can draw the one while the kernel makes the others.
     """
 
-    def __init__(self, lab: Lab, rate: float = 10.0) -> None:
+    def __init__(self, lab: Lab, rate: float = 10.0, engine: Any = None) -> None:
         self._lab: Lab | None = lab
         telemetry = lab.telemetry
         live = (
@@ -52,12 +55,16 @@ class Dashboard(Panel):
         )
         for panel in live:
             panel.live.bar = False  # one line for all
+        if engine is not None:
+            lab.processes(engine)
+        self._processes = ProcessesPanel(lab.processes, lambda: lab._fleet, int(telemetry.segment.header["base_ticks"]))
         self._first = (*live, BackendsPanel({**lab.backends, **lab.libraries}))
         self._others: tuple[Panel, ...] = ()
         columns = "repeat(auto-fit, minmax(min(100%, 420px), 1fr))"
         pair = widgets.GridBox(live[-2:], layout=widgets.Layout(grid_template_columns=columns, grid_gap="8px 32px"))
         self._pages = {name: widgets.VBox() for name in ("Transfers", "Frames", "Faults", "Try it")}
-        pages = {"Live": widgets.VBox([*live[:-2], pair]), **self._pages, "Backends": self._first[-1]}
+        live_page = widgets.VBox([*live[:-2], pair])
+        pages = {"Live": live_page, "Processes": self._processes, **self._pages, "Backends": self._first[-1]}
         self.tabs = Pages(pages)
         self._languages = ", ".join(lab.backends)
         super().__init__("nif_lab", [self.tabs], beside=[LiveView(telemetry.segment, rate=rate)])
@@ -82,7 +89,7 @@ class Dashboard(Panel):
     @property
     def panels(self) -> tuple[Panel, ...]:
         self._complete()
-        return (*self._first[:-1], *self._others, self._first[-1])
+        return (*self._first[:-1], self._processes, *self._others, self._first[-1])
 
     def refresh(self) -> None:
         for panel in self.panels:

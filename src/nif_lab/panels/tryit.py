@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["TryPanel", "array_of"]
 
 #: ``x: mut f64[m,n]`` in a signature.
-_PARAMETER: Final = re.compile(r"(\w+): (mut )?(\w+)(\[[^\]]*\])?( = )?")
+_PARAMETER: Final = re.compile(r"(\w+): (mut )?(\w+)(\[[^\]]*\])?(\?| = )?")
 #: Numbers that give something to look at.
 _START: Final = {
     "width": 240, "height": 160, "iterations": 80, "x_min": -2.0, "x_max": 1.0, "y_min": -1.0, "y_max": 1.0,
@@ -127,6 +127,7 @@ class TryPanel(Panel):
         name, function = self.language.value, self.function.value
         parameters = [it for it in _parameters(self._nif().signature) if not it.is_output]
         typed = [self.fields[it.name].value for it in parameters]
+        typed = [it.split() if of.kind == "texts" else it for it, of in zip(typed, parameters, strict=True)]
         arguments = [
             _argument(text, _dtype(it.kind)) if it.axes else text for it, text in zip(parameters, typed, strict=True)
         ]
@@ -200,7 +201,12 @@ class _Parameter(NamedTuple):
 def _parameters(signature: str) -> list[_Parameter]:
     inside = signature[signature.index("(") + 1 : signature.rindex(") -> ")]
     found = _PARAMETER.finditer(inside)
-    return [_Parameter(it[1], it[3], it[4].count(",") + 1 if it[4] else 0, bool(it[2]), bool(it[5])) for it in found]
+    return [
+        _Parameter(it[1], "texts", 0, is_mutable=False, has_default=bool(it[5]))
+        if it[3] == "str" and it[4]
+        else _Parameter(it[1], it[3], it[4].count(",") + 1 if it[4] else 0, bool(it[2]), bool(it[5]))
+        for it in found
+    ]
 
 
 def _field(it: _Parameter) -> widgets.Widget:
@@ -216,6 +222,10 @@ def _field(it: _Parameter) -> widgets.Widget:
         return widgets.FloatText(_START.get(it.name, 1.0), description=it.name, style=style)
     if it.kind[0] in "iu" and it.kind[1:].isdigit():
         return widgets.IntText(int(_START.get(it.name, 8)), description=it.name, style=style)
+    if it.kind == "texts":
+        field = widgets.Text("one two", description=it.name, style=style)
+        field.tooltip = "words: a list of them is passed"
+        return field
     return widgets.Text("text", description=it.name, style=style)
 
 
