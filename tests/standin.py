@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SOURCE = Path(__file__).with_name("fake_cuda.c")
 
@@ -29,6 +36,15 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
     file = str(library())
     ours = {"NIF_LAB_GPU_DRIVER": file, "NIF_LAB_NVRTC": file, "XDG_CACHE_HOME": str(folder)}
     return {**os.environ, **ours, **{f"FAKE_CUDA_{name.upper()}": str(value) for name, value in settings.items()}}
+
+
+@contextlib.contextmanager
+def here(folder: Path, **settings: object) -> Iterator[None]:
+    """Give this process the stand-in, for as long as the context lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(folder, **settings).items():
+            patch.setenv(name, value)
+        yield
 
 
 def run(code: str, folder: Path, **settings: object) -> str:

@@ -19,7 +19,7 @@ import pytest
 import nif_lab
 from nif_lab.errors import ArgumentValueError
 from nif_lab.panels.action import Action
-from nif_lab.panels.faults import MEANINGS, FaultPanel
+from nif_lab.panels.faults import FaultPanel
 from nif_lab.panels.transfers import TransferPanel
 
 if TYPE_CHECKING:
@@ -222,10 +222,6 @@ def test_a_language_that_isnt_loaded_cannot_fail() -> None:
     assert panel.inject.disabled
     assert "Rust isn&#x27;t loaded: no compiler. To fix: install it" in panel.refusal.value
     panel.close()
-
-
-def test_every_fault_is_explained(lab: Lab) -> None:
-    assert set(MEANINGS) == set(lab.faults.kinds)
 
 
 # Real kernels.

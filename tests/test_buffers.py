@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from nif_lab import _core
 from nif_lab.errors import (
     BufferReleased,
     HandleError,
@@ -217,3 +219,37 @@ class Ownership(RuleBasedStateMachine):
 
 TestOwnership = Ownership.TestCase
 TestOwnership.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_buffer_knows_who_owns_it_and_which_line_allocated_it() -> None:
+    memory = MemoryManager()
+    first, second = memory.allocate(100, "f8", languages=["rust", "zig"]), memory.from_array(np.ones(1000))
+    line = sys._getframe().f_lineno - 1
+    assert [(it.bytes, it.owners, it.place) for it in memory.buffers()] == [
+        (8000, ("python",), f"test_buffers.py, line {line}"),
+        (800, ("rust", "zig"), f"test_buffers.py, line {line}"),
+    ]
+    first.release("zig")
+    assert memory.buffers()[1].owners == ("rust",)
+    assert f'<td style="text-align:left">test_buffers.py, line {line}</td>' in memory._repr_html_()
+    second.release()
+    first.release("rust")
+    del first, second
+    memory.collect()
+    assert memory.buffers() == ()
+
+
+def test_notes_of_buffers_that_are_freed_do_not_pile_up() -> None:
+    memory = MemoryManager()
+    for _ in range(3000):
+        memory.allocate(1).release()
+    assert len(memory._places._noted) <= 1024
+
+
+def test_a_buffer_of_a_notebook_names_its_cell() -> None:
+    code = compile("buffer = memory.allocate(10)", "/tmp/ipykernel_7/123.py", "exec")
+    telemetry = _core.Telemetry()
+    telemetry.cell = 5
+    given = {"memory": MemoryManager(telemetry=telemetry), "__name__": "__main__"}
+    exec(code, given)
+    assert [it.place for it in given["memory"].buffers()] == ["cell 5, line 1"]  # type: ignore[attr-defined]

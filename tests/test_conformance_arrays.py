@@ -469,6 +469,12 @@ def test_what_has_another_shape_or_none_says_what_to_take(lab: Lab) -> None:
         with pytest.raises(NifError, match=words):
             lab.rust.sum(value)
         assert np.isfinite(lab.rust.sum(fix(value)))
+    turned = np.ones((2, 3)).T  # of which numpy.ravel makes a copy
+    with pytest.raises(NifError, match=r"x = numpy\.ascontiguousarray\(x\), then give numpy\.ravel\(x\)"):
+        lab.rust.axpy(2.0, np.ones(6), turned)
+    turned = np.ascontiguousarray(turned)
+    lab.rust.axpy(2.0, np.ones(6), np.ravel(turned))
+    assert np.array_equal(turned, np.full((3, 2), 3.0))
     for value, words, fix in (
         (np.ones(1), r"x\.item\(\)", lambda x: x.item()),
         ("1.5", r"float\(x\)", float),
@@ -476,3 +482,7 @@ def test_what_has_another_shape_or_none_says_what_to_take(lab: Lab) -> None:
         with pytest.raises(NifTypeError, match=words):
             lab.rust.add(value, 1.0)
         assert lab.rust.add(fix(value), 1.0) > 1.0
+    assert lab.rust.add(10**300, 1.0) == 1e300
+    for lane in (lab.direct, lab.isolated):
+        with pytest.raises(NifValueError, match="argument 'x': expected f64, got an integer beyond the largest float"):
+            lane.rust.add(10**400, 1.0)

@@ -306,6 +306,19 @@ def test_what_a_worker_started_ends_with_it(library: Path, how: str) -> None:
     wait_for(lambda: gone(child))
 
 
+def test_what_a_worker_has_started_ends_with_a_host_that_is_killed(library: Path) -> None:
+    program = "print(odd.spawn(), *odd.workers.pids, flush=True); sys.stdin.readline()"
+    line = [sys.executable, "-c", HEAD + program, str(library)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        pids = [int(it) for it in host.stdout.readline().split()]
+        assert len(pids) >= 2
+        assert not any(map(gone, pids))
+        host.kill()
+        host.wait()
+        wait_for(lambda: all(map(gone, pids)))
+
+
 def test_threads_that_ask_at_once_get_one_backend(library: Path) -> None:
     lab, got, barrier = Lab(["rust"]), [], threading.Barrier(8)
 

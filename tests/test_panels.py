@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ from nif_lab.panels import (
     InspectorPanel,
     MemoryPanel,
     PerformancePanel,
+    ProcessesPanel,
     TransferPanel,
     TryPanel,
     live,
@@ -46,7 +48,7 @@ def transfers(dashboard: Dashboard) -> TransferPanel:
 
 def test_the_dashboard_has_the_panels_and_a_plain_repr(dashboard: Dashboard, lab: Lab) -> None:
     live = {PerformancePanel, HistoryPanel, MemoryPanel, ErrorsPanel}
-    others = {BackendsPanel, TransferPanel, FaultPanel, InspectorPanel, TryPanel}
+    others = {BackendsPanel, TransferPanel, FaultPanel, InspectorPanel, TryPanel, ProcessesPanel}
     assert {type(it) for it in dashboard.panels} == live | others
     assert repr(dashboard) == f"Dashboard({', '.join(lab.backends)})"
     for panel in dashboard.panels:
@@ -187,6 +189,25 @@ def test_panels_have_text_and_html_for_places_without_widgets(dashboard: Dashboa
     assert "<table" in bundle["text/html"]
     assert "<script" not in bundle["text/html"]
     dashboard.close()
+
+
+def test_a_run_without_a_page_keeps_html_beside_the_widget(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nbconvert writes the widget's view alone; somebody who looks at a page is shown nothing twice."""
+    view, content = "application/vnd.jupyter.widget-view+json", {"allow_stdin": True}
+    shown: list[dict[str, str]] = []
+    panel = PerformancePanel(lab.telemetry)
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(get_parent=lambda: {"content": content}))
+    monkeypatch.setattr("IPython.display.display", lambda it, raw: shown.append(it))
+    with pytest.raises(NotImplementedError):
+        panel._ipython_display_()
+    content["allow_stdin"] = False  # as nbclient asks
+    panel._ipython_display_()
+    widget, still = shown
+    assert view in widget
+    assert "text/html" not in widget
+    assert view not in still
+    assert re.fullmatch('<div class="nif-still">.*<table.*</div>', still["text/html"], re.S)
+    panel.close()
 
 
 def test_a_dashboard_is_saved_as_one_page(dashboard: Dashboard, lab: Lab, tmp_path: Path) -> None:

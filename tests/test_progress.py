@@ -120,3 +120,11 @@ def test_the_time_goes_on_while_a_step_does(monkeypatch: pytest.MonkeyPatch) -> 
         assert "compiles [00:00]" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r"), "the line is wiped"
     assert not [it for it in threading.enumerate() if it.name == "nif_lab progress"]
+
+
+def test_a_process_without_standard_error_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There tqdm fails with its lock held, and the next bar would wait for ever."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress.late_bar(0, desc="nothing") as show:
+        show(1)
+        show(2)

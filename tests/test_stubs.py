@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -18,6 +19,9 @@ import pytest
 
 from nif_lab import backends, hints
 from nif_lab.cli import main
+from nif_lab.errors import SystemRefusal
+from nif_lab.exporters import write_perfetto
+from nif_lab.panels import MemoryPanel
 
 if TYPE_CHECKING:
     from nif_lab.lab import Lab
@@ -108,3 +112,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     files = json.loads(capsys.readouterr().out)["files"]
     assert {Path(it).name for it in files} >= {"__init__.pyi", "zig.pyi", "julia.pyi", "kernels_of_stubs.pyi"}
     assert "def halved(x: float) -> float" in (tmp_path / "out" / "kernels_of_stubs.pyi").read_text()
+
+
+def test_what_cannot_be_written_says_which_file_and_what_to_do(lab: Lab, tmp_path: Path) -> None:
+    """Of whatever a user has written: a full disk, and a folder that isn't one."""
+    full, odd = Path("/dev/full"), tmp_path / "file" / "below"
+    odd.parent.touch()
+    history = lab.history()
+    for write, cure in (
+        (lambda: MemoryPanel(lab.memory, lab.telemetry).save(full), "free some space"),
+        (lambda: write_perfetto(history, full), "free some space"),
+        (lambda: lab.stubs(odd), "choose a folder that you can write to"),
+        (lambda: lab.new("zig", "mine", odd), "choose a folder that you can write to"),
+    ):
+        with pytest.raises(SystemRefusal, match=rf"({full}|{odd}).* can't be written: .*\nTo fix: {cure}") as caught:
+            write()
+        assert isinstance(caught.value, OSError)
+        assert caught.value.errno in {errno.ENOSPC, errno.ENOTDIR}

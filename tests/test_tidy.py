@@ -29,15 +29,18 @@ LAYERS = {
     "_core": 0,
     "segment": 0,
     "text": 0,
+    "machine": 0,
     "exporters": 1,
     "lending": 1,
     "ledger": 1,
     "programs": 0,
     "progress": 0,
     "costs": 1,
+    "places": 1,
     "crates": 1,
     "_pyinstaller": 0,
     "julia_home": 1,
+    "julia_image": 1,
     "memory": 1,
     "device_memory": 1,
     "pools": 1,
@@ -59,6 +62,7 @@ LAYERS = {
     "travel": 3,
     "pool": 3,
     "engines": 3,
+    "fleet": 3,
     "loaded": 3,
     "loading": 3,
     "projects": 3,
@@ -280,12 +284,14 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 def test_nothing_is_skipped() -> None:
     """A machine without what a test needs fails it, and says how to get that.
 
-    The one exception: what a Python with a GIL can't show. The suite runs on both, and each says which it is.
+    The exceptions: what a Python with a GIL can't show (the suite runs on both, and each says which it is), and tests
+    of a real GPU: what they test is tested with a stand-in for the driver, too.
     """
     ways = re.compile(r"pytest\.(?:skip|importorskip|xfail)\b|mark\.(?:skip|skipif|xfail)\b")
     tests = (path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__))
     skipped = {path.name: len(ways.findall(path.read_text())) for path in tests if ways.search(path.read_text())}
-    assert skipped == {"test_threads.py": 1}
+    assert skipped == {"conftest.py": 1, "test_threads.py": 1}
+    assert 'item.get_closest_marker("gpu") and no_device()' in (ROOT / "tests/conftest.py").read_text()
     assert "free_threaded = pytest.mark.skipif(\n    not IS_FREE_" in (ROOT / "tests/test_threads.py").read_text()
 
 

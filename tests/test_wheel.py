@@ -85,6 +85,17 @@ def test_the_wheel_has_every_library(wheel: Path) -> None:
         name.partition(extension)[2] for name in names if extension in name
     }
     assert any(name.startswith("nif_lab/_core.") for name in names)
+    assert [name for name in names if name.startswith("nif_lab/bench/")] == []
+
+
+def test_what_only_a_checkout_has_says_so(installed: Path, tmp_path: Path) -> None:
+    program = installed.parent / "nif-lab"
+    line = [program, "bench", "dispatch", "--rounds", "3"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "in a checkout" in done.stderr) == (1, True), done.stderr
+    line = [program, "faults", "--backends", "rust", "--kinds", "panic", "--json"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["ok"], done.stderr
 
 
 def test_it_works_in_an_empty_environment_without_compilers(installed: Path, tmp_path: Path) -> None:

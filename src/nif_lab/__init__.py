@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .transfer import Transfer as Transfer
     from .transfer import TransferMatrix as TransferMatrix
 
-__version__: Final = "0.1.0"
+__version__: Final = "0.2.0"
 __all__ = [
     "Executor",
     "FunctionStats",

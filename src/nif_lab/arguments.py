@@ -20,7 +20,9 @@ __all__ = [
     "ACCESSES",
     "CONTAINED_KINDS",
     "FAULT_KINDS",
+    "FAULT_MEANINGS",
     "FORMS",
+    "GPU_KINDS",
     "LANES",
     "MODES",
     "TOPICS",
@@ -60,7 +62,9 @@ EndingKind = Literal[
     "null_store", "wild_write", "stack_overflow", "double_free", "heap_overflow", "abort", "exit_0", "exit_7",
     "infinite_loop", "stop", "huge_allocation", "garbage_reply",
 ]  # fmt: skip
-FaultKind = ContainedKind | EndingKind
+#: These are of a kernel, and only where a GPU is.
+GpuKind = Literal["gpu_illegal", "gpu_endless"]
+FaultKind = ContainedKind | EndingKind | GpuKind
 
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
@@ -69,7 +73,30 @@ TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 ACCESSES: Final[tuple[Access, ...]] = get_args(Access)
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
 CONTAINED_KINDS: Final[tuple[ContainedKind, ...]] = get_args(ContainedKind)
-FAULT_KINDS: Final[tuple[FaultKind, ...]] = (*get_args(ContainedKind), *get_args(EndingKind))
+GPU_KINDS: Final[tuple[GpuKind, ...]] = get_args(GpuKind)
+#: Every kind and what it does, in the words of docs/faults.md: the one list that all others are made of.
+FAULT_MEANINGS: Final[dict[FaultKind, str]] = {
+    "error_value": "an ordinary error",
+    "panic": "a panic, defect or exception",
+    "out_of_bounds": "an index past the end of an array",
+    "overflow": "2^63 - 1 plus 1",
+    "divide": "an integer divided by 0",
+    "null_store": "a write through a null pointer",
+    "wild_write": "NaN written past the end of an array",
+    "stack_overflow": "recursion without end",
+    "double_free": "one block of memory freed twice",
+    "heap_overflow": "a block overrun into the header of the next",
+    "abort": "abort()",
+    "exit_0": "the process ends with exit code 0",
+    "exit_7": "the process ends with code 7",
+    "infinite_loop": "a loop without end; the deadline is 1 s",
+    "stop": "the process stops itself; the deadline is 1 s",
+    "huge_allocation": "64 TiB of memory",
+    "garbage_reply": "the worker sends an invalid reply",
+    "gpu_illegal": "a kernel writes to an illegal address",
+    "gpu_endless": "a kernel without end; the deadline is 1 s",
+}
+FAULT_KINDS: Final[tuple[FaultKind, ...]] = tuple(FAULT_MEANINGS)
 
 _T = TypeVar("_T")
 _Word = TypeVar("_Word", bound=str)

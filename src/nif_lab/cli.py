@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -20,9 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from . import __version__, backends
-from .bench import add_arguments as benchmark_arguments
-from .bench import add_fault_arguments as fault_arguments
-from .errors import NifLabError, ToolchainMissing
+from .errors import BackendError, NifLabError, ToolchainMissing
+from .faults import command as campaign
 from .gpu import describe as describe_gpu
 from .text import format_bytes
 from .wire.schema import DIALECTS
@@ -39,6 +39,8 @@ __all__ = ["main", "parser"]
 LARGEST_FRAME: Final = 64 << 20
 
 
+#: The wheel is without them: they compare with other libraries, and need a compiler.
+_HAS_BENCHMARKS: Final = importlib.util.find_spec("nif_lab.bench") is not None
 #: Opens a backend in a process of its own: what may end or hang one is tried there.
 _TRY = """
 import json, sys
@@ -126,14 +128,24 @@ def build(arguments: argparse.Namespace) -> int:
     done = [build_one(name) for name in tracked(arguments.languages or backends.names(), "build")]
     for it in done:
         if it.built:
-            with contextlib.suppress(ToolchainMissing):
-                backends.find(it.name).warm()
+            _prepare(it.name)
     if arguments.json:
         print(json.dumps({"ok": all(it.built for it in done), "backends": {it.name: asdict(it) for it in done}}))
     else:
         for it in done:
             print(it)
     return 0 if all(it.built for it in done) else 1
+
+
+def _prepare(name: str) -> None:
+    """Do ahead what starts of that language would take long for; whatever fails, the library is built."""
+    backend = backends.find(name)
+    with contextlib.suppress(ToolchainMissing):
+        backend.warm()
+        try:
+            backend.quicken()
+        except BackendError as error:
+            print(f"{name}: its starts stay slow: {error}", file=sys.stderr)
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -152,11 +164,18 @@ def monitor(arguments: argparse.Namespace) -> int:
     """Watch the Labs of another process, live."""
     from . import monitor as watching
 
-    return watching.run(arguments.pid, interval=arguments.interval, once=arguments.once, json_=arguments.json)
+    return watching.run(
+        arguments.pid, interval=arguments.interval, once=arguments.once, json_=arguments.json, every=arguments.all,
+        dask=arguments.dask,
+    )  # fmt: skip
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Measure what a call and what monitoring costs, against other binders."""
+    if not _HAS_BENCHMARKS:
+        raise NifLabError(
+            "the wheel has no benchmarks; run `make build` and `nif-lab bench` in a checkout of the sources"
+        )
     from . import bench as benchmarks
 
     return benchmarks.run(arguments)
@@ -164,9 +183,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def faults(arguments: argparse.Namespace) -> int:
     """Make calls fail in every way there is, and see what becomes of them."""
-    from . import bench as benchmarks
-
-    return benchmarks.run_faults(arguments)
+    return campaign.run(arguments)
 
 
 def new(arguments: argparse.Namespace) -> int:
@@ -265,10 +282,12 @@ def parser() -> argparse.ArgumentParser:
             )
             command.add_argument("--once", action="store_true", help="look once and return")
             command.add_argument("--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)")
+            command.add_argument("--all", action="store_true", help="the processes below it too, as a tree")
+            command.add_argument("--dask", metavar="ADDRESS", help="also the workers of this cluster; its scheduler")
         if run is bench:
-            benchmark_arguments(command)
+            _benchmark_arguments(command)
         if run is faults:
-            fault_arguments(command)
+            campaign.add_arguments(command)
         if run is inspect:
             command.add_argument("file", type=Path, metavar="FILE", help="holds one frame and nothing else")
             command.add_argument(
@@ -290,6 +309,16 @@ def parser() -> argparse.ArgumentParser:
             report = command.add_argument("--report", type=Path, default=Path("report.html"), metavar="FILE")
             report.help = "where the HTML report goes (report.html)"
     return top
+
+
+def _benchmark_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``bench``; where it isn't installed, all are taken, so that `bench` can say so."""
+    if _HAS_BENCHMARKS:
+        from .bench import add_arguments
+
+        add_arguments(command)
+    else:
+        command.add_argument("suite", nargs=argparse.REMAINDER, help="in a checkout of the sources only")
 
 
 def _language(name: str) -> str:

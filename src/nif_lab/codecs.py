@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from . import _core, wire
 from .arguments import expect, one_of
-from .errors import ArgumentTypeError, BackendNotLoaded, NifValueError, NoSuchFunction
+from .device_memory import DeviceBuffer, device_number
+from .errors import ArgumentTypeError, BackendNotLoaded, HandleError, NifValueError, NoSuchFunction
 from .flags import Flag
 from .wire import rules
 from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
@@ -65,7 +67,8 @@ class Wire:
         Parameters
         ----------
         value
-            A number, an array, or a record of `nif_lab.wire`.
+            A number, an array, or a record of `nif_lab.wire`. Of a `DeviceBuffer` its number is written, as a
+            ``gpu_texture`` if it has three axes (rows, columns, channels), as a ``gpu_buffer`` otherwise.
         dialect
             ``"rust"``, ``"zig"``, ``"nim"`` or ``"julia"``; of no importance in version 2.
         version
@@ -93,6 +96,7 @@ class Wire:
                 written = _core.encode_frame(self._memory.core, value, bool(checksum))
                 if written is not None:
                     return written
+        value = _as_record(value)
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))
         if endianness != "little":
@@ -125,7 +129,7 @@ class Wire:
         version: int | None = None,
         *,
         by: str | LoadedBackend = "auto",
-        live: Sequence[Sequence[int]] = (),
+        live: Sequence[Sequence[int]] | None = None,
     ) -> Any:
         """Return a frame's value; arrays are views of the frame, which is checked completely before.
 
@@ -140,7 +144,7 @@ class Wire:
         by
             Whose codec, as for `encode`.
         live
-            The live device handles, rows of `nif_lab.wire.schema.LIVE`.
+            The live device handles, rows of `nif_lab.wire.schema.LIVE`; this Lab's own buffers unless given.
 
         Raises
         ------
@@ -149,6 +153,30 @@ class Wire:
         """
         if by == "auto" and version != 1 and (view := _core.view_frame(frame)) is not None:
             return view
+        rows: list[Sequence[int]] = []
+        while live is None:
+            try:
+                return self._decode(frame, dialect, version, by, rows)
+            except wire.WireError as error:
+                row = self._row(frame, error)
+                if row is None or row in rows:
+                    raise
+                rows.append(row)
+        return self._decode(frame, dialect, version, by, live)
+
+    def _row(self, frame: Any, error: wire.WireError) -> tuple[int, int, int, int] | None:
+        """Return the row of the handle that a codec didn't find; None if no buffer of this Lab ever had it."""
+        if error.code != "HANDLE" or error.offset < 0:
+            return None
+        number = int.from_bytes(bytes(rules.octets(frame)[error.offset : error.offset + 8]), "little")
+        slot = number & 0xFFFF_FFFF
+        try:
+            buffer = self._memory.devices.find(number)
+        except HandleError:
+            return (slot, 0, 0, 0) if _core.gpu_is_stale(number) else None
+        return slot, number >> 32, buffer.nbytes, device_number(buffer.device)
+
+    def _decode(self, frame: Any, dialect: str, version: int | None, by: Any, live: Sequence[Sequence[int]]) -> Any:
         spoken = rules.check_dialect(dialect)
         if version is not None:
             rules.check_version(version, (1, 2))
@@ -237,7 +265,9 @@ class Wire:
         if kernel.flags & Flag.FAULT:
             raise NoSuchFunction(f"{kernel.name}() fails on purpose: a descriptor can't launch it")
         given = {
-            name: np.require(it, requirements="A") if isinstance(it, np.ndarray) else it
+            name: np.require(it, requirements="A")
+            if isinstance(it, np.ndarray)
+            else getattr(it, "handle", it)  # functions take a device's buffer by its number
             for name, it in descriptor.parameters.items()
         }
         return kernel.function(**given)
@@ -259,6 +289,19 @@ class Wire:
         if by not in self._backends:
             raise BackendNotLoaded(f"no codec '{by}'", f"use python, auto or one of {', '.join(self._backends)}")
         return self._backends[by]
+
+
+def _as_record(value: Any) -> Any:
+    """Return a value in which each buffer on a device is the record of it."""
+    if isinstance(value, DeviceBuffer):
+        device = device_number(value.device)
+        if len(value.shape) != 3:
+            return wire.GpuBuffer(value.number, value.nbytes, device)
+        height, width, channels = value.shape
+        return wire.GpuTexture(value.number, height, width, channels, str(value.dtype), device)
+    if isinstance(value, wire.KernelDescriptor) and isinstance(value.parameters, dict):
+        return replace(value, parameters={name: _as_record(it) for name, it in value.parameters.items()})
+    return value
 
 
 @functools.lru_cache(256)

@@ -354,11 +354,13 @@ class NifError(NifLabError):
         The notebook cell that the function is from; empty for a built-in one.
     tried : tuple
         The steps of the recovery (`nif_lab.recovery.Step`) that didn't help; empty where none was taken.
+    last_words : tuple of str
+        Lines of the message with what native code wrote before it ended.
     """
 
     tried: tuple[object, ...] = ()
-    #: The notebook cell that the function is from.
     cell: str = ""
+    last_words: tuple[str, ...] = ()
 
     def __init__(
         self, message: str, backend: str = "", function: str = "", argument: str | None = None, reason: str = ""
@@ -371,7 +373,7 @@ class NifError(NifLabError):
 
     def __str__(self) -> str:
         place = (f"the function is from {self.cell}",) if self.cell else ()
-        return "\n  ".join((super().__str__(), *place, *(f"tried: {step}" for step in self.tried)))
+        return "\n  ".join((super().__str__(), *self.last_words, *place, *(f"tried: {step}" for step in self.tried)))
 
 
 class NifTypeError(NifError, TypeError):
@@ -410,7 +412,7 @@ class WorkerCrashed(NifError):
     address : int or None
         The address that it couldn't use.
     detail : str
-        The last it wrote to its standard error.
+        The last it wrote to its standard error. The message has up to three lines of it.
     """
 
     signal: int | None = None
@@ -449,21 +451,20 @@ class WorkerUnavailable(NifError):
 
 
 class GpuFault(NifError):
-    """The driver of a GPU refused, or a kernel failed: an illegal address, say.
-
-    After some faults (an illegal address is one) the driver refuses all further work of the process on that device.
+    """The driver of a GPU refused, or a kernel failed; in the direct lane the device may be of no more use then.
 
     Attributes
     ----------
-    code : int
-        The driver's own; 0 where it isn't the driver that refused.
-    name : str
-        The driver's name for it: ``"CUDA_ERROR_ILLEGAL_ADDRESS"``.
+    code, name : int, str
+        The driver's: 700, ``"CUDA_ERROR_ILLEGAL_ADDRESS"``. 0 and nothing where another refused.
     kernel : str
         The kernel that ran, where that is known.
+    has_ended : bool
+        Whether it ended the worker that ran the call; this process's own device works on.
     """
 
     kernel: str = ""
+    has_ended: bool = False
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -495,6 +496,4 @@ def kind_number(error: BaseException) -> int:
 
 def kind_name(number: int) -> str:
     """Return the name of the exception of a number in `KINDS`; empty for 0, which is success."""
-    if number == 0:
-        return ""
-    return KINDS[number].__name__ if number in KINDS else f"unknown ({number})"
+    return KINDS[number].__name__ if number in KINDS else f"unknown ({number})" if number else ""

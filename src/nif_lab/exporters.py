@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from .errors import NifLabError
+from .folders import written
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
@@ -204,7 +205,9 @@ def write_perfetto(history: History, path: str | Path) -> None:
     path
         The file; one that is there is replaced.
     """
-    Path(path).write_text(json.dumps(perfetto(history), separators=(",", ":")), encoding="utf-8")
+    text = json.dumps(perfetto(history), separators=(",", ":"))
+    with written(Path(path)):
+        Path(path).write_text(text, encoding="utf-8")
 
 
 class _Snapshots:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .errors import BackendError
+from .errors import BackendError, NifLabError, SystemRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["UMASK", "check", "checked", "home", "private", "writing"]
+__all__ = ["UMASK", "check", "check_room", "checked", "home", "private", "writing", "written"]
+
+#: With less room in bytes a compiler that failed has probably failed for it.
+LEAST: Final = 32 << 20
 
 #: For programs that write below the folder: what they make is for this user alone.
 UMASK: Final = 0o077
@@ -82,6 +86,13 @@ def check(folder: Path) -> None:
         _check(above, private=False)
 
 
+def check_room(folder: Path) -> None:
+    """Refuse a folder of ours whose file system is full: what compilers and linkers say of that is something else."""
+    with writing(folder):
+        if shutil.disk_usage(folder).free < LEAST:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the system refuses below a folder of ours into an error that says what to do."""
@@ -92,6 +103,20 @@ def writing(path: Path) -> Iterator[None]:
         cure = f"{full}set $XDG_CACHE_HOME to a folder that you can write to"
         why = error.strerror or str(error)
         raise BackendError(f"{error.filename or path} can't be used as a cache: {why}", cure) from None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn what the system refuses of a user's own file or folder into an error that says which, and what to do."""
+    try:
+        yield
+    except NifLabError:
+        raise
+    except OSError as error:
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        cure = "free some space, or choose another folder" if is_full else "choose a folder that you can write to"
+        why = error.strerror or str(error)
+        raise SystemRefusal(f"{error.filename or path} can't be written: {why}", cure, error.errno) from None
 
 
 def _close(folder: Path) -> None:

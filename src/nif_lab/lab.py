@@ -30,6 +30,7 @@ from .loading import library_file
 from .mapping import Failures, Map
 from .memory import POOLS, MemoryManager, Pool
 from .pickling import reduce_lab
+from .programs import fill_standard
 from .recovery import Recovery, RecoveryPolicy, with_options
 from .telemetry import Telemetry
 from .watched import Watched
@@ -106,6 +107,7 @@ class Lab(Watched):
         if lane is not None:
             one_of("lane", lane, LANES)
         wanted = [languages.find(it) for it in (languages.names() if backends is None else names("backends", backends))]
+        fill_standard()
         try:
             self.telemetry = Telemetry()
             self.memory = MemoryManager(pools, self.telemetry.core, gpu_limits)
@@ -131,9 +133,9 @@ class Lab(Watched):
         self.ledger = Ledger(self.memory.core)
         self._transfers = transfers.Transfers(self.memory, self.wire, self.ledger)
         this = weakref.ref(self)
-        self.gpu = Gpu(partial(_direct_function, this), self.memory.allocate)
+        self.gpu = Gpu(partial(_function, this), self.memory.allocate)
         self.cells = Cells(partial(_in_lane, this), lambda name: _alive(this)._named(name))
-        self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery)
+        self.faults = Faults(partial(_in_lane, weakref.ref(self)), self.memory, self.recovery, self.gpu.fault)
         for name, backend in self.backends.items():
             setattr(self, name, backend)
         self._key = travel.known(self)
@@ -399,8 +401,8 @@ class Lab(Watched):
         source, target
             Names of two backends.
         value
-            A number, an array of any shape, order and strides, a shared buffer, a mapped file, or a record of
-            `nif_lab.wire` (networks, tensor operations, kernel descriptors).
+            A number, an array of any shape, order and strides, a shared buffer, a mapped file, a buffer in a device's
+            memory, or a record of `nif_lab.wire` (networks, tensor operations, kernel descriptors).
         mode
             ``"shared"``: the target reads an array where it lies in shared memory. ``"wire"``: the source's codec
             encodes, the target's decodes. ``"mmap"``: through a mapped file. ``"auto"``: shared for arrays, wire for
@@ -451,11 +453,14 @@ class Lab(Watched):
             raise BackendNotLoaded(f"no backend '{name}'", f"use one of {', '.join([*self.backends, *self.libraries])}")
         return self.backends[name]
 
-    def dashboard(self, rate: float = 10.0) -> Dashboard:
-        """Return the panels of this Lab as one widget; its figures are renewed ``rate`` times a second, busy or not."""
+    def dashboard(self, rate: float = 10.0, engine: Any = None) -> Dashboard:
+        """Return the panels of this Lab as one widget; its figures are renewed ``rate`` times a second, busy or not.
+
+        With an ``engine``, as for `processes`, its workers on other machines are shown too.
+        """
         from .panels.dashboard import Dashboard
 
-        return Dashboard(self, number("rate", rate, 0.1, 30.0))
+        return Dashboard(self, number("rate", rate, 0.1, 30.0), engine)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduce_lab(self)
@@ -477,9 +482,9 @@ def _in_lane(lab: weakref.ref[Lab], name: str, lane: arguments.Lane) -> LoadedBa
     return _alive(lab)._in_lane(name, lane)
 
 
-def _direct_function(lab: weakref.ref[Lab], name: str, function: str) -> Any:
-    """Return a function of a language in this process."""
-    return _in_lane(lab, name, "direct").find_function(function).function
+def _function(lab: weakref.ref[Lab], name: str, function: str, lane: arguments.Lane) -> Any:
+    """Return a function of a language in a lane."""
+    return _in_lane(lab, name, lane).find_function(function).function
 
 
 def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:

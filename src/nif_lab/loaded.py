@@ -176,6 +176,7 @@ class LoadedBackend:
         """Names of the functions that are meant to succeed."""
         return tuple(sorted(name for name, nif in self.functions.items() if not nif.flags & Flag.FAULT))
 
+    @_core.plain
     def __getattr__(self, name: str) -> Any:
         # Only what isn't there comes here: functions are plain attributes.
         if name.startswith("_"):

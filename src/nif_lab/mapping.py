@@ -69,8 +69,6 @@ class Map:
 
     Attributes
     ----------
-    failures : dict of int to BaseException
-        What the blocks that failed have raised, by the block's number.
     done : int
         Blocks that have an answer.
     """
@@ -104,11 +102,16 @@ class Map:
         #: Blocks that were taken from the source and have no answer: they are the first of the next run.
         self._open: dict[int, tuple[Any, ...]] = {}
         self._results: dict[int, Any] = {}
-        self.failures: dict[int, BaseException] = {}
+        self._failures: dict[int, BaseException] = {}
         self.done = 0
         self._is_cancelled = False
         self._pending: dict[Future[Any], int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def failures(self) -> dict[int, BaseException]:
+        """What the blocks that failed have raised, in the order of their numbers."""
+        return dict(sorted(self._failures.items()))
 
     def __iter__(self) -> Iterator[Any]:
         """Yield results: in the order of the blocks, or with the block's number as they come if not ``ordered``."""
@@ -119,7 +122,7 @@ class Map:
             following = 0
             for number, value in chain(self._kept(), self._run()):
                 waiting[number] = value
-                while following in waiting or following in self.failures:
+                while following in waiting or following in self._failures:
                     ready = waiting.pop(following, MISSING)
                     following += 1
                     if ready is not MISSING:
@@ -144,7 +147,7 @@ class Map:
         for _ in self._run():
             pass
         self._conclude()
-        count = max((*self._results, *self.failures, -1)) + 1
+        count = max((*self._results, *self._failures, -1)) + 1
         return [self._results.get(number) for number in range(count)]
 
     def cancel(self) -> None:
@@ -165,7 +168,7 @@ class Map:
         _check_executor(executor)
         self._executor = executor or self._executor
         self._is_cancelled = False
-        self.failures.clear()
+        self._failures.clear()
         return self
 
     def _conclude(self) -> None:
@@ -202,7 +205,7 @@ class Map:
             try:
                 value = self._function(*block)
             except Exception as error:
-                self.failures[number] = error
+                self._failures[number] = error
                 continue
             self._answer(number, value)
             yield number, value
@@ -226,7 +229,7 @@ class Map:
                     try:
                         future = submit(self._function, *args)
                     except BrokenExecutor as error:
-                        self.failures[number], broken = error, True
+                        self._failures[number], broken = error, True
                         break
                     with self._lock:
                         pending[future] = number
@@ -237,12 +240,12 @@ class Map:
                     future = arrived.get(timeout=TICK)
                     with self._lock:
                         number = pending.pop(future)
-                    if future.cancelled() or self._is_cancelled:
+                    if self._is_cancelled:
                         continue
                     try:
                         value = future.result()
                     except (CancelledError, Exception) as error:
-                        self.failures[number] = error
+                        self._failures[number] = error
                         broken = broken or isinstance(error, BrokenExecutor)
                     else:
                         self._answer(number, value)
@@ -258,7 +261,7 @@ class Map:
 
     def __repr__(self) -> str:
         of = "" if self._total is None else f" of {self._total}"
-        return f"<map: {self.done}{of} blocks done, {len(self.failures)} failed>"
+        return f"<map: {self.done}{of} blocks done, {len(self._failures)} failed>"
 
 
 def _check_executor(executor: object) -> None:
@@ -278,13 +281,11 @@ def workers_of(executor: object) -> int:
 
 
 def _submitter(executor: Any) -> Callable[..., Future[Any]]:
-    """Return what gives an executor a task.
-
-    A Dask executor's own futures may never end when a worker dies after it has computed a result; the client's ask for
-    that result again.
-    """
+    """Return what gives an executor a task."""
     if (client := _client(executor)) is not None:
-        return functools.partial(client.submit, **{"pure": False, **executor._kwargs})
+        from .engines import dask
+
+        return functools.partial(dask.submit, client, executor._kwargs)
     submit: Callable[..., Future[Any]] = executor.submit
     return submit
 

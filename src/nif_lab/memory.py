@@ -20,6 +20,7 @@ from .arguments import ACCESSES, Access, expect, names, one_of, path_of, whole
 from .arrays import given_array
 from .device_memory import DeviceBuffer, DeviceMemory, device_number
 from .errors import ArgumentTypeError, ArgumentValueError, HandleError, MappingError
+from .places import BufferInfo, Places, table
 from .pools import LARGEST, POOLS, Pool, check
 from .text import format_bytes, table_html
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POOLS",
+    "BufferInfo",
     "Collections",
     "DeviceBuffer",
     "MappedFile",
@@ -242,6 +244,7 @@ class MemoryManager:
         self.core = _core.Memory(rows, telemetry)
         self.core.strict = False
         self.devices = DeviceMemory(self.core, gpu_limits)
+        self._places, self._telemetry = Places(), telemetry
         self.empty = self.core.empty
         self.zeros = self.core.zeros
 
@@ -297,7 +300,9 @@ class MemoryManager:
             device = "gpu" if self.devices.prefers(shape, dtype, owners) else None
         if device is not None:
             return self.devices.allocate(shape, dtype, owners, device)
-        return self.core.allocate(shape, dtype, owners)
+        buffer = self.core.allocate(shape, dtype, owners)
+        self._places.note(buffer, self._telemetry.cell if self._telemetry else 0, self.resolve)
+        return buffer
 
     def to_device(self, array: ArrayLike, languages: Iterable[str] = ("python",), device: str = "gpu") -> DeviceBuffer:
         """Return a buffer on a device with a copy of any array of the host, in row-major order."""
@@ -396,6 +401,10 @@ class MemoryManager:
             return self.devices.core.resolve(*words)
         return self.core.resolve(*words)
 
+    def buffers(self) -> tuple[BufferInfo, ...]:
+        """Return the shared buffers that aren't freed, the largest first: owners, and which line allocated each."""
+        return self._places.live(self.resolve)
+
     def metrics(self) -> MemoryMetrics:
         """Return all figures as they are now."""
         read: Any = self.core.metrics()
@@ -415,7 +424,7 @@ class MemoryManager:
 
     def _repr_html_(self) -> str:
         maps = "".join(self._map(number) for number in range(len(self.pools)))
-        return self.metrics()._repr_html_() + maps
+        return self.metrics()._repr_html_() + maps + table(self.buffers())
 
     def _map(self, number: int) -> str:
         """Draw a pool's segments as strips, blocks in the order of addresses, up to the last one and a bit."""

@@ -114,6 +114,8 @@ def late_bar(
     made: list[Any] = []
     # A panel's thread has no output of its own: a bar would land in that of whatever cell runs.
     is_main = threading.current_thread() is threading.main_thread() if _is_main is None else _is_main
+    # A daemon has no stream: tqdm fails there with its lock held, and the next bar waits for ever.
+    is_main = is_main and sys.stderr is not None
 
     def show(done: int, text: str = "", total: int | None = None) -> None:
         if not made and is_main and time.monotonic() - start >= quiet:

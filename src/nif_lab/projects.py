@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from . import backends as languages
 from .arguments import expect, path_of
 from .errors import ArgumentValueError
+from .folders import written
 
 if TYPE_CHECKING:
     from .backends.base import Backend
@@ -49,6 +50,8 @@ def new(language: str, name: str, folder: str | Path = ".") -> Path:
         When there is something of that name: nothing is overwritten.
     ArgumentValueError
         For a name that can't be one, or no language.
+    SystemRefusal
+        When it can't be written: a full disk, a folder that isn't one.
     """
     backend = languages.find(language)
     expect("name", name, str, "a name")
@@ -60,16 +63,17 @@ def new(language: str, name: str, folder: str | Path = ".") -> Path:
     project = (Path(path_of("folder", folder)).expanduser() / name).absolute()
     if os.path.lexists(project):
         raise FileExistsError(f"{project} exists; nothing was written. Use another name or folder")
-    project.parent.mkdir(parents=True, exist_ok=True)
-    # It appears as a whole, or not at all: a disk may be full.
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=project.parent))
-    try:
-        _write(backend, language, name, unfinished)
-        unfinished.chmod(0o777 & ~_umask())
-        unfinished.rename(project)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with written(project):
+        project.parent.mkdir(parents=True, exist_ok=True)
+        # It appears as a whole, or not at all: a disk may be full.
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=project.parent))
+        try:
+            _write(backend, language, name, unfinished)
+            unfinished.chmod(0o777 & ~_umask())
+            unfinished.rename(project)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return project
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import hints
 from .flags import Flag
+from .folders import written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +65,6 @@ def write(lab: Lab, out: Path) -> list[Path]:
         The files, sorted.
     """
     package = out / PACKAGE
-    package.mkdir(parents=True, exist_ok=True)
     files: dict[Path, str] = {}
     shown = [it for it in (*lab.backends.values(), *lab.libraries.values()) if it.loaded]
     for it in shown:
@@ -73,8 +73,10 @@ def write(lab: Lab, out: Path) -> list[Path]:
         for file, handles in opened.cells.apart.items():
             files[out / f"{Path(file).stem}.pyi"] = _module([handle.nif for handle in handles.values()])
     files[package / "__init__.pyi"] = _lab(shown)
-    for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+    with written(out):
+        package.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
     return sorted(files)
 
 

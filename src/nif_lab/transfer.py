@@ -1,7 +1,8 @@
 """Handing a value from one language to another, and proving what happened on the way.
 
 ``shared``: an array in shared memory, which the target reads where it lies. ``wire``: a frame that the source's codec
-writes and the target's reads. ``mmap``: the array, or the frame, in a mapped file. Each side computes its own checksum,
+writes and the target's reads. ``mmap``: the array, or the frame, in a mapped file. A buffer in a device's memory stays
+there: the target gets its number, or a frame with it. Each side computes its own checksum,
 and every copy is in the ledger.
 """
 
@@ -17,7 +18,8 @@ import numpy as np
 from . import _core
 from .arguments import MODES, Mode, one_of
 from .arrays import given_array
-from .errors import CopyRequired
+from .device_memory import DeviceBuffer
+from .errors import ArgumentValueError, CopyRequired, GpuUnavailable
 from .progress import tracked
 from .text import format_ns, format_speed, table_html
 
@@ -211,6 +213,11 @@ class Transfers:
     ) -> Transfer:
         """Transfer a value from one backend to another."""
         one_of("mode", mode, MODES)
+        if isinstance(value, DeviceBuffer):
+            on_device = _OnDevice(self._memory, self._wire, self._ledger, source, target)
+            done = on_device.transfer(value, mode, dialect, version)
+            self._ledger.add_transfer(done.bytes, done.copied)
+            return done
         if not isinstance(value, (np.generic, int, float)) and type(value) is not np.ndarray:
             plain = given_array("value", value)  # of another library, or a sequence of numbers
             value = value if plain is None else plain
@@ -239,6 +246,59 @@ class Transfers:
         done = (self.transfer(a, b, value, mode, strict=strict) for a, b, mode in tracked(ways, "transfers"))
         # Without what arrived: twelve frames of 64 MB would stay for as long as somebody looks at the times.
         return TransferMatrix(tuple(replace(it, value=None) for it in done))
+
+
+class _OnDevice:
+    """One transfer of a buffer in a device's memory: the target gets its number, and both read it on the device."""
+
+    def __init__(
+        self, memory: MemoryManager, wire: Wire, ledger: Ledger, source: LoadedBackend, target: LoadedBackend
+    ) -> None:
+        for side in (source, target):
+            if side.lane != "direct":
+                reason = f"{side.title} runs in a worker, and workers have no devices"
+                raise GpuUnavailable(reason, "nif_lab.Lab(lane='direct')")
+        self._memory, self._codec, self._ledger = memory, wire, ledger
+        self._source, self._target, self._mark = source, target, ledger.mark()
+
+    def transfer(self, buffer: DeviceBuffer, mode: Mode, dialect: str, version: int) -> Transfer:
+        if mode == "mmap":
+            raise ArgumentValueError("mode", "a device's memory can't be put into a file; take 'shared' or 'wire'")
+        is_frame = mode == "wire"
+        start = time.perf_counter_ns()
+        size, write_ns = buffer.nbytes, 0.0
+        if is_frame:
+            frame = self._codec.encode(buffer, dialect, version, by=self._source)
+            size, write_ns = frame.nbytes, float(time.perf_counter_ns() - start)
+            start = time.perf_counter_ns()
+            record = self._codec.decode(frame, dialect, version, by=self._target)
+            arrived = self._memory.devices.find(record.handle)
+        else:
+            arrived = buffer
+        arrived.retain(self._target.name)
+        told = time.perf_counter_ns()
+        try:
+            source_checksum = self._source.builtin.gpu_checksum(buffer)
+            proved = time.perf_counter_ns()
+            target_checksum = self._target.builtin.gpu_checksum(arrived)
+            done = time.perf_counter_ns()
+        finally:
+            arrived.release(self._target.name)
+        hand_over = float(told - start)
+        return Transfer(
+            self._source.name,
+            self._target.name,
+            arrived,
+            "wire" if is_frame else "shared",
+            (self._source.lane, self._target.lane),
+            size,
+            write_ns,
+            hand_over,
+            hand_over + float(done - proved),
+            self._ledger.since(self._mark),
+            source_checksum,
+            target_checksum,
+        )
 
 
 class _Told(NamedTuple):

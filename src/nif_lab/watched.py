@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import engines
 from .arguments import expect
+from .fleet.channel import Fleet
 
 if TYPE_CHECKING:
     from . import arguments
@@ -24,6 +26,7 @@ class Watched:
 
     telemetry: Telemetry
     memory: MemoryManager
+    _fleet: Fleet | None = None
 
     def register(self, module: ModuleType) -> ModuleType:
         """Have the functions of any module recorded: ``lab.register(my_module)``.
@@ -66,3 +69,25 @@ class Watched:
         It runs on a thread of its own: a slow or raising one delays no call.
         """
         return self.telemetry.subscribe(topic, callback)
+
+    def processes(self, engine: Any = None) -> Fleet:
+        """Return what collects the telemetry of all processes that work for this one: ``lab.processes().look()``.
+
+        Processes below this one are read in place. Those of an engine on other machines send theirs.
+
+        Parameters
+        ----------
+        engine
+            Whose workers are shown too. A ``distributed.Client``: its workers get a Lab like this one. Or the module
+            ``ray``, after ``ray.init`` with `nif_lab.engines.ray.setup_hook`.
+
+        Raises
+        ------
+        ArgumentTypeError
+            When the engine has no channel.
+        """
+        if engine is not None:
+            engines.follow(engine, self)  # type: ignore[arg-type] # a Lab
+        if self._fleet is None or self._fleet.is_closed:
+            self._fleet = Fleet(self.telemetry.segment)
+        return self._fleet

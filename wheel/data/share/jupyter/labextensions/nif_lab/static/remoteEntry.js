@@ -3,7 +3,7 @@
 
 (() => {
   const here = document.currentScript.src;
-  const VERSION = "0.1.0";
+  const VERSION = "0.2.0";
   let scope = {};
 
   // Return a module that JupyterLab shares. An extension may offer another version: the page's own is loaded already.
