@@ -5,8 +5,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_mul_epu32, _mm256_set1_epi64x, _mm256_setzero_si256,
-    _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_xor_si256,
+    __m256i, __m512i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_mul_epu32, _mm256_set1_epi64x, _mm256_setzero_si256,
+    _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64, _mm256_xor_si256, _mm512_add_epi64, _mm512_loadu_si512,
+    _mm512_mul_epu32, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_slli_epi64,
+    _mm512_srli_epi64, _mm512_xor_si512,
 };
 use std::array;
 use std::hint::black_box;
@@ -136,6 +138,11 @@ macro_rules! each_stripe {
 unsafe fn add_blocks<const TO: u8>(to: *mut u8, from: *const u8, blocks: usize, secret: &Secret, sums: &mut Stripe) {
     // SAFETY: passed on.
     unsafe {
+        // Past the caches memory is the bound, and half a line at a time is stored.
+        #[cfg(target_arch = "x86_64")]
+        if TO != 2 && is_x86_feature_detected!("avx512f") {
+            return add_blocks_avx512::<TO>(to, from, blocks, secret, sums);
+        }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             return add_blocks_avx2::<TO>(to, from, blocks, secret, sums);
@@ -191,6 +198,48 @@ unsafe fn add_blocks_avx2<const TO: u8>(
                 let high = _mm256_mul_epu32(_mm256_srli_epi64::<32>(mixed), prime);
                 products[half] = _mm256_add_epi64(_mm256_mul_epu32(mixed, prime), _mm256_slli_epi64::<32>(high));
             }
+        }
+        sums.write_unaligned(products);
+    }
+}
+
+/// The same with a stripe in one register.
+///
+/// # Safety
+///
+/// As [`Sums::add_blocks`], on a machine with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_blocks_avx512<const TO: u8>(
+    to: *mut u8,
+    from: *const u8,
+    blocks: usize,
+    secret: &Secret,
+    sums: &mut Stripe,
+) {
+    // SAFETY: as in `add_blocks_avx2`.
+    unsafe {
+        let key = |word: usize| _mm512_loadu_si512(secret.as_ptr().add(word).cast());
+        let sums: *mut __m512i = ptr::from_mut(sums).cast();
+        let mut products = sums.read_unaligned();
+        let prime = _mm512_set1_epi64(PRIME32_1.cast_signed());
+        for block in 0..blocks {
+            let mut neighbours = _mm512_setzero_si512();
+            each_stripe!(stripe, {
+                let offset = block * BLOCK + stripe * LINE;
+                let data = from.add(offset).cast::<__m512i>().read_unaligned();
+                if TO == 1 {
+                    to.add(offset).cast::<__m512i>().write_unaligned(data);
+                }
+                let keyed = _mm512_xor_si512(data, key(stripe));
+                products = _mm512_add_epi64(products, _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed)));
+                neighbours = _mm512_add_epi64(neighbours, data);
+            });
+            let sum = _mm512_add_epi64(products, _mm512_shuffle_epi32::<0x4E>(neighbours));
+            let mixed = _mm512_xor_si512(sum, _mm512_srli_epi64::<47>(sum));
+            let mixed = _mm512_xor_si512(mixed, key(STRIPES));
+            let high = _mm512_mul_epu32(_mm512_srli_epi64::<32>(mixed), prime);
+            products = _mm512_add_epi64(_mm512_mul_epu32(mixed, prime), _mm512_slli_epi64::<32>(high));
         }
         sums.write_unaligned(products);
     }
@@ -272,13 +321,22 @@ fn merge(sums: &Stripe, secret: &Stripe, size: usize) -> u64 {
 #[test]
 fn sums_are_the_same_on_every_machine() {
     let from: Vec<u8> = (0_u32..4096).map(|it| it.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
-    let (mut to, mut sums) = (vec![0_u8; 4096], Sums::new());
-    // SAFETY: both have four blocks.
-    unsafe {
-        add_blocks_anywhere::<1>(to.as_mut_ptr(), from.as_ptr(), 4, &sums.secret, &mut sums.sums);
-        let mut again = Sums::new();
-        add_blocks::<0>(ptr::null_mut(), from.as_ptr(), 4, &again.secret, &mut again.sums);
-        assert_eq!(sums.sums, again.sums);
+    let secret: Secret = secret(0);
+    let summed = |add_blocks: unsafe fn(*mut u8, *const u8, usize, &Secret, &mut Stripe)| {
+        let (mut to, mut sums) = (vec![0_u8; 4096], Sums::new().sums);
+        // SAFETY: both have four blocks, and the machine has what the function wants.
+        unsafe { add_blocks(to.as_mut_ptr(), from.as_ptr(), 4, &secret, &mut sums) };
+        assert_eq!(to, from);
+        sums
+    };
+    let right = summed(add_blocks_anywhere::<1>);
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") {
+            assert_eq!(summed(|a, b, c, d, e| unsafe { add_blocks_avx2::<1>(a, b, c, d, e) }), right);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            assert_eq!(summed(|a, b, c, d, e| unsafe { add_blocks_avx512::<1>(a, b, c, d, e) }), right);
+        }
     }
-    assert_eq!(to, from);
 }
