@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
 import shutil
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -405,3 +408,27 @@ def test_a_cargo_without_a_toolchain_says_so(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ToolchainMissing, match="no default is configured, but Rust") as caught:
         backends.find("rust").compiler()
     assert "RUSTUP_HOME" in caught.value.cure
+
+
+def test_a_frozen_program_is_never_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyInstaller's ``sys.executable`` is the program itself: it started itself, to ask juliapkg, without end."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(julia_home, "_attempted", set())
+    monkeypatch.delenv("NIF_LAB_JULIA", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", None)  # whatever is started would fail in another way
+    missing = ToolchainMissing("no Julia here", "get one")
+    with pytest.raises(ToolchainMissing, match="no Julia here"):
+        julia_home.install_julia(missing)
+    lab, executor = nif_lab.Lab(["rust"]), nif_lab.Executor(1)
+    for start in (lab.processes, lambda: executor.submit(int).result()):
+        with pytest.raises(ToolchainMissing, match="a frozen program has none") as refused:
+            start()
+        assert "under Python" in refused.value.cure
+
+
+def test_python_is_started_in_one_place() -> None:
+    """By `nif_lab.programs.python`, which knows where there is none."""
+    starts = re.compile(r"[\[(*]sys\.executable,")
+    source = Path(nif_lab.__file__).parent
+    found = {it.relative_to(source).as_posix() for it in source.rglob("*.py") if starts.search(it.read_text())}
+    assert found == {"programs.py"}

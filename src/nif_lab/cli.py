@@ -24,6 +24,7 @@ from . import __version__, backends
 from .errors import BackendError, NifLabError, ToolchainMissing
 from .faults import command as campaign
 from .gpu import describe as describe_gpu
+from .programs import python
 from .text import format_bytes
 from .wire.schema import DIALECTS
 
@@ -55,7 +56,7 @@ _TRY_SECONDS = 600
 def _direct(name: str) -> dict[str, Any]:
     """Return what became of a backend in the direct lane: reason, cure, and the versions of its parts."""
     failed = {"reason": "", "cure": "use the isolated lane, and report it", "parts": {}}
-    command = [sys.executable, "-c", _TRY, name]
+    command = python("-c", _TRY, name)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TRY_SECONDS, check=False)
     except subprocess.TimeoutExpired:

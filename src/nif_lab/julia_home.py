@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import BackendError, ToolchainMissing
 from .folders import home, private
-from .programs import NOWHERE, environment, search_path
+from .programs import NOWHERE, environment, python, search_path
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -246,8 +246,12 @@ def install_julia(missing: ToolchainMissing) -> Installation:
     """
     if _attempted or "NIF_LAB_JULIA" in os.environ or os.environ.get("PYTHON_JULIAPKG_OFFLINE") == "yes":
         raise missing
+    try:
+        command = python("-c", RESOLVE)
+    except ToolchainMissing:
+        raise missing from None
     _attempted.add("juliapkg")
-    status, said = told([sys.executable, "-c", RESOLVE], "Julia isn't installed: juliapkg installs it")
+    status, said = told(command, "Julia isn't installed: juliapkg installs it")
     try:
         # Where only the packages failed, Julia itself is there, and the isolated lane works.
         return find_julia()

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from .errors import BackendError, ToolchainMissing
 from .folders import private
-from .programs import find_program, run
+from .programs import find_program, python, run
 
 if TYPE_CHECKING:
     from .julia_home import Installation
@@ -134,5 +133,5 @@ def _linker() -> list[str]:
         if found := find_program(name):
             return [found]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return python("-m", "ziglang", "cc")
     raise ToolchainMissing("no compiler of C, which links Julia's image", "install gcc or clang")

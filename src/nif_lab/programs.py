@@ -17,7 +17,7 @@ from typing import Final
 from .errors import BuildError, ToolchainMissing
 from .folders import UMASK, home
 
-__all__ = ["NOWHERE", "ask", "environment", "fill_standard", "find_program", "run", "search_path"]
+__all__ = ["NOWHERE", "ask", "environment", "fill_standard", "find_program", "python", "run", "search_path"]
 
 
 def fill_standard() -> None:
@@ -41,6 +41,23 @@ def find_program(name: str) -> str | None:
     """Find a program beside the running interpreter (a virtual environment's), else on PATH."""
     beside = Path(sys.executable).parent
     return shutil.which(name, path=str(beside)) or shutil.which(name, path=search_path())
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command that starts this Python once more.
+
+    Raises
+    ------
+    ToolchainMissing
+        When there is none to start: in a program that PyInstaller made, ``sys.executable`` is that program, which
+        would start itself again and again. Where another program embeds Python, it is empty.
+    """
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise ToolchainMissing(
+            "this needs a Python of its own, and a frozen program has none to start",
+            "run the program under Python: not made into a file by PyInstaller, and not within another program",
+        )
+    return [sys.executable, *arguments]
 
 
 #: Where compilers run: cargo, rustup, zig and others obey files of their working directory and of all folders above it,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import BackendError, CellError, Message, ToolchainMissing
 from ..julia_home import cache_folder, compiled_folder, find_julia, install_julia, told
 from ..julia_image import make_image, needs_image, with_image
+from ..programs import python
 from ..progress import Progress
 from .base import DEFAULTS, Backend, Compiler, Job, Options, digest, existing, run
 
@@ -267,7 +268,7 @@ def _import_juliacall(found: Installation) -> None:
         key = f"juliacall {importlib.metadata.version('juliacall')} {sys.prefix} {found.program} {found.version}"
         _once(
             "juliacall, the first time: installs and compiles its packages",
-            [sys.executable, "-c", "import juliacall"],
+            python("-c", "import juliacall"),
             key,
         )
         # For the same reason as in rust/loader/src/julia.rs.

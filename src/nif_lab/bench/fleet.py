@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from statistics import median
 from typing import Any, Final
@@ -19,6 +18,7 @@ from typing import Any, Final
 from ..fleet.channel import Fleet
 from ..fleet.collector import Collection
 from ..fleet.tally import Counters, Origin, State, report
+from ..programs import python
 from ..segment import BUCKETS
 from ..telemetry import Telemetry
 
@@ -35,7 +35,7 @@ CHILD: Final = "import sys; from nif_lab.bench import fleet; fleet.watch(int(sys
 
 def in_place(processes: int) -> dict[str, Any] | str:
     """Watch real processes, in a process that has imported little; or say why that can't be done."""
-    command = [sys.executable, "-c", CHILD, str(processes)]
+    command = python("-c", CHILD, str(processes))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"its process ended with status {done.returncode}: {done.stderr[-500:]}"

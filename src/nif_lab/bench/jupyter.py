@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -16,6 +15,8 @@ import urllib.request
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from ..programs import python
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +45,7 @@ class Server:
         folder = Path(self.home.name)
         names = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
         command = [
-            *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
+            *python("-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
             *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"),
             *(f"--IdentityProvider.token={self.token}", f"--ServerApp.base_url={base_url}"),
             "--ServerApp.jpserver_extensions={'nif_lab': True}",

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import backends
 from ..faults import campaign, verdict
 from ..lab import Lab
+from ..programs import python
 from .rivals import BESIDE, RIVALS, Episode
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def foreign(name: str, crashes: int = 0) -> list[Episode] | str:
     with tempfile.TemporaryDirectory(prefix="nif_lab") as folder:
         said = Path(folder, "said")
         with said.open("wb") as output:
-            command = [sys.executable, "-c", CHILD, name, folder, str(crashes or EPISODES)]
+            command = python("-c", CHILD, name, folder, str(crashes or EPISODES))
             child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
             try:
                 status = child.wait()

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from .. import backends as languages
 from ..arguments import CONTAINED_KINDS, GPU_KINDS, FaultKind, Lane
 from ..errors import NifError
 from ..lab import Lab
+from ..programs import python
 from ..recovery import RecoveryPolicy
 from . import verdict
 from .injection import possible_kinds
@@ -333,7 +333,7 @@ def _direct(
 
 def _sacrifice(name: str, kind: str, seed: int) -> str:
     """Make the call in a process that may end by it; return what became of it."""
-    command = [sys.executable, "-c", SACRIFICE, name, kind, str(seed)]
+    command = python("-c", SACRIFICE, name, kind, str(seed))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         began = process.stdout.readline()

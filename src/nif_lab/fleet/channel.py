@@ -11,13 +11,13 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import WorkerUnavailable
+from ..programs import python
 from ..travel import here
 from .reading import Reader, host_name, title_of
 from .tally import State, report
@@ -121,7 +121,7 @@ class Fleet:
         self._outbox: queue.Queue[bytes] = queue.Queue(WAITING)
         self._pid = os.getpid()
         lab = int(segment.header["base_ticks"])
-        command = [sys.executable, "-m", "nif_lab.fleet.collector", str(os.getpid()), str(lab), str(rate)]
+        command = python("-m", "nif_lab.fleet.collector", str(os.getpid()), str(lab), str(rate))
         # In the root folder: `-m` would take modules from where the notebook is.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from ..programs import python
 from ..segment import Segment, SegmentError, attach
 from .feed import Feed, pack
 
@@ -47,7 +48,7 @@ class Renderer:
     """
 
     def __init__(self, pid: int, lab: int, theme: str, width: int, scale: float) -> None:
-        command = [sys.executable, "-m", __name__, *map(str, (pid, lab, theme, width, scale))]
+        command = python("-m", __name__, *map(str, (pid, lab, theme, width, scale)))
         # In the root folder: `-m` would take modules from where the server runs, a folder of notebooks perhaps.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd="/",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anywidget
 import traitlets
 
+from ..errors import ToolchainMissing
 from ..live.feed import ALIVE, Feed
 from ..live.renderer import Renderer
 from .style import COLOURS, GRID, MARKS
@@ -256,4 +257,5 @@ class _Sender(threading.Thread):
         self._drawn, self._renderer = picture, None
         if picture is not None:
             look = str(picture["theme"]), int(picture["width"]), float(picture["scale"])
-            self._renderer = Renderer(os.getpid(), lab, *look)
+            with suppress(ToolchainMissing):  # a frozen program: the page shows the numbers
+                self._renderer = Renderer(os.getpid(), lab, *look)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import WorkerUnavailable
+from ..programs import python
 from .line import Ended, put_together, receive, send, taken_apart
 from .server import FORK
 
@@ -98,7 +99,7 @@ class _Server:
         with there:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
             self._process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, str(there.fileno())], pass_fds=[there.fileno()], env=environment,
+                python("-c", COMMAND, str(there.fileno())), pass_fds=[there.fileno()], env=environment,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self._line = here

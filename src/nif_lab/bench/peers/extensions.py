@@ -15,6 +15,7 @@ import numpy as np
 from ... import backends
 from ...backends.base import run
 from ...machine import has_avx2
+from ...programs import python
 from ..contender import Contender, operands
 from .workshop import HERE, Workshop
 
@@ -41,7 +42,7 @@ def cython(workshop: Workshop) -> Iterator[Contender]:
     def make(folder: Path) -> Path:
         source = folder / f"{name}.c"
         shutil.copy(HERE / "peer.pyx", folder / f"{name}.pyx")  # Cython names the module after its file
-        run([sys.executable, "-m", "cython", str(folder / f"{name}.pyx"), "-o", str(source)])
+        run(python("-m", "cython", str(folder / f"{name}.pyx"), "-o", str(source)))
         return workshop.compile(folder / "cython", [source], "-fno-strict-aliasing")
 
     version = importlib.import_module("Cython").__version__
