@@ -96,12 +96,16 @@ class _Server:
     def __init__(self, imports: tuple[str, ...], initializer: bytes) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         package = str(Path(__file__).parents[2])
-        with there:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
-            self._process = subprocess.Popen(
-                python("-c", COMMAND, str(there.fileno())), pass_fds=[there.fileno()], env=environment,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+        try:
+            with there:
+                self._process = subprocess.Popen(
+                    python("-c", COMMAND, str(there.fileno())), pass_fds=[there.fileno()], env=environment,
+                    stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
+        except BaseException:
+            here.close()
+            raise
         self._line = here
         self._workers: dict[int, Worker] = {}
         self._early: dict[int, int] = {}
