@@ -280,12 +280,13 @@ def test_pictures_are_jpeg_while_things_change_and_then_one_png(own: Lab) -> Non
     renderer = Renderer(os.getpid(), lab_ticks, "dark", 640, 1.5)
     process = renderer._process
     try:
-        x, kinds, end = np.ones(10), [], time.monotonic() + 15
+        x, kinds, figures, end = np.ones(10), [], set(), time.monotonic() + 15
         while time.monotonic() < end and kinds.count("image/jpeg") < 3:
             own.rust.dot(x, x)
             if (message := renderer.frame()) is not None:
                 head, image = picture_of(message)
                 kinds.append(head["mime"])
+                figures.add(head["figures"])
             time.sleep(0.05)
         assert kinds.count("image/jpeg") >= 3
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
@@ -293,6 +294,10 @@ def test_pictures_are_jpeg_while_things_change_and_then_one_png(own: Lab) -> Non
         wait_for(lambda: frames.append(it) if (it := renderer.frame()) and b"image/png" in it[:200] else frames)
         head, image = picture_of(frames[0])
         assert (head["kind"], head["theme"], image.width) == ("picture", "dark", 960)
+        # A page that comes later is told that the last picture shows what it is told: it isn't old.
+        page = Page().take(Feed(own.telemetry.segment).update())
+        assert page.head["figures"] == head["figures"]
+        assert len(figures) > 1
         assert image.getpixel((2, image.height - 2)) == (0x11, 0x11, 0x11)  # the page's own colour
         # A second after the last call its rate is zero, which is a change; after that nothing comes.
         time.sleep(2.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections import deque
 from typing import Any, Final
 
@@ -94,6 +95,7 @@ class Feed:
             "kind": "update",
             "number": self._number,
             "time": time.time(),
+            "figures": zlib.crc32(counts.tobytes() + told),
             "pid": int(header["pid"]),
             "cell": int(header["cell"]),
             "enabled": bool(header["enabled"]),

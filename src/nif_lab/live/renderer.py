@@ -13,7 +13,7 @@ import select
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..programs import python
 from ..segment import Segment, SegmentError, attach
@@ -103,7 +103,8 @@ def _messages(segment: Segment, theme: str, width: int, scale: float) -> Iterato
     changed = float("inf")
     while True:
         if (seen := feed.look()) is not None:
-            changed, pixels, drawn = time.monotonic(), grid.draw(seen[0]), float(seen[0]["time"])
+            changed, pixels = time.monotonic(), grid.draw(seen[0])
+            drawn = {name: seen[0][name] for name in ("time", "figures")}
             yield _message(pixels, theme, drawn, "jpeg", quality=QUALITY, subsampling=0)
         elif time.monotonic() - changed > QUIET:
             changed = float("inf")
@@ -112,13 +113,13 @@ def _messages(segment: Segment, theme: str, width: int, scale: float) -> Iterato
             yield None
 
 
-def _message(pixels: np.ndarray, theme: str, drawn: float, kind: str, **options: int) -> bytes:
+def _message(pixels: np.ndarray, theme: str, drawn: dict[str, Any], kind: str, **options: int) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format=kind, **options)
     height, width, _ = pixels.shape
-    head = {"kind": "picture", "mime": f"image/{kind}", "width": width, "height": height, "theme": theme, "time": drawn}
+    head = {"kind": "picture", "mime": f"image/{kind}", "width": width, "height": height, "theme": theme, **drawn}
     return pack(head, file.getvalue())
 
 

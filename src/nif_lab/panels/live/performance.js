@@ -73,7 +73,8 @@ function performanceView(root, hub, change) {
     // Of the other theme until the new one comes: its place stays, its glare doesn't.
     image.style.visibility = picture && picture.theme !== themeOf() ? "hidden" : "";
     const behind = picture ? hub.head.time - picture.time : 0;
-    const isOld = behind > BEHIND_S;
+    // One that was drawn before this page came, of the figures that are still the last, is no old one.
+    const isOld = behind > BEHIND_S && picture.figures !== hub.head.figures;
     place.classList.toggle("nif-old", isOld);
     setText(note, !picture ? "The picture of these figures is being drawn."
       : isOld ? `The picture is ${behind.toFixed(0)} s older than the table.` : "");
