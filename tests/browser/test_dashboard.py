@@ -178,6 +178,8 @@ def test_it_looks_right_in_both_themes_and_at_each_width(jupyter: Server, page: 
         for width in (400, 900, 1600):
             page.set_viewport_size({"width": width, "height": 1500})
             page.wait_for_timeout(1000)
+            if width > 400:  # and narrower the page has no picture; one of the other theme is hidden
+                expect(page.locator(".nif-picture")).to_have_css("visibility", "visible", timeout=20_000)
             page.screenshot(path=str(ARTEFACTS / f"dashboard_{theme.lower()}_{width}.png"))
             wide = page.evaluate(
                 "() => [...document.querySelectorAll('.nif-live')].filter(it => it.scrollWidth > it.clientWidth + 1)"

@@ -93,17 +93,23 @@ class Hub {
 
   check() {
     const { silence } = this;
+    if (JSON.stringify(this.wish()) !== this.pictured) this.look(); // a page that has settled tells nobody
     if (this.mode === "server" && silence * 1000 > BROKEN_MS) this.abandon();
     if (silence || this.wasSilent) this.tell();
     this.wasSilent = silence > 0;
+  }
+
+  // The picture that is wanted, or null.
+  wish() {
+    const drawn = [...this.views].find((it) => it.seen && it.picture);
+    return this.visible && drawn ? drawn.picture() : null;
   }
 
   // Tell the other side whether anybody looks, and at what.
   look() {
     const { visible } = this;
     if (visible && !this.looked) this.heard = performance.now(); // nothing was sent while nobody looked
-    const drawn = [...this.views].find((it) => it.seen && it.picture);
-    this.wanted = visible && drawn ? drawn.picture() : null;
+    this.wanted = this.wish();
     const pictured = JSON.stringify(this.wanted);
     if (this.mode === "server") {
       if (visible !== this.looked) this.say({ visible });

@@ -76,8 +76,8 @@ function render({ model, el }) {
   });
   size.observe(el);
   const theme = new MutationObserver(() => {
-    hub.look();
-    setTimeout(change, 500); // the theme's style sheet comes later than its name
+    // The theme's style sheet comes later than its name; until then nothing has its size.
+    setTimeout(() => (hub.look(), change()), 500);
   });
   theme.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
   hub.attach(view);
