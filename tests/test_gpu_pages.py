@@ -72,6 +72,20 @@ def test_a_copy_locks_a_block_until_its_pages_go(driver: ctypes.CDLL) -> None:
     assert driver.fake_locked() == before, "a segment of its own goes with the block"
 
 
+def test_copies_to_the_host_lock_a_block_too(driver: ctypes.CDLL) -> None:
+    lab = Lab([])
+    there = lab.memory.to_device(np.arange(2 * MIB, dtype="f4").reshape(2, MIB))
+    before, target = driver.fake_locked(), lab.memory.empty((2, MIB), "f4")
+    for _ in range(2):
+        target[:] = 0
+        there.copy_to(target)
+        assert np.array_equal(target, there.numpy())
+    assert driver.fake_locked() - before == 8 * MIB
+    assert [it[1:] for it in lab.memory.core.copies_since(lab.memory.core.copy_count - 2, True)] == [
+        ("gpu", "device to host")
+    ] * 2
+
+
 def test_a_lab_that_is_gone_leaves_nothing_locked(driver: ctypes.CDLL) -> None:
     before = driver.fake_locked()
     lab = Lab([])

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use nif::abi::{DType, Device as DeviceNumber};
 use nif_gpu::buffers::{self, Entry};
 use nif_gpu::{Block, Device, Handle, Pinned};
-use numpy::npyffi::PyArrayObject;
-use numpy::{PY_ARRAY_API, PyArrayDescr, PyArrayDescrMethods};
+use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PyArrayObject};
+use numpy::{PY_ARRAY_API, PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -151,6 +151,23 @@ impl DeviceBuffer {
         });
     }
 
+    /// Copy all elements into an array of the same shape and type, row-major.
+    fn download(&self, held: &Held, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+        let py = array.py();
+        // SAFETY: it is an array.
+        let data = unsafe { (*array.as_array_ptr()).fields.data } as usize;
+        let (from, bytes) = (self.entry.address, self.entry.bytes);
+        let copied = py.detach(|| {
+            self.keep_in_place(data, bytes, held.device);
+            let to = std::ptr::with_exposed_provenance_mut(data);
+            // SAFETY: as many bytes on both sides; the caller keeps the array.
+            unsafe { held.device.download(to, from, bytes) }
+        });
+        copied.map_err(|error| gpu_error(py, &error))?;
+        self.note(bytes, FROM_DEVICE);
+        Ok(())
+    }
+
     fn device_(&self, py: Python<'_>) -> PyResult<&'static Device> {
         Ok(self.held(py)?.device)
     }
@@ -180,17 +197,31 @@ impl DeviceBuffer {
     fn numpy(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let held = self.held(py)?;
         let array = py.import("numpy")?.call_method1("empty", (self.shape(py)?, self.numpy_dtype(py)?))?;
-        // SAFETY: a fresh array.
-        let data = unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data } as usize;
-        let (from, bytes) = (self.entry.address, self.entry.bytes);
-        let copied = py.detach(|| {
-            let to = std::ptr::with_exposed_provenance_mut(data);
-            // SAFETY: as many bytes on both sides; the array is nobody else's yet.
-            unsafe { held.device.download(to, from, bytes) }
-        });
-        copied.map_err(|error| gpu_error(py, &error))?;
-        self.note(bytes, FROM_DEVICE);
+        self.download(&held, array.cast()?)?;
         Ok(array.unbind())
+    }
+
+    /// Set the elements of an array of the host, of the same shape and type, to these; it waits for the device.
+    fn copy_to(&self, target: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = target.py();
+        let held = self.held(py)?;
+        let array = target.cast::<PyUntypedArray>().map_err(|_| {
+            PyTypeError::new_err("expected a NumPy array to write to (of a SharedBuffer: buffer.array)")
+        })?;
+        let lengths: Vec<i64> = array.shape().iter().map(|it| *it as i64).collect();
+        if *lengths != *self.entry.lengths {
+            return Err(PyValueError::new_err(format!("expected shape {:?}, got {lengths:?}", self.entry.lengths)));
+        }
+        let (found, wanted) = (array.dtype(), self.numpy_dtype(py)?);
+        if !found.eq(&wanted)? {
+            return Err(PyTypeError::new_err(format!("expected elements of type {wanted}, got {found}")));
+        }
+        // SAFETY: it is an array.
+        let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+        if !array.is_c_contiguous() || flags & NPY_ARRAY_WRITEABLE == 0 {
+            return Err(PyValueError::new_err("expected a row-major array that can be written to (numpy.empty_like)"));
+        }
+        self.download(&held, array)
     }
 
     /// Set the elements to those of an array of the host, of the same shape; it waits until that may change again.
