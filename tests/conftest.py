@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import numpy as np
 import pytest
-from labs import copied, in_lane, new_seed, the_lab
+from labs import NEED_A_GPU, copied, in_lane, new_seed, the_lab
 
 import nif_lab.backends
 from nif_lab.arguments import LANES
@@ -37,11 +37,6 @@ hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("defa
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes longest first: of two processes, none then waits long for the other's last file."""
-    items.sort(key=lambda it: it.path.suffix != ".ipynb" and it.get_closest_marker("slow") is None)
-
-
 @functools.cache
 def no_device() -> str:
     """Return why this machine has no GPU; empty where it has one. This process may have a stand-in, so another asks."""
@@ -50,10 +45,17 @@ def no_device() -> str:
     return done.stdout.strip()
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip the tests of a real device where there is none, with the reason."""
-    if item.get_closest_marker("gpu") and no_device():
-        pytest.skip(no_device())
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first: of two processes, none then waits long for the other's last file.
+
+    Tests of a real device, and notebooks that need one, are skipped where there is none, with the reason.
+    """
+    items.sort(key=lambda it: it.path.suffix != ".ipynb" and it.get_closest_marker("slow") is None)
+    for item in items:
+        if item.path.name in NEED_A_GPU:
+            item.add_marker(pytest.mark.gpu)
+        if item.get_closest_marker("gpu") and no_device():
+            item.add_marker(pytest.mark.skip(reason=no_device()))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
  * many bytes a device has. */
 #define _GNU_SOURCE
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -15,8 +16,8 @@
 
 typedef int status;
 typedef uint64_t address;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL = 700, FAILED = 719 };
-enum { GRANULARITY = 2 << 20, DEVICES = 8, MOST = 4096 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL = 700, REGISTERED = 712, NOT_REGISTERED = 713, FAILED = 719 };
+enum { GRANULARITY = 2 << 20, DEVICES = 8, MOST = 4096, RANGES = 256 };
 
 static atomic_int broken; /* what the context says from now on */
 static atomic_int endless;
@@ -146,8 +147,69 @@ status cuMemsetD32Async(address to, unsigned value, size_t count, void *stream) 
   for (size_t i = 0; i < count; i++) ((unsigned *)to)[i] = value;
   return OK;
 }
-status cuMemcpyHtoDAsync_v2(address to, const void *from, size_t size, void *stream) { ALIVE(); (void)stream; memcpy((void *)to, from, size); return OK; }
-status cuMemcpyDtoHAsync_v2(void *to, address from, size_t size, void *stream) { ALIVE(); (void)stream; memcpy(to, (void *)from, size); return OK; }
+/* The host's memory that is locked in place. A copy of memory of which only a part is locked fails, as with the driver. */
+static struct range { address start; size_t size; } locked[RANGES];
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+static atomic_long registered; /* how often memory was locked: tests count it */
+long fake_registered(void) { return registered; }
+long fake_locked(void) {
+  long sum = 0;
+  for (int i = 0; i < RANGES; i++) sum += (long)locked[i].size;
+  return sum;
+}
+static status reach(const void *at, size_t size) {
+  address start = (address)at, end = start + size;
+  status found = OK;
+  pthread_mutex_lock(&turn);
+  for (int i = 0; i < RANGES; i++) {
+    address first = locked[i].start, last = first + locked[i].size;
+    if (locked[i].size && start < last && first < end && (start < first || end > last)) found = INVALID;
+  }
+  pthread_mutex_unlock(&turn);
+  return found;
+}
+status cuMemHostRegister_v2(void *at, size_t size, unsigned flags) {
+  ALIVE();
+  (void)flags;
+  if (!size || (address)at % 4096 || size % 4096) return INVALID;
+  status found = NO_MEMORY;
+  pthread_mutex_lock(&turn);
+  for (int i = 0; i < RANGES; i++)
+    if (locked[i].size && (address)at < locked[i].start + locked[i].size && locked[i].start < (address)at + size) found = REGISTERED;
+  for (int i = 0; i < RANGES && found == NO_MEMORY; i++) {
+    if (locked[i].size) continue;
+    locked[i] = (struct range){(address)at, size};
+    registered++;
+    found = OK;
+  }
+  pthread_mutex_unlock(&turn);
+  return found;
+}
+status cuMemHostUnregister(void *at) {
+  status found = NOT_REGISTERED;
+  pthread_mutex_lock(&turn);
+  for (int i = 0; i < RANGES; i++) {
+    if (!locked[i].size || locked[i].start != (address)at) continue;
+    locked[i].size = 0;
+    found = OK;
+  }
+  pthread_mutex_unlock(&turn);
+  return found;
+}
+status cuMemcpyHtoDAsync_v2(address to, const void *from, size_t size, void *stream) {
+  ALIVE();
+  (void)stream;
+  if (reach(from, size)) return INVALID;
+  memcpy((void *)to, from, size);
+  return OK;
+}
+status cuMemcpyDtoHAsync_v2(void *to, address from, size_t size, void *stream) {
+  ALIVE();
+  (void)stream;
+  if (reach(to, size)) return INVALID;
+  memcpy(to, (void *)from, size);
+  return OK;
+}
 status cuMemcpyDtoDAsync_v2(address to, address from, size_t size, void *stream) { ALIVE(); (void)stream; memmove((void *)to, (void *)from, size); return OK; }
 status cuStreamSynchronize(void *stream) {
   (void)stream;
@@ -163,8 +225,6 @@ status cuStreamWaitEvent(void *stream, void *event, unsigned flags) { (void)stre
 status cuEventCreate(void **event, unsigned flags) { (void)flags; *event = malloc(1); return OK; }
 status cuEventRecord(void *event, void *stream) { (void)event, (void)stream; return OK; }
 status cuEventDestroy_v2(void *event) { free(event); return OK; }
-status cuMemHostRegister_v2(void *at, size_t size, unsigned flags) { ALIVE(); (void)at, (void)flags; return size ? OK : INVALID; }
-status cuMemHostUnregister(void *at) { (void)at; return OK; }
 
 /* --- kernels: a module is its source, and kernels are those below that it names */
 
@@ -257,15 +317,16 @@ status cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsign
 
 /* --- the compiler: what it makes is the source itself */
 
-struct program { char *source; char log[256]; };
+struct program { char *source, *name; char log[4096]; };
 int nvrtcVersion(int *major, int *minor) { *major = 13, *minor = 0; return 0; }
 const char *nvrtcGetErrorString(int code) { return code == 6 ? "NVRTC_ERROR_COMPILATION" : code ? "NVRTC_ERROR" : "NVRTC_SUCCESS"; }
 int nvrtcGetNumSupportedArchs(int *count) { *count = 2; return 0; }
 int nvrtcGetSupportedArchs(int *found) { found[0] = 80, found[1] = 90; return 0; }
 int nvrtcCreateProgram(struct program **it, const char *source, const char *name, int n, const char **headers, const char **names) {
-  (void)name, (void)n, (void)headers, (void)names;
+  (void)n, (void)headers, (void)names;
   *it = calloc(1, sizeof **it);
   (*it)->source = strdup(source);
+  (*it)->name = strdup(name);
   return 0;
 }
 int nvrtcCompileProgram(struct program *it, int n, const char **options) {
@@ -273,8 +334,11 @@ int nvrtcCompileProgram(struct program *it, int n, const char **options) {
   const char *at = strstr(it->source, "no_such_type");
   if (!at) return 0;
   int line = 1;
-  for (const char *c = it->source; c < at; c++) line += *c == '\n';
-  snprintf(it->log, sizeof it->log, "kernels.cu(%d): error: identifier \"no_such_type\" is undefined", line);
+  const char *start = it->source;
+  for (const char *c = start; c < at; c++)
+    if (*c == '\n') line++, start = c + 1;
+  snprintf(it->log, sizeof it->log, "%s(%d): error: identifier \"no_such_type\" is undefined\n  %.*s\n  %*s^\n\n1 error detected in the compilation of \"%s\".\n",
+           it->name, line, (int)strcspn(start, "\n"), start, (int)(at - start), "", it->name);
   return 6;
 }
 int nvrtcGetProgramLogSize(struct program *it, size_t *size) { *size = strlen(it->log) + 1; return 0; }
@@ -283,4 +347,4 @@ int nvrtcGetCUBINSize(struct program *it, size_t *size) { *size = strlen(it->sou
 int nvrtcGetCUBIN(struct program *it, char *code) { strcpy(code, it->source); return 0; }
 int nvrtcGetPTXSize(struct program *it, size_t *size) { return nvrtcGetCUBINSize(it, size); }
 int nvrtcGetPTX(struct program *it, char *code) { return nvrtcGetCUBIN(it, code); }
-int nvrtcDestroyProgram(struct program **it) { free((*it)->source), free(*it); return 0; }
+int nvrtcDestroyProgram(struct program **it) { free((*it)->source), free((*it)->name), free(*it); return 0; }

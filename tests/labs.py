@@ -28,6 +28,9 @@ ANSWER = {
     "julia": "{0}()::Int64 = {1}",
 }
 
+#: Notebooks that run only where a GPU is.
+NEED_A_GPU = {"08_devices.ipynb"}
+
 
 def new_seed() -> int:
     """Return the seed that the environment names, else a new one."""

@@ -98,6 +98,18 @@ def test_what_is_wrong_is_said(lab: Lab) -> None:
     buffer = lab.memory.allocate(4, device="gpu")
     with pytest.raises(ValueError, match=r"expected shape \[4\], got \[5\]"):
         buffer.copy_from(np.zeros(5))
+    read_only = np.zeros(4)
+    read_only.flags.writeable = False
+    for target, wrong, message in (
+        ([0.0] * 4, TypeError, "NumPy array"),
+        (np.zeros(5), ValueError, r"shape \[4\], got \[5\]"),
+        (np.zeros(4, "f4"), TypeError, "type float64, got float32"),
+        (np.zeros(4, ">f8"), TypeError, "type float64, got >f8"),
+        (np.zeros(8)[::2], ValueError, "row-major"),
+        (read_only, ValueError, "written to"),
+    ):
+        with pytest.raises(wrong, match=message):
+            buffer.copy_to(target)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="numpy"):
         np.asarray(buffer)
     with pytest.raises(errors.NifTypeError, match="DeviceBuffer"):

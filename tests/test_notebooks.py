@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from labs import NEED_A_GPU
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.slow
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+RUN = [pytest.param(path, marks=pytest.mark.gpu if path.name in NEED_A_GPU else ()) for path in NUMBERED]
 SIZE_MAX = 300_000
-SOLUTION = re.compile(r"<details>.*?^```(?:python|nim)\n(.*?)^```$.*?</details>", re.S | re.M)
+SOLUTION = re.compile(r"<details>.*?^```(?:python|nim|cpp)\n(.*?)^```$.*?</details>", re.S | re.M)
 MACHINE = re.compile(r"/(work|root|home|tmp|usr)/|site-packages")
 
 #: Plausible wrong answers, by what they are told; those of later notebooks are in test_exercises.py.
@@ -58,6 +60,13 @@ def read(frame):
 func ink*(image: Matrix[float64]): float64 =
   ## `ink(image[m, n])`: no count at all.
   0.25""",
+    },
+    "08_devices": {
+        "53% of the points inside are wrong": """%%cuda
+extern "C" __global__ void slope(const double *z, int rows, int columns, double *out) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < rows * columns) out[i] = i % columns + 1 < columns ? fabs(z[i + 1] - z[i]) : 0.0;
+}""",
     },
     "09_beyond_one_process": {
         "[] isn't [0, 10, 20, ...]": """
@@ -163,7 +172,7 @@ def test_the_start_of_an_exercise_is_told_what_is_missing(path: Path) -> None:
     assert answer(check).startswith("not yet: ")
 
 
-@pytest.mark.parametrize("path", NUMBERED, ids=lambda it: it.stem)
+@pytest.mark.parametrize("path", RUN, ids=lambda it: it.stem)
 def test_the_hidden_solution_of_an_exercise_is_right_and_wrong_answers_are_told_why(path: Path) -> None:
     notebook = read(path)
     found = SOLUTION.search(tagged(notebook, "solution").source)

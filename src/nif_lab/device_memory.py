@@ -5,10 +5,11 @@ The core opens the driver when the first block is asked for, and nothing before 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from . import _core
 from ._core import DeviceBuffer
 from .arguments import expect, whole
-from .errors import ArgumentTypeError, ArgumentValueError, HandleError
+from .errors import ArgumentTypeError, ArgumentValueError, BufferReleased, HandleError, OwnershipError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -111,6 +112,29 @@ class DeviceMemory:
         if math.prod(lengths) * np.dtype(dtype).itemsize <= LEAST or not any(it in self.limits for it in owners):
             return False
         return is_there()
+
+    def _owners(self) -> Iterator[tuple[DeviceBuffer, dict[str, int]]]:
+        for buffer in list(self._live.values()):
+            with contextlib.suppress(OwnershipError):  # a child of fork has its parent's buffers too
+                yield buffer, buffer.owners
+
+    def languages(self) -> dict[str, tuple[int, int]]:
+        """Return how many buffers on devices each language owns, and their bytes."""
+        sums: dict[str, tuple[int, int]] = {}
+        for buffer, owners in self._owners():
+            for language in owners:
+                count, size = sums.get(language, (0, 0))
+                sums[language] = (count + 1, size + buffer.nbytes)
+        return sums
+
+    def disown(self, language: str) -> int:
+        """End all that a language owns on devices; return how many buffers that were."""
+        owned = [(buffer, owners[language]) for buffer, owners in self._owners() if language in owners]
+        for buffer, count in owned:
+            with contextlib.suppress(OwnershipError, BufferReleased):  # another thread may release it too
+                for _ in range(count):
+                    buffer.release(language)
+        return len(owned)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the figures of all pools there, in the form of the host's."""

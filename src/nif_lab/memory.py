@@ -380,7 +380,7 @@ class MemoryManager:
 
     def disown(self, language: str) -> int:
         """End all that a language owns, because it is gone; return how many buffers that were."""
-        return self.core.disown(language) + self.devices.core.disown(language)
+        return self.core.disown(language) + self.devices.disown(language)
 
     def trim(self) -> int:
         """Give free blocks back to the system; return the bytes. It happens by itself when memory is short."""
@@ -409,7 +409,7 @@ class MemoryManager:
         """Return all figures as they are now."""
         read: Any = self.core.metrics()
         languages = dict(read["languages"])
-        for name, (count, size) in self.devices.core.languages().items():
+        for name, (count, size) in self.devices.languages().items():
             before = languages.get(name, (0, 0))
             languages[name] = (before[0] + count, before[1] + size)
         return MemoryMetrics(

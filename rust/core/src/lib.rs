@@ -52,7 +52,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(memory::gpu::gpu_kernel, module)?)?;
     module.add_function(wrap_pyfunction!(memory::gpu::gpu_synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(memory::gpu::gpu_is_stale, module)?)?;
-    module.add_function(wrap_pyfunction!(memory::gpu::gpu_pin, module)?)?;
     module.add_function(wrap_pyfunction!(memory::gpu::gpu_array, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copies::copy_array, module)?)?;
     module.add_function(wrap_pyfunction!(memory::frames::encode_frame, module)?)?;

@@ -3,13 +3,14 @@
 //! A number leads to an array as long as somebody owns it. Numbers are never used twice, so one of a released array leads nowhere.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use nif::abi::{DType, Device as DeviceNumber, Tensor};
 
 use crate::driver::Address;
 use crate::error::{Error, Result};
+use crate::handle::Numbers;
 
 /// Arrays whose axes are kept on a thread after they were asked for: a call has at most 16 arguments.
 const KEPT: usize = 32;
@@ -66,7 +67,7 @@ pub fn ask_by(ask: Ask) {
     let _ = ASK.set(ask);
 }
 
-static BUFFERS: LazyLock<RwLock<HashMap<u64, Entry>>> = LazyLock::new(RwLock::default);
+static BUFFERS: LazyLock<RwLock<Numbers<Entry>>> = LazyLock::new(RwLock::default);
 
 thread_local! {
     static LAST: RefCell<VecDeque<Arc<[i64]>>> = const { RefCell::new(VecDeque::new()) };

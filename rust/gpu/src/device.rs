@@ -41,7 +41,6 @@ const MAJOR: i32 = 75;
 const MINOR: i32 = 76;
 /// What it says when a thing was done before.
 const ALREADY_ENABLED: i32 = 704;
-const ALREADY_REGISTERED: i32 = 712;
 /// An event that measures no time.
 const NO_TIMING: u32 = 2;
 /// Work isn't over yet.
@@ -363,36 +362,6 @@ impl Device {
             (table.device)(&raw mut number, id) == 0 && (table.can_access)(&raw mut can, number, self.number) == 0
         };
         known && can != 0
-    }
-
-    /// Lock the host's memory in place, so that copies of it are fast. True if this call did it, and not one before.
-    ///
-    /// # Safety
-    /// It stays there until [`unpin`](Self::unpin).
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub unsafe fn pin(&'static self, address: *mut c_void, bytes: usize) -> Result<bool> {
-        let _turn = self.turn()?;
-        // SAFETY: the caller's promise.
-        match unsafe { (self.driver.table.register)(address, bytes, 0) } {
-            ALREADY_REGISTERED => Ok(false),
-            status => self.driver.check(status, "locking memory of the host in place").map(|()| true),
-        }
-    }
-
-    /// Undo [`pin`](Self::pin).
-    ///
-    /// # Safety
-    /// It was pinned.
-    ///
-    /// # Errors
-    /// What the driver says.
-    pub unsafe fn unpin(&'static self, address: *mut c_void) -> Result<()> {
-        let _turn = self.turn()?;
-        // SAFETY: the caller's promise.
-        let status = unsafe { (self.driver.table.unregister)(address) };
-        self.driver.check(status, "letting memory of the host go")
     }
 }
 

@@ -1,5 +1,7 @@
 //! How a device's block is named to others: by numbers, never by its address.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Numbers of devices' blocks have the top bit; below it are 15 bits of the segment and 48 of the generation, of which a process
@@ -69,4 +71,27 @@ pub fn foreign_number() -> u64 {
 /// The segment of a new pool.
 pub(crate) fn next_segment() -> u32 {
     ON_DEVICE | SEGMENT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A map by the numbers of arrays. They are given here, so nobody can choose those that collide: no hash has to prevent that.
+pub(crate) type Numbers<T> = HashMap<u64, T, BuildHasherDefault<Spread>>;
+
+/// Spreads numbers that follow each other.
+#[derive(Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for it in bytes {
+            self.write_u64(u64::from(*it));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod error;
 mod handle;
 pub mod kernels;
+mod pinned;
 pub mod pool;
 pub mod services;
 
@@ -16,6 +17,7 @@ pub use device::Device;
 pub use driver::{Driver, Kind, Table};
 pub use error::{Error, Result};
 pub use handle::{Handle, foreign_number};
+pub use pinned::Pinned;
 pub use pool::{Block, Exported, Metrics, Pool, Window};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

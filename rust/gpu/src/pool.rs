@@ -3,13 +3,13 @@
 //! The memory can be exported piece by piece, so that another process maps the same range; it stays when that process ends, however it
 //! ends. The blocks are kept track of outside the memory ([`Heap`]): nobody who can write to it damages that.
 
-use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use nif_memory::heap::Heap;
+use nif_memory::index::Index;
 
 use crate::device::{Device, property};
 use crate::driver::{Address, DESCRIPTOR, forked};
@@ -70,7 +70,7 @@ struct State {
     /// So many bytes from the base on have memory.
     committed: usize,
     /// The pieces of live blocks, by their offsets in units of the heap.
-    live: HashMap<u32, u32>,
+    live: Index,
     active: usize,
     peak: usize,
     allocations: u64,
@@ -138,7 +138,7 @@ impl Pool {
             heap,
             parts: Vec::new(),
             committed: 0,
-            live: HashMap::new(),
+            live: Index::default(),
             active: 0,
             peak: 0,
             allocations: 0,
@@ -174,7 +174,7 @@ impl Pool {
     /// # Errors
     /// [`Error::Full`] at the pool's limit, or what the driver says.
     pub fn allocate(self: &Arc<Self>, size: usize) -> Result<Block> {
-        if self.forks != nif_memory::forks() {
+        if self.forks != nif_memory::current_forks() {
             return Err(forked());
         }
         let mut state = lock(&self.state);
@@ -191,9 +191,14 @@ impl Pool {
             state.heap.let_go(piece);
             return Err(error);
         }
+        let State { heap, live, .. } = state;
+        if live.reserve(|piece| heap.piece(piece).offset).is_err() {
+            heap.let_go(piece);
+            return Err(no_memory("keeping track of a block"));
+        }
         let generation = next_generation();
-        state.heap.occupy(piece, generation, size.max(1));
-        state.live.insert(state.heap.piece(piece).offset, piece);
+        heap.occupy(piece, generation, size);
+        live.insert(heap.piece(piece).offset, piece);
         state.active += size;
         state.peak = state.peak.max(state.active);
         state.allocations += 1;
@@ -212,13 +217,13 @@ impl Pool {
     }
 
     fn release(&self, piece: u32, size: usize) {
-        if self.forks != nif_memory::forks() {
+        if self.forks != nif_memory::current_forks() {
             return; // the parent's
         }
         let mut state = lock(&self.state);
-        let offset = state.heap.piece(piece).offset;
-        state.live.remove(&offset);
-        state.heap.let_go(piece);
+        let State { heap, live, .. } = &mut *state;
+        live.remove(heap.piece(piece).offset, |piece| heap.piece(piece).offset);
+        heap.let_go(piece);
         state.active -= size;
         state.releases += 1;
     }
@@ -271,7 +276,7 @@ impl Pool {
     /// What the driver says.
     pub fn trim(&self) -> Result<usize> {
         let mut state = lock(&self.state);
-        if self.forks != nif_memory::forks() || state.parts.is_empty() {
+        if self.forks != nif_memory::current_forks() || state.parts.is_empty() {
             return Ok(0);
         }
         let last = state.heap.iter().filter(|(_, it)| it.is_live()).map(|(_, it)| it.offset + it.size).max();
@@ -312,7 +317,7 @@ impl Pool {
             return Err(Error::Unknown);
         }
         let offset = u32::try_from(handle.offset / ALIGNMENT as u64).map_err(|_| Error::Unknown)?;
-        let piece = state.live.get(&offset).map(|it| state.heap.piece(*it));
+        let piece = state.live.get(offset, |it| state.heap.piece(it).offset).map(|it| state.heap.piece(it));
         let piece = piece.filter(|it| it.generation == handle.generation).ok_or(Error::Stale)?;
         Ok((state.base + handle.offset, piece.requested))
     }
@@ -325,8 +330,7 @@ impl Pool {
             return false;
         }
         let Ok(start) = usize::try_from(address - state.base) else { return false };
-        state.live.values().any(|it| {
-            let piece = state.heap.piece(*it);
+        state.heap.iter().filter(|(_, it)| it.is_live()).any(|(_, piece)| {
             let from = piece.offset as usize * ALIGNMENT;
             from <= start && start + size <= from + piece.requested
         })
@@ -376,13 +380,13 @@ impl Pool {
             capacity: self.limit,
             segments: state.parts.len(),
             active: state.active,
-            blocks: state.live.len(),
+            blocks: usize::try_from(state.allocations - state.releases).unwrap_or(0),
             peak: state.peak,
             allocations: state.allocations,
             releases: state.releases,
             committed: state.committed,
             cached: state.committed - taken,
-            metadata: state.heap.metadata() + state.live.capacity() * 2 * size_of::<u32>(),
+            metadata: state.heap.metadata() + state.live.metadata(),
             fragmentation: if free == 0 { 0.0 } else { 1.0 - largest as f64 / free as f64 },
         }
     }
@@ -390,7 +394,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if self.forks != nif_memory::forks() {
+        if self.forks != nif_memory::current_forks() {
             return;
         }
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::fork::{self, PerProcess};
 use crate::map::SharedMap;
-use crate::pool::{Full, Pool};
+use crate::pool::{Full, Pin, Pool};
 
 /// The last bits of a segment's id say which pool it is of.
 const POOL_BITS: u32 = 4;
@@ -372,6 +372,15 @@ impl Arena {
         let inside = address - start - offset;
         let fits = inside.checked_add(size).is_some_and(|last| last <= length.max(1));
         fits.then_some((Handle { segment, generation, offset: offset as u64 }, inside))
+    }
+
+    /// Keep the block in which a range lies in place, as `pin` does that; nothing happens if there is no such block, if it shares
+    /// pages with others, or was pinned before. What `pin` returns is dropped before the pages go elsewhere.
+    pub fn pin(&self, address: usize, size: usize, pin: impl FnOnce(NonNull<u8>, usize) -> Option<Pin>) {
+        let Some(Place { start, segment, .. }) = self.place(address) else { return };
+        if let Ok(mut pool) = self.pool(segment) {
+            pool.pin(segment, address - start, size, pin);
+        }
     }
 
     /// Another number whenever the segments are others.

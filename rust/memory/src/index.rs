@@ -15,6 +15,7 @@ pub struct Index {
 
 impl Index {
     /// Bytes that it takes.
+    #[must_use]
     pub fn metadata(&self) -> usize {
         self.places.capacity() * size_of::<u32>()
     }

@@ -7,7 +7,7 @@ pub mod file;
 pub mod files;
 mod fork;
 pub mod heap;
-mod index;
+pub mod index;
 mod map;
 mod pool;
 pub mod pressure;
@@ -19,6 +19,7 @@ pub use arena::{
 };
 pub use fork::{Own, PerProcess, current as current_forks, generation as forks};
 pub use map::SharedMap;
+pub use pool::Pin;
 
 /// Every block begins at a multiple of this, and takes a multiple of it.
 pub const ALIGNMENT: usize = 64;

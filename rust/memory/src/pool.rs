@@ -11,6 +11,11 @@ use crate::index::Index;
 use crate::map::SharedMap;
 
 const PAGE: usize = 4096;
+/// Blocks above this size take whole pages, which no other block shares: a [`Pin`] can keep those in place.
+const PAGED: usize = 1 << 20;
+
+/// Keeps pages in place until it is dropped: a device's driver copies from such pages at full speed.
+pub type Pin = Box<dyn Send>;
 
 /// Sizes whose last released blocks are held back, and how many of each.
 const HELD_SIZES: usize = 16;
@@ -25,9 +30,10 @@ fn next_generation() -> u64 {
     GENERATION.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Bytes in whole granules; a block of 0 bytes takes one.
+/// Bytes in whole granules, or in whole pages; a block of 0 bytes takes one granule.
 fn granules(bytes: usize) -> Option<u32> {
-    u32::try_from(bytes.max(1).div_ceil(ALIGNMENT)).ok()
+    let unit = if bytes > PAGED { PAGE } else { ALIGNMENT };
+    u32::try_from(bytes.max(1).div_ceil(unit) * (unit / ALIGNMENT)).ok()
 }
 
 fn bytes(granules: u32) -> usize {
@@ -40,6 +46,8 @@ fn no_memory() -> Full {
 
 struct Segment {
     id: u64,
+    /// What keeps pages of pieces in place. They come before the map: they go first.
+    pins: Vec<(u32, Pin)>,
     map: SharedMap,
     heap: Heap,
     /// Made for one block that is larger than the pool's others; it goes with it.
@@ -52,6 +60,12 @@ impl Segment {
     /// The piece of the live block that begins at an offset.
     fn at(&self, offset: u32) -> Option<u32> {
         self.index.get(offset, |piece| self.heap.piece(piece).offset)
+    }
+
+    /// Give up a piece, so that it joins its neighbours; its pages may go back to the system from now on.
+    fn let_go(&mut self, index: u32) {
+        self.pins.retain(|it| it.0 != index);
+        self.heap.let_go(index);
     }
 }
 
@@ -188,7 +202,7 @@ impl Pool {
     fn let_all_go(&mut self) {
         for held in &mut self.held {
             for (segment, index) in &held.blocks[..held.count] {
-                self.segments[*segment as usize].heap.let_go(*index);
+                self.segments[*segment as usize].let_go(*index);
             }
             held.count = 0;
         }
@@ -196,7 +210,7 @@ impl Pool {
 
     /// Add a segment, and take its first piece.
     fn grow(&mut self, size: usize, wanted: u32, new_id: impl FnOnce() -> u64) -> Result<(usize, u32), Full> {
-        let usual = self.config.block_bytes.checked_mul(self.config.blocks);
+        let usual = granules(self.config.block_bytes).and_then(|it| bytes(it).checked_mul(self.config.blocks));
         let is_own = size > self.config.block_bytes;
         let length = if is_own { Some(size) } else { usual };
         let length = length.and_then(|it| it.checked_next_multiple_of(PAGE)).ok_or(Full::Limit)?;
@@ -211,7 +225,7 @@ impl Pool {
         let mut heap = Heap::new(total).map_err(|_| no_memory())?;
         self.segments.try_reserve(1).map_err(|_| no_memory())?;
         let index = heap.allocate(wanted).ok_or_else(no_memory)?;
-        self.segments.push(Segment { id: new_id(), map, heap, is_own, index: Index::default() });
+        self.segments.push(Segment { id: new_id(), pins: Vec::new(), map, heap, is_own, index: Index::default() });
         Ok((self.segments.len() - 1, index))
     }
 
@@ -258,6 +272,24 @@ impl Pool {
         self.find(id, place)
     }
 
+    /// Keep the pages of the block in which a range lies by what `pin` makes of their address and size. It is dropped before they
+    /// go to blocks of other sizes, or back to the system. Nothing is done for a block that shares pages with others.
+    pub fn pin(&mut self, id: u64, place: usize, size: usize, pin: impl FnOnce(NonNull<u8>, usize) -> Option<Pin>) {
+        let Some((segment, index)) = self.piece_with(id, place) else { return };
+        let Segment { map, heap, pins, .. } = &mut self.segments[segment];
+        let Piece { offset, size: granules, .. } = *heap.piece(index);
+        let (start, length) = (bytes(offset), bytes(granules));
+        let has_whole_pages = start.is_multiple_of(PAGE) && length.is_multiple_of(PAGE);
+        let is_pinned = pins.iter().any(|it| it.0 == index);
+        if is_pinned || !has_whole_pages || place + size > start + length || pins.try_reserve(1).is_err() {
+            return;
+        }
+        // SAFETY: inside the segment.
+        if let Some(it) = pin(unsafe { map.address().add(start) }, length) {
+            pins.push((index, it));
+        }
+    }
+
     /// The segment and the live piece in which a place lies.
     fn piece_with(&self, id: u64, place: usize) -> Option<(usize, u32)> {
         let number = self.find_segment(id)?;
@@ -295,12 +327,12 @@ impl Pool {
         if held.count > 0 && held.size != size {
             // Another size used this place before: that one is out of use now.
             for (segment, index) in &held.blocks[..held.count] {
-                self.segments[*segment as usize].heap.let_go(*index);
+                self.segments[*segment as usize].let_go(*index);
             }
             held.count = 0;
         }
         if held.count == HELD_EACH {
-            self.segments[segment].heap.let_go(index);
+            self.segments[segment].let_go(index);
             return None;
         }
         held.size = size;

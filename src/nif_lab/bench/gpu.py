@@ -22,7 +22,7 @@ CALLS: Final = {"block": 2000, "start": 300, "hand-over": 2000, "copy": 3}
 KERNELS: Final = """extern "C" __global__ void none() {}
 extern "C" __global__ void three(double a, const double *x, double *y) {}"""
 SIZES: Final = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
-UPLOADS: Final = {"64 MiB": 64 << 20}
+HOST_COPIES: Final = {"64 MiB": 64 << 20}
 COPIES: Final = {"64 MiB": 64 << 20, "1 GiB": 1 << 30}
 
 Contender = Callable[[], object]
@@ -103,8 +103,9 @@ def _groups(lab: Lab, cupy: Any) -> Iterator[tuple[str, str, int, dict[str, Cont
     yield "start of a kernel without arguments", "start", 0, _starts(lab, cupy, empty, "none")
     yield "start of a kernel with three arguments", "start", 0, _starts(lab, cupy, empty, "three")
     yield "hand-over to another language and back", "hand-over", 0, _hand_overs(lab)
-    for title, size in UPLOADS.items():
+    for title, size in HOST_COPIES.items():
         yield f"host to device, {title}", "copy", size, _uploads(lab, cupy, size)
+        yield f"device to host, {title}", "copy", size, _downloads(lab, cupy, size)
     for title, size in COPIES.items():
         yield f"device to device, {title}", "copy", size, _copies(lab, cupy, size)
 
@@ -173,24 +174,36 @@ def _hand_overs(lab: Lab) -> dict[str, Contender]:
 
 def _uploads(lab: Lab, cupy: Any, size: int) -> dict[str, Contender]:
     host = lab.memory.allocate(size, "u1")
-    locked = lab.memory.allocate(size, "u1")
     theirs = np.full(size, 3, "u1")
-    host.array[:] = locked.array[:] = 7
+    host.array[:] = 7
     x = lab.memory.devices.allocate(size, "u1", ["rust"], zeroed=False)
-    page = locked.address & ~4095
-    if not _core.gpu_pin(0, page, size, True):
-        raise AssertionError("the pages couldn't be locked")
-    x.copy_from(locked.array)
+    x.copy_from(host.array)  # the first copy locks the block in place
     if not (x.numpy()[:: size // 97] == 7).all():
         raise AssertionError("a wrong copy")
     found: dict[str, Contender] = {
         "NumPy's memory": lambda: x.copy_from(theirs),
         "a pool's block": lambda: x.copy_from(host.array),
-        "a pool's block, locked": lambda: x.copy_from(locked.array),
     }
     if cupy is not None:
         pinned, there = cupy.cuda.alloc_pinned_memory(size), cupy.empty(size, "u1")
         found["CuPy: pinned"] = lambda: there.data.copy_from_host(pinned.ptr, size)
+    return found
+
+
+def _downloads(lab: Lab, cupy: Any, size: int) -> dict[str, Contender]:
+    host, theirs = lab.memory.allocate(size, "u1"), np.empty(size, "u1")
+    x = lab.memory.devices.allocate(size, "u1", ["rust"], zeroed=False)
+    lab.rust.gpu_fill(x, 9.0)
+    x.copy_to(host.array)
+    if not (host.array[:: size // 97] == 9).all():
+        raise AssertionError("a wrong copy")
+    found: dict[str, Contender] = {
+        "NumPy's memory": lambda: x.copy_to(theirs),
+        "a pool's block": lambda: x.copy_to(host.array),
+    }
+    if cupy is not None:
+        pinned, there = cupy.cuda.alloc_pinned_memory(size), cupy.empty(size, "u1")
+        found["CuPy: pinned"] = lambda: there.data.copy_to_host(pinned.ptr, size)
     return found
 
 

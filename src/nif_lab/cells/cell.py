@@ -32,7 +32,20 @@ if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..lab import LoadedBackend
 
-__all__ = ["QUIET", "Cell", "Cells", "Recipe", "Request", "compiled", "prewarm", "show"]
+__all__ = [
+    "QUIET",
+    "Cell",
+    "Cells",
+    "Recipe",
+    "Request",
+    "check_request",
+    "check_text",
+    "compiled",
+    "plain",
+    "prewarm",
+    "reporting",
+    "show",
+]
 
 #: Seconds before a cell says that it is being compiled.
 QUIET: Final = 0.4
@@ -205,7 +218,7 @@ class Cells:
             if recipe not in self._received:
                 request = recipe.request
                 backend = languages.find(request.language)
-                with _reporting(request, 0):
+                with reporting(request, 0):
                     made, _ = compiled(backend, request.code, request.options, recipe.others)
                     opened = self._open(backend, request, made.library)
                 self._find(request.language, request.lane).cells.added(opened)
@@ -251,12 +264,12 @@ class Cells:
     def _make(self, request: Request) -> _Made:
         """Compile a cell, or find it compiled, and open it."""
         backend = languages.find(request.language)
-        _check_request(request)
+        check_request(request)
         options = replace(request.options, deps=tuple(map(backend.needed, request.options.deps)))
-        text, margin = _plain(request.code)
+        text, margin = plain(request.code)
         others = self.others(request) if not options.folder else ()
-        with _reporting(request, margin), Progress(QUIET) as show:
-            _check_text(text)
+        with reporting(request, margin), Progress(QUIET) as show:
+            check_text(text)
             kept, cached = compiled(backend, text, options, others, lambda it: show(f"{backend.title} cell: {it}"))
             show(f"{backend.title} cell: a {request.lane} library opens")
             recipe = Recipe(replace(request, code=text, options=options), others)
@@ -313,12 +326,12 @@ def show(request: Request, form: Form, others: tuple[Other, ...] = ()) -> str:
     if one_of("form", form, FORMS) not in backend.forms:
         can = f"use one of {', '.join(backend.forms)}"
         raise BackendError(f"{backend.title} can't show a cell as {form}", can)
-    _check_request(request)
+    check_request(request)
     options = replace(request.options, deps=tuple(map(backend.needed, request.options.deps)))
-    text, margin = _plain(request.code)
+    text, margin = plain(request.code)
     cache = Cache()
-    with _reporting(request, margin):
-        _check_text(text)
+    with reporting(request, margin):
+        check_text(text)
         with cache.work() as work:
             return backend.show_cell(Job(text, work, cache.shared(backend.name), options, others), form)
 
@@ -372,7 +385,8 @@ def prewarm(names: Iterable[str], deps: Iterable[str] = ()) -> None:
                 compiled(backend, backend.example, options)
 
 
-def _check_request(request: Request) -> None:
+def check_request(request: Request) -> None:
+    """Refuse a request whose parts are of other types, or no lane's name."""
     one_of("lane", request.lane, LANES)
     for what in ("code", "name", "key"):
         expect(what if what != "code" else "source", getattr(request, what), str, "text")
@@ -384,7 +398,7 @@ def _without_mark(code: str) -> str:
     return code.removeprefix("\ufeff")
 
 
-def _plain(code: str) -> tuple[str, int]:
+def plain(code: str) -> tuple[str, int]:
     """Return a cell without the margin that all its lines have, and how wide that was."""
     lines = _without_mark(code).split("\n")
     margins = sorted(it[: len(it) - len(it.lstrip(" \t"))] for it in lines if it.strip())
@@ -398,7 +412,7 @@ def _at(messages: tuple[Message, ...], margin: int) -> tuple[Message, ...]:
     return tuple(replace(it, column=it.column + margin) if it.column else it for it in messages)
 
 
-def _check_text(code: str) -> None:
+def check_text(code: str) -> None:
     """Refuse a text that no compiler could read."""
     for number, line in enumerate(code.split("\n"), 1):
         odd = re.search("[\0\ud800-\udfff]", line)
@@ -416,7 +430,7 @@ def _note(language: str, name: str, cell: str) -> str:
 
 
 @contextlib.contextmanager
-def _reporting(request: Request, margin: int) -> Iterator[None]:
+def reporting(request: Request, margin: int) -> Iterator[None]:
     """Raise what is wrong with a cell under the lines of the cell."""
     try:
         yield

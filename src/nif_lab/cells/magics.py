@@ -1,8 +1,9 @@
-"""``%%rust``, ``%%zig``, ``%%nim``, ``%%julia`` and ``%%nif LANGUAGE``."""
+"""``%%rust``, ``%%zig``, ``%%nim``, ``%%julia``, ``%%nif LANGUAGE`` and ``%%cuda``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import threading
 import time
@@ -12,13 +13,14 @@ from .. import backends as languages
 from ..arguments import FORMS, LANES
 from ..backends.base import Options
 from ..errors import ArgumentValueError, CellError, NifLabError
+from ..gpu.cells import EXAMPLE
 from ..lab import Lab
 from .cell import QUIET, Request, prewarm, show
 from .complete import follow
 from .report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -54,6 +56,31 @@ def _parser(magic: str) -> _Parser:
     mode.add_argument("--debug", action="store_true", help="compiled sooner, runs slower")
     parser.add_argument(*FLAGS, default="", metavar="FLAGS", help="more flags for the compiler, in quotes")
     return parser
+
+
+def _cuda_parser() -> _Parser:
+    parser = _Parser(prog="%%cuda", add_help=False)
+    parser.add_argument("--lane", choices=LANES, default="isolated", help="where its kernels run (default: isolated)")
+    parser.add_argument("--device", default="gpu", help="the device that it is compiled for (default: gpu)")
+    parser.add_argument("--name", default="", help="what errors call the cell")
+    parser.add_argument("--replace", action="store_true", help="take names of other cells' kernels without a word")
+    parser.add_argument("--quiet", action="store_true", help="don't say what there is now")
+    parser.add_argument(*FLAGS, default="", metavar="FLAGS", help="more flags for the compiler (NVRTC), in quotes")
+    return parser
+
+
+def _cuda_help() -> str:
+    """Return what ``%%cuda?`` shows."""
+    text = f"""\
+Compile this cell's CUDA C++ and add its kernels to `lab.gpu`: lab.gpu.scale(x, 2.0, n, grid=4, block=256).
+A kernel is a function that begins with: extern "C" __global__ void.
+
+{_cuda_parser().format_help()}
+Example::
+
+    %%cuda
+"""
+    return text + "".join(f"    {line}\n" for line in EXAMPLE.splitlines())
 
 
 def _help(magic: str, backend: Backend) -> str:
@@ -97,6 +124,15 @@ def _shorten(error: NifLabError) -> None:
     error.__dict__["_render_traceback_"] = lambda: lines
 
 
+@contextlib.contextmanager
+def _shortened() -> Iterator[None]:
+    try:
+        yield
+    except NifLabError as error:
+        _shorten(error)
+        raise
+
+
 def _display(report: object) -> None:
     from IPython.display import display
 
@@ -120,6 +156,7 @@ class Magics:
         self._shell = shell
         self._cell_id = ""
         self._ours = {name: self._magic(name) for name in (*languages.names(), "nif")}
+        self._ours["cuda"] = self._cuda()
         self._register()
         follow(shell)
         shell.events.register("pre_run_cell", self._note)
@@ -139,10 +176,36 @@ class Magics:
 
     def _magic(self, name: str) -> Callable[[str, str], Any]:
         def magic(line: str, cell: str) -> Any:
-            return self._run(name, line, cell)
+            with _shortened():
+                return self._do(name, line, cell)
 
         magic.__doc__ = _help(name, languages.find(name if name != "nif" else "zig"))
         return magic
+
+    def _cuda(self) -> Callable[[str, str], Any]:
+        def magic(line: str, cell: str) -> None:
+            with _shortened():
+                given = _cuda_parser().parse_args(_words(line))
+                name, lab = self._lab("rust")
+                options = Options.of(True, given.flags)
+                made = lab.gpu.cells.run(self._request("cuda", cell, given, options), given.device)
+                if not given.quiet:
+                    print(made.listed(name))
+
+        magic.__doc__ = _cuda_help()
+        return magic
+
+    def _request(self, language: str, cell: str, given: argparse.Namespace, options: Options) -> Request:
+        return Request(
+            language=language,
+            code=cell,
+            name=given.name or f"In [{self._number()}]",
+            key=given.name or self._cell_id,
+            lane=given.lane,
+            replace=given.replace,
+            options=options,
+            first=2,
+        )
 
     def _note(self, info: Any) -> None:
         self._cell_id = getattr(info, "cell_id", None) or ""
@@ -164,25 +227,10 @@ class Magics:
         space["lab"] = Lab.for_cells(language)
         return "lab", space["lab"]
 
-    def _run(self, magic: str, line: str, cell: str) -> Any:
-        try:
-            return self._do(magic, line, cell)
-        except NifLabError as error:
-            _shorten(error)
-            raise
-
     def _do(self, magic: str, line: str, cell: str) -> Any:
         given = _parser(magic).parse_args(_words(line))
-        request = Request(
-            language=given.language if magic == "nif" else magic,
-            code=cell,
-            name=given.name or f"In [{self._number()}]",
-            key=given.name or self._cell_id,
-            lane=given.lane,
-            replace=given.replace,
-            options=Options.of(not given.debug, given.flags, given.deps),
-            first=2,
-        )
+        options = Options.of(not given.debug, given.flags, given.deps)
+        request = self._request(given.language if magic == "nif" else magic, cell, given, options)
         if given.show:
             lab = self._shell.user_ns.get("lab")
             print(show(request, given.show, lab.cells.others(request) if isinstance(lab, Lab) else ()))

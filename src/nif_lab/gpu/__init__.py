@@ -7,7 +7,7 @@ starts kernels on them, by functions of its own. Nothing is opened before a devi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +15,15 @@ from typing import Any, Final
 from .. import _core
 from .._core import DeviceBuffer
 from ..arguments import Lane, expect, whole
+from ..backends.base import Options
+from ..cells.cell import Request
 from ..device_memory import device_number
 from ..errors import ArgumentTypeError, ArgumentValueError, GpuFault, GpuUnavailable, NifValueError
-from .launch import Kernel, Launch, kernels_of, shape_of
+from .cells import CellKernel, CudaCell, CudaCells
+from .launch import Kernel, Launch, kernels_of, launch, shape_of
 from .nvrtc import compiled, compiler_version
 
-__all__ = ["Gpu", "GpuDevice", "Kernel", "Launch", "describe"]
+__all__ = ["CellKernel", "CudaCell", "Gpu", "GpuDevice", "Kernel", "Launch", "describe"]
 
 #: Kernels of the package: compiled as the CPU's are, without fused operations.
 SOURCE: Final = Path(__file__).with_name("kernels.cu")
@@ -65,6 +68,11 @@ def describe() -> dict[str, Any]:
 class Gpu:
     """Devices, kernels and launches.
 
+    Attributes
+    ----------
+    cells : CudaCells
+        Kernels of notebook cells; `cell` and ``%%cuda`` use it.
+
     Parameters
     ----------
     function
@@ -83,6 +91,7 @@ class Gpu:
         self._function = function
         self._allocate = allocate
         self._kernels: dict[tuple[int, str], Kernel] = {}
+        self.cells = CudaCells(function, frozenset({*dir(type(self)), *vars(self), "cells"}))
 
     @property
     def available(self) -> bool:
@@ -212,11 +221,56 @@ class Gpu:
         GpuFault
             When the driver refuses, or a kernel before failed.
         """
-        try:
-            self.prepare(kernel, grid, block, *args, language=language, shared=shared, lane=lane)()
-        except GpuFault as fault:
-            fault.kernel = kernel.name
-            raise
+        expect("kernel", kernel, Kernel, "a kernel of lab.gpu.compile or lab.gpu.kernel")
+        launch(self._function, kernel, (grid, block, shared), args, language, lane)
+
+    @_core.plain
+    def cell(
+        self,
+        source: str,
+        *,
+        name: str = "",
+        lane: Lane = "isolated",
+        device: str = "gpu",
+        flags: str | Iterable[str] = (),
+    ) -> CudaCell:
+        """Compile CUDA C++ as ``%%cuda`` does: ``lab.gpu.scale(x, n, grid=4, block=256)`` calls a kernel of it.
+
+        Parameters
+        ----------
+        source
+            With one function ``extern "C" __global__ void`` or more.
+        name
+            What errors call it; its first kernel's name unless given. A cell takes the place of one of the same name.
+        lane
+            ``"isolated"``, where a kernel that fails costs nothing, or ``"direct"``.
+        device
+            Where its kernels run.
+        flags
+            More flags for the compiler (NVRTC): in a list, or in one string as a shell would take them.
+
+        Raises
+        ------
+        CellError
+            With the compiler's messages in lines of the source.
+        GpuUnavailable
+            When there is no device or no compiler.
+        """
+        options = Options.of(True, flags)
+        return self.cells.run(
+            Request(language="cuda", code=source, name=name, key=name, lane=lane, options=options), device
+        )
+
+    def __getattr__(self, name: str) -> CellKernel:
+        # Only what isn't there comes here: the kernels of cells.
+        cells = self.__dict__.get("cells")
+        if cells is None or name not in cells.functions:
+            raise AttributeError(f"lab.gpu has no attribute or kernel of a cell '{name}'")
+        found: CellKernel = cells.functions[name]
+        return found
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.cells.functions]
 
     def _start(self, name: str, count: int, *args: Any, on: DeviceBuffer, language: str) -> None:
         if count:

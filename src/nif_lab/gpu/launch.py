@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from .. import _core
 from .._core import DeviceBuffer
-from ..arguments import whole
-from ..errors import ArgumentTypeError, ArgumentValueError
+from ..arguments import Lane, whole
+from ..errors import ArgumentTypeError, ArgumentValueError, GpuFault
 
-__all__ = ["Kernel", "Launch", "Parameter", "kernels_of", "shape_of"]
+__all__ = ["Kernel", "Launch", "Parameter", "kernels_of", "launch", "shape_of"]
 
 #: C's types, and their letters for `struct`.
 LETTERS: Final = {
@@ -33,12 +33,25 @@ COMMENT: Final = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a kernel: its name, its letter for `struct`, and for an array the type of its elements."""
+    """One parameter of a kernel.
+
+    Attributes
+    ----------
+    name, letter : str
+        In the source, and for `struct`.
+    element : str
+        C's type of an array's elements; empty for a number.
+    is_read : bool
+        Whether the kernel only reads the array.
+    text : str
+        What C calls it: ``"const double *x"``.
+    """
 
     name: str
     letter: str
     element: str = ""
     is_read: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,11 @@ class Kernel:
     device: int
     number: int
 
+    @property
+    def signature(self) -> str:
+        """Its name and parameters: ``"scale(double *x, double factor, int n)"``."""
+        return f"{self.name}({', '.join(it.text for it in self.parameters)})"
+
     def packed(self, arguments: Sequence[Any]) -> tuple[bytes, np.ndarray, list[Any]]:
         """Return the arguments as the kernel has them, the places of arrays there, and those arrays."""
         if len(arguments) != len(self.parameters):
@@ -79,8 +97,18 @@ class Kernel:
             values.append(kept[-1].number if parameter.element else value)
         try:
             return struct.pack(layout, *values), np.array(places, np.uint32), kept
-        except struct.error as error:
-            raise ArgumentTypeError("args", f"{self.name}: {error}") from None
+        except struct.error:
+            pairs = zip(self.parameters, values, strict=True)
+            wrong, value = next(it for it in pairs if not _fits(*it))
+            raise ArgumentTypeError("args", f"{self.name} takes '{wrong.text}', got {value!r}") from None
+
+
+def _fits(parameter: Parameter, value: Any) -> bool:
+    try:
+        struct.pack("<" + parameter.letter, value)
+    except struct.error:
+        return False
+    return True
 
 
 def _array(parameter: Parameter, value: Any) -> DeviceBuffer:
@@ -106,10 +134,11 @@ def _parameter(text: str, place: int) -> Parameter:
     is_read = bool(re.search(r"\bconst\b", kind))
     plain = " ".join(re.sub(r"\bconst\b", " ", kind).split())
     if "*" in stars or plain.endswith("*"):
-        return Parameter(name, ARRAY, plain.rstrip("* ") or "void", is_read)
+        element = plain.rstrip("* ") or "void"
+        return Parameter(name, ARRAY, element, is_read, f"{'const ' if is_read else ''}{element} *{name}")
     if plain not in LETTERS:
         raise ArgumentValueError("source", f"parameter '{name}' has a type that can't be passed: {plain!r}")
-    return Parameter(name, LETTERS[plain])
+    return Parameter(name, LETTERS[plain], text=f"{plain} {name}")
 
 
 def kernels_of(source: str) -> dict[str, tuple[Parameter, ...]]:
@@ -159,3 +188,19 @@ class Launch:
 
     def __call__(self) -> None:
         self.function(self.kernel.number, self._shape, self._packed, self._places)
+
+
+def launch(
+    function: Callable[[str, str, Lane], Any],
+    kernel: Kernel,
+    shape: tuple[int | Sequence[int], int | Sequence[int], int],
+    arguments: Sequence[Any],
+    language: str,
+    lane: Lane,
+) -> None:
+    """Start a kernel by a language's ``gpu_launch``, which ``function`` finds; a fault says which kernel it was."""
+    try:
+        Launch(function(language, "gpu_launch", lane), kernel, shape_of(*shape), arguments)()
+    except GpuFault as fault:
+        fault.kernel = kernel.name
+        raise

@@ -2,32 +2,29 @@
 
 pub mod buffer;
 pub mod foreign;
+mod owners;
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::c_void;
 use std::os::fd::IntoRawFd;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use nif_gpu::{Device, Driver, Pool, kernels};
+use numpy::PyArrayDescr;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::memory::Memory;
 use crate::memory::common::{Common, lock};
-use crate::memory::gpu::buffer::{DeviceBuffer, Held, Shared};
+use crate::memory::gpu::buffer::{DeviceBuffer, Held};
+use crate::memory::gpu::owners::Owners;
 use crate::python::errors::gpu_error;
 
 /// The pools of a Lab, on all devices. Nothing is opened before the first block.
 #[pyclass(frozen, module = "nif_lab._core")]
 pub struct Gpu {
     common: Arc<Common>,
-    pools: Mutex<BTreeMap<(i32, String), Arc<Pool>>>,
-    /// Buffers with owners.
-    buffers: Arc<Registry>,
+    /// By device and name; few, so that a look at each is the quickest.
+    pools: Mutex<Vec<(i32, String, Arc<Pool>)>>,
 }
-
-/// Live buffers by their numbers.
-pub type Registry = Mutex<HashMap<u64, Weak<Shared>>>;
 
 /// A pool in another process: descriptor, offset and size of each of its parts.
 type Parts = Vec<(i32, usize, usize)>;
@@ -35,13 +32,14 @@ type Parts = Vec<(i32, usize, usize)>;
 impl Gpu {
     fn pool(&self, py: Python<'_>, device: i32, name: &str, limit: usize) -> PyResult<Arc<Pool>> {
         let mut pools = lock(&self.pools);
-        if let Some(pool) = pools.get(&(device, name.to_owned())) {
+        if let Some((.., pool)) = pools.iter().find(|it| it.0 == device && it.1 == name) {
             return Ok(Arc::clone(pool));
         }
         let device_ = Device::get(device).map_err(|error| gpu_error(py, &error))?;
         let spelled = if device == 0 { name.to_owned() } else { format!("{name}:{device}") };
         let pool = Pool::new(&spelled, device_, limit).map_err(|error| gpu_error(py, &error))?;
-        pools.insert((device, name.to_owned()), Arc::clone(&pool));
+        pools.push((device, name.to_owned(), Arc::clone(&pool)));
+        pools.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Ok(pool)
     }
 }
@@ -50,24 +48,28 @@ impl Gpu {
 impl Gpu {
     #[new]
     fn new(memory: &Bound<'_, Memory>) -> Self {
-        Self { common: Arc::clone(&memory.get().common), pools: Mutex::default(), buffers: Arc::default() }
+        Self { common: Arc::clone(&memory.get().common), pools: Mutex::default() }
     }
 
     /// A buffer on a device, its elements zeros if so: device, pool, the pool's limit in bytes, lengths, NumPy's dtype, owners.
     #[allow(clippy::too_many_arguments, reason = "Python's side has the names")]
-    #[allow(clippy::needless_pass_by_value, reason = "Python's list becomes one")]
     fn allocate(
         &self,
         py: Python<'_>,
         device: i32,
         pool: &str,
         limit: usize,
-        lengths: Vec<i64>,
-        dtype: &Bound<'_, PyAny>,
-        languages: Vec<String>,
+        lengths: &Bound<'_, PyList>,
+        dtype: &Bound<'_, PyArrayDescr>,
+        languages: &Bound<'_, PyList>,
         zeroed: bool,
     ) -> PyResult<DeviceBuffer> {
         let pool = self.pool(py, device, pool, limit)?;
+        let lengths = lengths.iter().map(|it| it.extract()).collect::<PyResult<Vec<i64>>>()?;
+        let mut owners = Owners::default();
+        for it in languages {
+            owners.add(it.cast::<PyString>()?.to_str()?);
+        }
         let (dtype, bytes) = buffer::measure(dtype, &lengths)?;
         let block = pool.allocate(bytes).map_err(|error| gpu_error(py, &error))?;
         if zeroed {
@@ -79,12 +81,12 @@ impl Gpu {
         let (number, handle) = (block.handle.number(), block.handle);
         let entry = buffer::entry(device_, address, bytes, dtype, &lengths, false);
         let held = Held::new(number, &entry, device_, Some(block), None);
-        Ok(DeviceBuffer::new(held, entry, handle, languages, Some(&self.common), Some(&self.buffers)))
+        Ok(DeviceBuffer::new(held, entry, handle, owners, Some(&self.common)))
     }
 
     /// The figures of every pool, in the form of the host's.
     fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let pools: Vec<_> = lock(&self.pools).values().map(|it| it.metrics()).collect();
+        let pools: Vec<_> = lock(&self.pools).iter().map(|it| it.2.metrics()).collect();
         let all = PyList::empty(py);
         for it in pools {
             let pool = PyDict::new(py);
@@ -105,36 +107,16 @@ impl Gpu {
         Ok(all.unbind())
     }
 
-    /// Buffers on devices that each language owns, and their bytes.
-    fn languages(&self) -> BTreeMap<String, (u64, u64)> {
-        let live: Vec<Arc<Shared>> = lock(&self.buffers).values().filter_map(Weak::upgrade).collect();
-        let mut sums = BTreeMap::<String, (u64, u64)>::new();
-        for buffer in live {
-            for (language, count) in lock(&buffer.owners).iter().filter(|(_, count)| **count > 0) {
-                let (buffers, bytes) = sums.entry(language.clone()).or_default();
-                let _ = count;
-                (*buffers, *bytes) = (*buffers + 1, *bytes + buffer.bytes as u64);
-            }
-        }
-        sums
-    }
-
-    /// End all that a language owns on devices: how many buffers that were.
-    fn disown(&self, language: &str) -> usize {
-        let live: Vec<Arc<Shared>> = lock(&self.buffers).values().filter_map(Weak::upgrade).collect();
-        live.iter().filter(|it| it.disown(language)).count()
-    }
-
     /// Give memory behind the last blocks back to the devices: how many bytes.
     fn trim(&self, py: Python<'_>) -> PyResult<usize> {
-        let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
+        let pools: Vec<Arc<Pool>> = lock(&self.pools).iter().map(|it| Arc::clone(&it.2)).collect();
         let trimmed: Result<Vec<usize>, _> = py.detach(|| pools.iter().map(|it| it.trim()).collect());
         trimmed.map(|it| it.iter().sum()).map_err(|error| gpu_error(py, &error))
     }
 
     /// Where a handle leads: address and size.
     fn resolve(&self, py: Python<'_>, segment: u64, generation: u64, offset: u64) -> PyResult<(u64, usize)> {
-        let pools: Vec<Arc<Pool>> = lock(&self.pools).values().cloned().collect();
+        let pools: Vec<Arc<Pool>> = lock(&self.pools).iter().map(|it| Arc::clone(&it.2)).collect();
         let found = nif_gpu::Handle::of_words((segment, generation, offset)).and_then(|handle| {
             let pool = pools.iter().find(|it| it.segment == handle.segment)?;
             Some(pool.resolve(handle))
@@ -144,7 +126,8 @@ impl Gpu {
 
     /// A pool's segment, base, size and parts, for a process that maps it: the caller closes the descriptors.
     fn export(&self, py: Python<'_>, device: i32, pool: &str) -> PyResult<Option<(u32, u64, usize, Parts)>> {
-        let Some(pool) = lock(&self.pools).get(&(device, pool.to_owned())).cloned() else { return Ok(None) };
+        let found = lock(&self.pools).iter().find(|it| it.0 == device && it.1 == pool).map(|it| Arc::clone(&it.2));
+        let Some(pool) = found else { return Ok(None) };
         let (base, size, _, parts) = pool.export(|_| false).map_err(|error| gpu_error(py, &error))?;
         let parts = parts.into_iter().map(|it| (it.descriptor.into_raw_fd(), it.offset, it.size)).collect();
         Ok(Some((pool.segment, base, size, parts)))
@@ -182,18 +165,6 @@ pub fn gpu_kernel(py: Python<'_>, module: usize, name: &str) -> PyResult<u64> {
 #[pyfunction]
 pub fn gpu_synchronize(py: Python<'_>, device: i32) -> PyResult<()> {
     py.detach(|| Device::get(device).and_then(Device::synchronize)).map_err(|error| gpu_error(py, &error))
-}
-
-/// Lock memory of the host in place, or let it go: true if that changed something.
-#[pyfunction]
-pub fn gpu_pin(py: Python<'_>, device: i32, address: usize, size: usize, on: bool) -> PyResult<bool> {
-    let done = py.detach(|| {
-        let pointer = std::ptr::with_exposed_provenance_mut::<c_void>(address);
-        let device = Device::get(device)?;
-        // SAFETY: Python's side gives memory of the arena, which stays until it is let go.
-        unsafe { if on { device.pin(pointer, size) } else { device.unpin(pointer).map(|()| true) } }
-    });
-    done.map_err(|error| gpu_error(py, &error))
 }
 
 /// Did an array on a device have this number, and was it released?

@@ -6,23 +6,24 @@ use std::sync::{Arc, Mutex};
 
 use nif::abi::{DType, Device as DeviceNumber};
 use nif_gpu::buffers::{self, Entry};
-use nif_gpu::{Block, Device, Handle};
-use numpy::PY_ARRAY_API;
-use numpy::npyffi::PyArrayObject;
+use nif_gpu::{Block, Device, Handle, Pinned};
+use numpy::npyffi::{NPY_ARRAY_WRITEABLE, PyArrayObject};
+use numpy::{PY_ARRAY_API, PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::memory::common::{Common, lock};
 use crate::memory::dlpack;
-use crate::memory::gpu::Registry;
+use crate::memory::gpu::owners::Owners;
 use crate::python;
 use crate::python::errors::{buffer_error, gpu_error};
 
 /// Copies between the host and a device, as the ledger has them.
 const TO_DEVICE: &str = "host to device";
 const FROM_DEVICE: &str = "device to host";
+/// Copies of so many bytes lock the host's memory in place.
+const WORTH_LOCKING: usize = 1 << 20;
 /// `__dlpack__`'s numbers of streams: the default one, and each thread's own.
 const NO_STREAM: i64 = -1;
 pub const DEFAULT_STREAM: i64 = 1;
@@ -65,54 +66,15 @@ impl Drop for Held {
     }
 }
 
-/// What a buffer is, apart from its Python object.
-pub struct Shared {
-    /// None once the last owner has released it.
-    held: Mutex<Option<Arc<Held>>>,
-    pub owners: Mutex<BTreeMap<String, usize>>,
-    pub bytes: usize,
-    number: u64,
-    registry: Option<Arc<Registry>>,
-    forks: u32,
-}
-
-impl Shared {
-    fn count(&self) -> usize {
-        lock(&self.owners).values().sum()
-    }
-
-    fn free(&self) {
-        let held = lock(&self.held).take();
-        drop(held);
-    }
-
-    /// A language is gone, with all its counts. Did it own this?
-    pub fn disown(&self, language: &str) -> bool {
-        let mut owners = lock(&self.owners);
-        let owned = owners.get_mut(language).is_some_and(|count| std::mem::take(count) > 0);
-        let is_last = owned && owners.values().all(|count| *count == 0);
-        drop(owners);
-        if is_last {
-            self.free();
-        }
-        owned
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let (Some(registry), true) = (&self.registry, self.forks == nif_memory::forks()) {
-            lock(registry).remove(&self.number);
-        }
-    }
-}
-
 /// One block of a device's memory as an array that languages own together.
 ///
 /// It is freed when the last owner has released it and the last view of another library is gone.
 #[pyclass(frozen, module = "nif_lab", weakref)]
 pub struct DeviceBuffer {
-    shared: Arc<Shared>,
+    /// None once the last owner has released it.
+    held: Mutex<Option<Arc<Held>>>,
+    owners: Mutex<Owners>,
+    forks: u32,
     entry: Entry,
     handle: Handle,
     common: Option<Arc<Common>>,
@@ -121,11 +83,8 @@ pub struct DeviceBuffer {
 }
 
 /// DLPack's type of NumPy's, and the bytes of so many elements.
-pub fn measure(dtype: &Bound<'_, PyAny>, lengths: &[i64]) -> PyResult<(DType, usize)> {
-    let py = dtype.py();
-    let number: i32 = dtype.getattr(intern!(py, "num"))?.extract()?;
-    let is_native = dtype.getattr(intern!(py, "isnative"))?.is_truthy()?;
-    let found = python::dtype::from_numpy(number).filter(|_| is_native);
+pub fn measure(dtype: &Bound<'_, PyArrayDescr>, lengths: &[i64]) -> PyResult<(DType, usize)> {
+    let found = python::dtype::from_numpy(dtype.num()).filter(|_| dtype.is_native_byteorder() != Some(false));
     let found =
         found.ok_or_else(|| PyTypeError::new_err("devices have numbers and truth values of native byte order"))?;
     let item = usize::from(found.bits / 8);
@@ -149,41 +108,31 @@ fn released(py: Python<'_>) -> PyErr {
 }
 
 impl DeviceBuffer {
-    pub fn new(
-        held: Arc<Held>,
-        entry: Entry,
-        handle: Handle,
-        languages: Vec<String>,
-        common: Option<&Arc<Common>>,
-        registry: Option<&Arc<Registry>>,
-    ) -> Self {
-        let mut owners = BTreeMap::new();
-        for language in languages {
-            *owners.entry(language).or_insert(0) += 1;
-        }
-        let (bytes, number) = (entry.bytes, held.number);
-        let shared = Arc::new(Shared {
+    pub fn new(held: Arc<Held>, entry: Entry, handle: Handle, owners: Owners, common: Option<&Arc<Common>>) -> Self {
+        Self {
             held: Mutex::new(Some(held)),
             owners: Mutex::new(owners),
-            bytes,
-            number,
-            registry: registry.cloned(),
             forks: nif_memory::forks(),
-        });
-        if let Some(registry) = registry {
-            lock(registry).insert(number, Arc::downgrade(&shared));
+            entry,
+            handle,
+            common: common.cloned(),
+            lent: Mutex::new(None),
         }
-        Self { shared, entry, handle, common: common.cloned(), lent: Mutex::new(None) }
+    }
+
+    fn free(&self) {
+        let held = lock(&self.held).take();
+        drop(held);
     }
 
     /// Its memory, which the caller then keeps.
     pub fn held(&self, py: Python<'_>) -> PyResult<Arc<Held>> {
-        if self.shared.forks != nif_memory::forks() {
+        if self.forks != nif_memory::forks() {
             let reason = "this buffer belongs to the process that this one was forked from, and drivers don't work after a fork\n\
                           To fix: start processes by multiprocessing's \"spawn\", or copy it before: buffer.numpy()";
             return Err(buffer_error(py, "OwnershipError", reason));
         }
-        lock(&self.shared.held).clone().ok_or_else(|| released(py))
+        lock(&self.held).clone().ok_or_else(|| released(py))
     }
 
     fn note(&self, bytes: usize, reason: &str) {
@@ -192,13 +141,41 @@ impl DeviceBuffer {
         }
     }
 
+    /// Keep the pool's block in which a range of the host's memory lies in place, so that this copy and later ones are fast.
+    fn keep_in_place(&self, address: usize, bytes: usize, device: &'static Device) {
+        let Some(common) = self.common.as_ref().filter(|_| bytes >= WORTH_LOCKING) else { return };
+        common.arena.pin(address, bytes, |start, size| {
+            // SAFETY: the pool drops it before it gives the pages back. If they can't be locked the copy is slower.
+            let pinned = unsafe { Pinned::new(device, start.as_ptr().cast(), size) };
+            pinned.ok().map(|it| Box::new(it) as nif_memory::Pin)
+        });
+    }
+
+    /// Copy all elements into an array of the same shape and type, row-major.
+    fn download(&self, held: &Held, array: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+        let py = array.py();
+        // SAFETY: it is an array.
+        let data = unsafe { (*array.as_array_ptr()).fields.data } as usize;
+        let (from, bytes) = (self.entry.address, self.entry.bytes);
+        let copied = py.detach(|| {
+            self.keep_in_place(data, bytes, held.device);
+            let to = std::ptr::with_exposed_provenance_mut(data);
+            // SAFETY: as many bytes on both sides; the caller keeps the array.
+            unsafe { held.device.download(to, from, bytes) }
+        });
+        copied.map_err(|error| gpu_error(py, &error))?;
+        self.note(bytes, FROM_DEVICE);
+        Ok(())
+    }
+
     fn device_(&self, py: Python<'_>) -> PyResult<&'static Device> {
         Ok(self.held(py)?.device)
     }
 
     fn names(&self) -> String {
-        let owners = lock(&self.shared.owners);
-        let names: Vec<&str> = owners.iter().filter(|(_, count)| **count > 0).map(|(name, _)| name.as_str()).collect();
+        let owners = lock(&self.owners);
+        let mut names: Vec<&str> = owners.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
         names.join(", ")
     }
 
@@ -210,7 +187,7 @@ impl DeviceBuffer {
     }
 
     fn refuse_inherited(&self, py: Python<'_>) -> PyResult<()> {
-        if self.shared.forks == nif_memory::forks() { Ok(()) } else { self.held(py).map(|_| ()) }
+        if self.forks == nif_memory::forks() { Ok(()) } else { self.held(py).map(|_| ()) }
     }
 }
 
@@ -220,17 +197,31 @@ impl DeviceBuffer {
     fn numpy(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let held = self.held(py)?;
         let array = py.import("numpy")?.call_method1("empty", (self.shape(py)?, self.numpy_dtype(py)?))?;
-        // SAFETY: a fresh array.
-        let data = unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data } as usize;
-        let (from, bytes) = (self.entry.address, self.entry.bytes);
-        let copied = py.detach(|| {
-            let to = std::ptr::with_exposed_provenance_mut(data);
-            // SAFETY: as many bytes on both sides; the array is nobody else's yet.
-            unsafe { held.device.download(to, from, bytes) }
-        });
-        copied.map_err(|error| gpu_error(py, &error))?;
-        self.note(bytes, FROM_DEVICE);
+        self.download(&held, array.cast()?)?;
         Ok(array.unbind())
+    }
+
+    /// Set the elements of an array of the host, of the same shape and type, to these; it waits for the device.
+    fn copy_to(&self, target: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = target.py();
+        let held = self.held(py)?;
+        let array = target.cast::<PyUntypedArray>().map_err(|_| {
+            PyTypeError::new_err("expected a NumPy array to write to (of a SharedBuffer: buffer.array)")
+        })?;
+        let lengths: Vec<i64> = array.shape().iter().map(|it| *it as i64).collect();
+        if *lengths != *self.entry.lengths {
+            return Err(PyValueError::new_err(format!("expected shape {:?}, got {lengths:?}", self.entry.lengths)));
+        }
+        let (found, wanted) = (array.dtype(), self.numpy_dtype(py)?);
+        if !found.eq(&wanted)? {
+            return Err(PyTypeError::new_err(format!("expected elements of type {wanted}, got {found}")));
+        }
+        // SAFETY: it is an array.
+        let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+        if !array.is_c_contiguous() || flags & NPY_ARRAY_WRITEABLE == 0 {
+            return Err(PyValueError::new_err("expected a row-major array that can be written to (numpy.empty_like)"));
+        }
+        self.download(&held, array)
     }
 
     /// Set the elements to those of an array of the host, of the same shape; it waits until that may change again.
@@ -252,6 +243,7 @@ impl DeviceBuffer {
         let data = unsafe { (*array.as_ptr().cast::<PyArrayObject>()).fields.data } as usize;
         let (to, bytes) = (self.entry.address, self.entry.bytes);
         let copied = py.detach(|| {
+            self.keep_in_place(data, bytes, held.device);
             let from = std::ptr::with_exposed_provenance(data);
             // SAFETY: as many bytes on both sides.
             unsafe { held.device.upload(to, from, bytes) }
@@ -389,29 +381,28 @@ impl DeviceBuffer {
     #[getter]
     fn reference_count(&self, py: Python<'_>) -> PyResult<usize> {
         self.refuse_inherited(py)?;
-        Ok(self.shared.count())
+        Ok(lock(&self.owners).total())
     }
 
     /// How often each language owns the buffer.
     #[getter]
     fn owners(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
         self.refuse_inherited(py)?;
-        let owners = lock(&self.shared.owners).clone();
-        Ok(owners.into_iter().filter(|(_, count)| *count > 0).collect())
+        Ok(lock(&self.owners).iter().map(|(name, count)| (name.clone(), count)).collect())
     }
 
     /// Whether the last owner has released it.
     #[getter]
     fn released(&self, py: Python<'_>) -> PyResult<bool> {
         self.refuse_inherited(py)?;
-        Ok(lock(&self.shared.held).is_none())
+        Ok(lock(&self.held).is_none())
     }
 
     /// Let a language own the buffer once more.
     #[pyo3(signature = (language="python"))]
     fn retain(&self, py: Python<'_>, language: &str) -> PyResult<()> {
         self.held(py)?;
-        *lock(&self.shared.owners).entry(language.into()).or_insert(0) += 1;
+        lock(&self.owners).add(language);
         Ok(())
     }
 
@@ -419,12 +410,12 @@ impl DeviceBuffer {
     #[pyo3(signature = (language="python"))]
     fn release(&self, py: Python<'_>, language: &str) -> PyResult<()> {
         self.held(py)?;
-        let mut owners = lock(&self.shared.owners);
-        let before = owners.get_mut(language).map(|count| std::mem::replace(count, count.saturating_sub(1)));
-        let is_last = before == Some(1) && owners.values().all(|count| *count == 0);
+        let mut owners = lock(&self.owners);
+        let before = owners.of(language).map(|count| std::mem::replace(count, count.saturating_sub(1)));
+        let is_last = before == Some(1) && owners.total() == 0;
         drop(owners);
         match before {
-            _ if is_last => self.shared.free(),
+            _ if is_last => self.free(),
             Some(1..) => {}
             Some(0) => {
                 let reason = format!("{language} has released this buffer before; its owners are {}", self.names());
@@ -440,11 +431,11 @@ impl DeviceBuffer {
 
     /// Release it for all owners. Nothing happens if that was done before.
     fn close(&self) {
-        if self.shared.forks != nif_memory::forks() {
+        if self.forks != nif_memory::forks() {
             return;
         }
-        lock(&self.shared.owners).values_mut().for_each(|count| *count = 0);
-        self.shared.free();
+        *lock(&self.owners) = Owners::default();
+        self.free();
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -457,10 +448,10 @@ impl DeviceBuffer {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        if self.shared.forks != nif_memory::forks() {
+        if self.forks != nif_memory::forks() {
             return Ok("<DeviceBuffer of the process that this one was forked from>".into());
         }
-        if lock(&self.shared.held).is_none() {
+        if lock(&self.held).is_none() {
             return Ok("<DeviceBuffer, released>".into());
         }
         let (shape, dtype) = (self.shape(py)?, self.numpy_dtype(py)?);

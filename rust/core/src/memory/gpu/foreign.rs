@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use crate::memory::common::Common;
 use crate::memory::dlpack;
 use crate::memory::gpu::buffer::{DEFAULT_STREAM, DeviceBuffer, Held, entry};
+use crate::memory::gpu::owners::Owners;
 use crate::python;
 use crate::python::errors::gpu_error;
 
@@ -77,5 +78,7 @@ pub fn view(object: &Bound<'_, PyAny>, common: Option<&Arc<Common>>) -> PyResult
     let number = nif_gpu::foreign_number();
     let handle = Handle::of(number);
     let held = Held::new(number, &entry, device, None, Some(capsule.unbind()));
-    Ok(Some(DeviceBuffer::new(held, entry, handle, vec!["python".into()], common, None)))
+    let mut owners = Owners::default();
+    owners.add("python");
+    Ok(Some(DeviceBuffer::new(held, entry, handle, owners, common)))
 }
