@@ -77,7 +77,7 @@ soak: build ## an hour of mixed load with faults, files, forks and prints; its f
 version: ## the version in every file that has it; TO=0.2.0 writes that one
 	@$(PYTHON) tools/version.py $(TO)
 
-# Byte for byte the same when built twice: the time is the last commit's, and no path of this machine is in it.
+# Byte for byte the same when built twice in a folder of the same name (Nim numbers types by their files): the time is the last commit's, and no path of this machine is in it.
 wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 wheel sdist: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=nif_lab --remap-path-prefix=$(HOME)=home
 wheel: build/release ## a wheel for PYTHON, as manylinux: dist/

@@ -88,6 +88,15 @@ def test_the_wheel_has_every_library(wheel: Path) -> None:
     assert [name for name in names if name.startswith("nif_lab/bench/")] == []
 
 
+def test_the_libraries_name_no_folder_of_this_machine(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        ours = [it for it in files.namelist() if "/_native/" in it or "dist-info/" in it]
+        for name in ours:
+            text = files.read(name)
+            assert not any(str(place).encode() in text for place in (ROOT, Path.home())), name
+    assert any("nif_worker" in it for it in ours)
+
+
 def test_what_only_a_checkout_has_says_so(installed: Path, tmp_path: Path) -> None:
     program = installed.parent / "nif-lab"
     line = [program, "bench", "dispatch", "--rounds", "3"]

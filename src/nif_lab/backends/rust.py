@@ -67,10 +67,22 @@ def _oldest(sources: Path) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def _cargo_home() -> Path | None:
+    base = os.environ.get("CARGO_HOME") or ((own := home()) and own / ".cargo")
+    return Path(base) if base else None
+
+
+def _places(source: Path) -> dict[str, str]:
+    """Return flags by which the libraries name files as others have them: nothing of this machine is in a wheel."""
+    places = {source.resolve().parent: "nif_lab", _cargo_home(): "cargo"}
+    flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items() if place]
+    return {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
+
+
 def _programs() -> list[str]:
     """Every cargo that may be the right one; a build script's own comes first, rustup's folder needn't be on PATH."""
-    base = os.environ.get("CARGO_HOME") or ((own := home()) and own / ".cargo")
-    rustup = shutil.which("cargo", path=str(Path(base) / "bin")) if base else None
+    base = _cargo_home()
+    rustup = shutil.which("cargo", path=str(base / "bin")) if base else None
     candidates = (os.environ.get("CARGO"), find_program("cargo"), rustup)
     return list(dict.fromkeys(program for program in candidates if program))
 
@@ -150,7 +162,7 @@ pub fn mean(x: &[f64]) -> f64 {
         ]  # fmt: skip
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the copy is made; cargo's own lock ends with cargo
-            run(command)
+            run(command, env=_places(source))
             made = cache / host / "release"
             for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
                 _replace(made / artifact, final)
