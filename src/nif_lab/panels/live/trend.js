@@ -25,9 +25,9 @@ function trendView(hub) {
     const { pen, width, height, ink } = beginDrawing(canvas);
     const [top, base] = [4, height - 14];
     const [from, to] = [trend[0].time, Math.max(trend.at(-1).time, trend[0].time + 10)];
-    const highest = Math.max(...trend.flatMap(pick), 1);
+    const highest = Math.max(...trend.flatMap(pick), 0);
     const x = (time) => (width * (time - from)) / (to - from);
-    const y = (value) => base - ((base - top) * value) / highest;
+    const y = (value) => base - ((base - top) * value) / (highest || 1);
     pen.strokeStyle = ink.line;
     pen.strokeRect(0, base + 0.5, width, 0);
     if (errors) {
@@ -53,7 +53,7 @@ function trendView(hub) {
     pen.fillText(formatTime(to), width, height - 2);
     pen.textAlign = "left";
     const failed = errors && trend.at(-1).errors > trend[0].errors ? `; red: ${trend.at(-1).errors - trend[0].errors} errors` : "";
-    setText(note, `highest: ${format(highest)}${failed}`);
+    setText(note, `${highest ? `highest: ${format(highest)}` : "none yet"}${failed}`);
     const last = trend.at(-1).names.map((name, j) => `${titleOf(name)} ${format(pick(trend.at(-1))[j] ?? 0)}`);
     canvas.setAttribute("aria-label", `${label} from ${formatTime(from)} to ${formatTime(to)}: now ${last.join(", ")}`);
   }
