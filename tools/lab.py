@@ -20,6 +20,15 @@ FIRST = "00_tour.ipynb"
 #: JupyterLab would ask, before anything else, whether it may fetch news.
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"}}
 
+#: Of the server alone: kernels don't inherit it. Voila, one of the server's extensions, shows the warnings again when it is
+#: imported, so that comes first.
+START = """
+import warnings, voila
+warnings.simplefilter("ignore", DeprecationWarning)
+from jupyterlab.labapp import main
+main()
+"""
+
 
 def free_port(first: int = 8888) -> int:
     """Return the first port from there on that nobody listens at."""
@@ -49,9 +58,8 @@ def main() -> int:
     if not overrides.exists():
         overrides.write_text(json.dumps(SETTINGS))
     port, token = free_port(), secrets.token_hex(24)
-    python = (sys.executable, "-W", "ignore::DeprecationWarning")  # of the server alone: kernels don't inherit it
     command = [
-        *(*python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
+        *(sys.executable, "-c", START, "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={NOTEBOOKS}"),
         "--Application.log_level=WARN",
     ]
