@@ -20,8 +20,8 @@ FIRST = "00_tour.ipynb"
 #: JupyterLab would ask, before anything else, whether it may fetch news.
 SETTINGS = {"@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"}}
 
-#: Of the server alone: kernels don't inherit it. Voila, one of the server's extensions, shows the warnings again when it is
-#: imported, so that comes first.
+#: Of the server alone: kernels don't inherit it. Voila, one of the server's extensions, shows the warnings again when
+#: it is imported, so that comes first.
 START = """
 import warnings, voila
 warnings.simplefilter("ignore", DeprecationWarning)
