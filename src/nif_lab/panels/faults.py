@@ -48,7 +48,7 @@ class FaultPanel(Panel):
         self.report: FaultReport | None = None
         names = [(title(name), name) for name in lab.backends]
         self.language = chooser("Language", names, names[0][1] if names else None, "Whose function fails")
-        kinds = [(f"{kind}: {meaning}", kind) for kind, meaning in FAULT_MEANINGS.items()]
+        kinds = [(f"{kind}: {meaning}", kind) for kind, meaning in FAULT_MEANINGS.items() if kind in lab.faults.kinds]
         self.kind = chooser("Fault", kinds, "null_store", "How it fails")
         often = {"once": 1, "always": 0}  # None would be no choice at all
         self.often = chooser("It fails", often, 1, "Once: a retry answers. Always: only another language can")
