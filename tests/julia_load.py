@@ -68,6 +68,14 @@ x = np.ones(1_000_000)
 for _ in range(2): threading.Thread(target=work, daemon=True).start()
 time.sleep(0.05)
 print(lab.julia.add(1, 2))""",
+    "calling": """
+import threading, time
+f = lab.cell("julia", "f(g::Callback{Float64,Tuple{Float64}})::Float64 = g(1.0)", lane=lane).functions["f"]
+def work():
+    while True: f(lambda x: sum(range(1000)))
+for _ in range(2): threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)
+print(lab.julia.add(1, 2))""",
     "task": """
 f = lab.cell("julia", "f()::Nothing = (@async (sleep(60); println(4)); nothing)", lane=lane).functions["f"]
 f()

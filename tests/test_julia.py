@@ -413,19 +413,6 @@ def test_faulthandler_leaves_julias_handlers_alone() -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["NifPanic"] * 3), done.stderr
 
 
-def test_a_process_whose_julia_was_started_in_a_thread_ends() -> None:
-    code = """
-import threading, nif_lab
-def work():
-    lab = nif_lab.Lab(["julia"], lane="direct")
-    print(lab.julia.add(1, 2), lab.julia.reason, flush=True)
-thread = threading.Thread(target=work)
-thread.start(), thread.join()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "3.0"), done.stderr
-
-
 @pytest.mark.parametrize(
     ("code", "line", "says"),
     [

@@ -58,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(memory::frames::view_frame, module)?)?;
     module.add_function(wrap_pyfunction!(memory::dlpack::read_table, module)?)?;
     module.add_function(wrap_pyfunction!(face::plain::plain, module)?)?;
+    module.add_function(wrap_pyfunction!(call::owner::end_runtimes, module)?)?;
     module.add_function(wrap_pyfunction!(face::julia::start_julia, module)?)?;
     module.add_function(wrap_pyfunction!(face::julia::keep_signals, module)?)?;
     Ok(())

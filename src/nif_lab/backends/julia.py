@@ -144,12 +144,21 @@ def ready(package: Path) -> Installation:
 _OPENED: Final[weakref.WeakSet[Library]] = weakref.WeakSet()
 
 
-def _mark_forked() -> None:
+def _look_again() -> None:
     for library in list(_OPENED):
-        library.forked()
+        library.look_again()
 
 
-os.register_at_fork(after_in_child=_mark_forked)
+os.register_at_fork(after_in_child=_look_again)
+
+
+def _end() -> None:
+    """Let no daemon thread call Julia any more: at its exit, Julia stops each thread that comes in, GIL or not."""
+    from .. import _core
+
+    _core.end_runtimes()
+    _look_again()
+
 
 #: Threads that must not end before the process does.
 _STAYING: Final[list[Owner]] = []
@@ -316,6 +325,8 @@ def _through_juliacall(found: Installation | None, code: str) -> tuple[Owner | N
             # Julia's first thread must stay; this one may end.
             _STAYING.append(_core.Owner("nif_lab julia"))
             _STAYING[-1].run(lambda: _import_juliacall(found))
+    # Both juliacall's own, which ends Julia, and the way back into Julia come after it.
+    atexit.register(_end)
     juliacall = sys.modules["juliacall"]
     if juliacall.CONFIG.get("opt_handle_signals") != "yes":
         if not is_main:

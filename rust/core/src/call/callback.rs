@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::call::failure::{Failure, refuse};
 use crate::call::interrupt;
+use crate::call::owner::stay_out;
 use crate::call::shape::{Passed, Shape};
 use crate::python;
 use crate::python::door;
@@ -315,7 +316,15 @@ unsafe fn call_back(object: *mut c_void, values: *const Any, count: i32, result:
         // SAFETY: a plain call.
         Some(keeper) if keeper != unsafe { libc::pthread_self() } => return -1, // it would wait for the GIL for ever
         // SAFETY: this thread made the call, and has the GIL; an interrupt that took it gives it back.
-        Some(_) => unsafe { interrupt::in_python(|| door::enter(None, |py| it.call(py, values))) },
+        Some(_) => unsafe {
+            interrupt::in_python(|| {
+                door::enter(None, |py| {
+                    let given = it.call(py, values);
+                    // Where the process ended meanwhile, the runtime that called is gone.
+                    stay_out(py).map_err(|why| it.failed.set(Some(why))).ok().and(given)
+                })
+            })
+        },
         None => Python::try_attach(|py| it.call(py, values)).flatten(),
     };
     let Some(given) = given else { return -1 };

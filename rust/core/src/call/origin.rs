@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 
 use crate::call::failure::Failure;
 use crate::call::host::HOST;
-use crate::call::owner::{INHERITED, Owner};
+use crate::call::owner::{INHERITED, Owner, stay_out};
 use crate::call::running::{Calls, Moment};
 use crate::call::target::Target;
 use crate::memory::Memory;
@@ -219,6 +219,9 @@ pub fn reload(py: Python<'_>, origin: &Origin) -> Result<(), Failure> {
     let Some(path) = &origin.path else {
         if origin.forks != nif_memory::forks() {
             return Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: INHERITED.into() });
+        }
+        if origin.lane.is_none() {
+            stay_out(py)?;
         }
         origin.tainted.store(false, Ordering::Relaxed); // a runtime cleans up after its own exceptions
         return Ok(());

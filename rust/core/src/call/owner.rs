@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,38 @@ const ANOTHER: &str = "runs only on the thread that imported juliacall, which st
 /// Why a child of fork can't use a runtime that its parent started.
 pub const INHERITED: &str = "its runtime is that of the process that this one was forked from\nTo fix: start processes by \
                              \"spawn\" or \"forkserver\" (multiprocessing.get_context), and make a Lab in each";
+
+/// Why nothing is called in a runtime once this process ends.
+const ENDED: &str = "its runtime has ended with this process\n\
+                     To fix: call it before the interpreter exits, or in a function that atexit.register got after the Lab was made";
+
+/// The thread that ends this process, once the runtimes of this process end.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
+
+/// From here on only the calling thread returns to Python code that calls a runtime; see [`stay_out`].
+#[pyfunction]
+pub fn end_runtimes() {
+    let _ = ENDING.set(std::thread::current().id());
+}
+
+/// Keep a daemon thread out of runtimes that end: it would stop in there for ever, and the GIL with it.
+///
+/// # Errors
+///
+/// The thread that ends the process can't wait for the end.
+pub fn stay_out(py: Python<'_>) -> Result<(), Failure> {
+    match ENDING.get() {
+        None => Ok(()),
+        Some(it) if *it == std::thread::current().id() => {
+            Err(Failure::Nif { kind: error_kind::ERROR, argument: -1, reason: ENDED.into() })
+        }
+        Some(_) => py.detach(|| {
+            loop {
+                std::thread::park();
+            }
+        }),
+    }
+}
 
 /// Where a caller waits for its result.
 struct Ticket<T> {

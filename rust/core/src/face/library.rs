@@ -257,8 +257,8 @@ impl Library {
         }
     }
 
-    /// Have the next call look where it is: this is a child of fork, which doesn't have its parent's runtimes.
-    fn forked(&self) {
+    /// Have the next call look where it is: a child of fork doesn't have its parent's runtimes, and they end with the process.
+    fn look_again(&self) {
         self.origin.taint();
     }
 

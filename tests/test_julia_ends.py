@@ -1,0 +1,49 @@
+"""How a process ends that has Julia in it, in the direct lane."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import julia_load
+
+from nif_lab import julia_home
+from nif_lab.backends import julia as julia_backend
+
+
+def test_a_process_whose_julia_was_started_in_a_thread_ends() -> None:
+    code = """
+import threading, nif_lab
+def work():
+    lab = nif_lab.Lab(["julia"], lane="direct")
+    print(lab.julia.add(1, 2), lab.julia.reason, flush=True)
+thread = threading.Thread(target=work)
+thread.start(), thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "3.0"), done.stderr
+
+
+def test_a_process_ends_while_its_threads_call_julia() -> None:
+    """Julia stops every thread that comes in once the process ends: one that had the GIL held the process, too."""
+    ended = julia_load.exits("direct", 2, 120.0, ("busy", "calling"))
+    assert ended["wrong"] == []
+
+
+def test_a_call_after_julias_end_is_an_error() -> None:
+    code = """
+import atexit, nif_lab
+from nif_lab.errors import NifError
+def call():
+    try:
+        print(lab.julia.add(1, 2))
+    except NifError as error:
+        print("atexit.register got after the Lab" in str(error))
+atexit.register(call)
+lab = nif_lab.Lab(["julia"], lane="direct")
+atexit.register(call)
+lab.julia.add(1, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    is_ended = julia_home.find_julia().number >= julia_backend.OLDEST_FOR_JULIACALL
+    assert (done.returncode, done.stdout.split()) == (0, ["3.0", "True" if is_ended else "3.0"]), done.stderr
