@@ -154,7 +154,12 @@ def open_tvm_ffi(
     memory: Memory | None = None,
 ) -> Library: ...
 def open_table(
-    address: int, backend: str, owner: Owner | None, telemetry: Telemetry | None = None, memory: Memory | None = None
+    address: int,
+    backend: str,
+    owner: Owner | None,
+    telemetry: Telemetry | None = None,
+    memory: Memory | None = None,
+    allocates: bool = False,
 ) -> Library: ...
 def open_isolated(
     workers: Workers, backend: str, telemetry: Telemetry | None = None, memory: Memory | None = None

@@ -189,7 +189,9 @@ class _Runtime:
         """Open a table of this Julia's."""
         from .. import _core
 
-        opened = _core.open_table(address, Julia.name, self.owner, telemetry, memory)
+        # The kernels that are plain allocate nothing.
+        allocates = address != self.table
+        opened = _core.open_table(address, Julia.name, self.owner, telemetry, memory, allocates)
         _OPENED.add(opened)
         return opened
 

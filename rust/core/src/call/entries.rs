@@ -169,7 +169,7 @@ unsafe fn answer<const N: usize, const PLAIN: bool>(
 }
 
 /// Every function, and all arguments.
-struct General;
+pub struct General;
 
 impl Builtin for General {
     type This = Nif;

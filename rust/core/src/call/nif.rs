@@ -149,11 +149,12 @@ impl Nif {
         let timed = self.slot.is_next_timed();
         let room = self.room().map(AsRef::as_ref);
         let mut several = Results::of(self.signature.several.as_ref());
-        if self.flags & (flag::POLLS_CANCEL | flag::LONG) == 0 && !large {
+        let releases = self.flags & (flag::POLLS_CANCEL | flag::LONG) != 0 || large || self.origin.is_shared_runtime();
+        if !releases {
             frame.keep_gil();
         }
         let mut run = |cancel| unsafe { frame.run(call, cancel, timed, room, &mut several) };
-        let outcome = if self.flags & (flag::POLLS_CANCEL | flag::LONG) != 0 || large {
+        let outcome = if releases {
             let telling = Telling::of(self);
             interrupt::released(self, |cancel| py.detach(|| telling.during(|| run(cancel))))
         } else {

@@ -38,6 +38,8 @@ pub struct Origin {
     pub lane: Option<Lane>,
     /// What its workers open for it, if that isn't what they open first.
     pub opening: Option<Arc<Opening>>,
+    /// Its plain functions may collect garbage.
+    pub allocates: bool,
     /// The backend's number in the segment.
     pub number: u16,
     /// Of which process it is.
@@ -112,6 +114,7 @@ impl Origin {
             memory,
             lane,
             opening: None,
+            allocates: false,
             number,
             forks: nif_memory::forks(),
             tainted: AtomicBool::new(false),
@@ -136,6 +139,13 @@ impl Origin {
     pub fn hand_over(self: &Arc<Self>) -> HandedOver {
         self.calls.hand_over();
         HandedOver(Arc::clone(self))
+    }
+
+    /// Is it a runtime that several threads share? Its garbage collection waits for each thread that is inside, and one of
+    /// them may run Python code there and wait for the GIL: so no call keeps it.
+    #[inline]
+    pub fn is_shared_runtime(&self) -> bool {
+        self.path.is_none() && self.owner.is_none() && self.lane.is_none()
     }
 
     #[inline]

@@ -13,7 +13,7 @@ use nif_worker::message::Source;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::call::entries::direct_entry;
+use crate::call::entries::{General, direct_entry};
 use crate::call::failure::{Failure, LaneFailure};
 use crate::call::host::HOST;
 use crate::call::nif::Nif;
@@ -49,6 +49,8 @@ fn describe(py: Python<'_>, table: table::Table, places: &[Place], origin: Origi
     for (it, place) in table.functions.into_iter().zip(places) {
         let made = Signature::parse(&it.signature).and_then(|signature| {
             let entry = match place {
+                // The straight entry keeps the GIL: for what allocates nothing, and so collects no garbage.
+                Place::Here(_) if origin.is_shared_runtime() && origin.allocates => builtin::<General>,
                 Place::Here(_) => direct_entry(&signature, it.flags),
                 Place::InWorker(_) => builtin::<Isolated>,
             };
@@ -119,8 +121,10 @@ pub fn open_tvm_ffi(
 }
 
 /// Open the table at `address`, whose functions run on the thread `owner`; on every thread unless there is one.
+///
+/// `allocates`: its plain functions may collect garbage, as a cell's do.
 #[pyfunction]
-#[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None, memory=None))]
+#[pyo3(name = "open_table", signature = (address, backend, owner, telemetry=None, memory=None, allocates=false))]
 pub fn open_address(
     py: Python<'_>,
     address: usize,
@@ -128,6 +132,7 @@ pub fn open_address(
     owner: Option<Py<Owner>>,
     telemetry: Option<Py<Telemetry>>,
     memory: Option<Py<Memory>>,
+    allocates: bool,
 ) -> PyResult<Library> {
     let raise = |(reason, cure): Refusal| abi_error(py, &reason, &cure);
     let shown = format!("the table of {backend}");
@@ -135,7 +140,8 @@ pub fn open_address(
     let table = unsafe { check_table(address as *const Table, &shown) }.map_err(raise)?;
     load(py, table, &shown, owner.as_ref())?.map_err(raise)?;
     let bound = if owner.is_some() { flag::THREAD_BOUND } else { 0 };
-    let origin = Origin::new(py, backend, None, owner, None, telemetry, memory)?;
+    let mut origin = Origin::new(py, backend, None, owner, None, telemetry, memory)?;
+    origin.allocates = allocates;
     describe_table(py, table, bound, origin)
 }
 

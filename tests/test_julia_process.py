@@ -1,4 +1,4 @@
-"""How a process ends that has Julia in it, in the direct lane."""
+"""Processes that have Julia in them, in the direct lane: threads beside the user's own juliacall, and the end."""
 
 from __future__ import annotations
 
@@ -47,3 +47,29 @@ lab.julia.add(1, 2)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     is_ended = julia_home.find_julia().number >= julia_backend.OLDEST_FOR_JULIACALL
     assert (done.returncode, done.stdout.split()) == (0, ["3.0", "True" if is_ended else "3.0"]), done.stderr
+
+
+def test_a_collection_waits_for_python_code_that_waits_for_the_gil() -> None:
+    """The user's own Julia code runs Python code; a cell in another thread collects garbage meanwhile."""
+    code = """
+import sys, threading, time, nif_lab
+lab = nif_lab.Lab(["julia"], lane="direct")
+collecting = lab.cell("julia", "collecting()::Int64 = (GC.gc(); 6)", lane="direct").functions["collecting"]
+collecting()
+begun = threading.Event()
+def python():
+    begun.set()
+    time.sleep(0.3)
+def work():
+    begun.wait()
+    print(collecting())
+thread = threading.Thread(target=work)
+thread.start()
+if "juliacall" in sys.modules:
+    sys.modules["juliacall"].Main.seval("f -> f()")(python)
+else:
+    python()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "6"), done.stderr
