@@ -304,6 +304,7 @@ def test_import_starts_nothing() -> None:
     assert float(seconds) < 0.1
 
 
+@pytest.mark.slow
 def test_cpp_libraries_loaded_after_julia_can_throw() -> None:
     """Julia's libunwind must not take the place of C++'s own unwinder: matplotlib's next exception aborted."""
     code = (

@@ -101,6 +101,7 @@ def test_memory_is_read_where_it_lies() -> None:
         assert not taken.copies, kind
 
 
+@pytest.mark.slow
 def test_memory_outlives_the_object_that_it_is_of() -> None:
     for kind, make in IN_PLACE.items():
         value = make(X)

@@ -60,6 +60,7 @@ def is_usable(lab: Lab) -> bool:
     return bool((x.numpy() == 3 * np.arange(100.0)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_worker_uses_the_hosts_arrays(lab: Lab, kernels: Any, language: str) -> None:
     if language == "julia":

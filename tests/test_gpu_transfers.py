@@ -77,6 +77,7 @@ def test_transfers_between_all_pairs_leave_it_where_it_lies(lab: Lab) -> None:
         lab.transfer("rust", "zig", buffer, "mmap")
 
 
+@pytest.mark.slow
 def test_the_benchmark_has_the_agreed_shape(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from nif_lab.bench import gpu
 

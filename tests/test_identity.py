@@ -93,6 +93,7 @@ class Probe:
             timer.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", sorted(CELLS))
 def test_replacements_answer_for_the_functions_they_are_asked_for(language: str, tmp_path: Path) -> None:
     lab = Lab([language], lane="isolated", policy=RecoveryPolicy(crashes=None))

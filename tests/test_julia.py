@@ -406,6 +406,7 @@ works()
 """
 
 
+@pytest.mark.slow
 def test_faulthandler_leaves_julias_handlers_alone() -> None:
     """A collection stops threads by a bad access: it ended the process once pytest had ended faulthandler."""
     command = [sys.executable, "-c", FAULTHANDLER]

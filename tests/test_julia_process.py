@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import julia_load
+import pytest
 
 from nif_lab import julia_home
 from nif_lab.backends import julia as julia_backend
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_process_whose_julia_was_started_in_a_thread_ends() -> None:
