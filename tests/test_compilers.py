@@ -426,6 +426,16 @@ def test_a_frozen_program_is_never_started_again(monkeypatch: pytest.MonkeyPatch
         assert "under Python" in refused.value.cure
 
 
+def test_an_embedded_python_finds_no_compiler_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "nobody-has-this", "true")
+    monkeypatch.chdir(tmp_path)
+    for executable in ("", None):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert programs.find_program("nobody-has-this") is None
+
+
 def test_python_is_started_in_one_place() -> None:
     """By `nif_lab.programs.python`, which knows where there is none."""
     starts = re.compile(r"[\[(*]sys\.executable,")

@@ -39,8 +39,9 @@ def search_path() -> str:
 
 def find_program(name: str) -> str | None:
     """Find a program beside the running interpreter (a virtual environment's), else on PATH."""
-    beside = Path(sys.executable).parent
-    return shutil.which(name, path=str(beside)) or shutil.which(name, path=search_path())
+    # Where another program embeds Python there is no interpreter, and what is beside it would be the working directory.
+    beside = str(Path(sys.executable).parent) if sys.executable else ""
+    return (shutil.which(name, path=beside) if beside else None) or shutil.which(name, path=search_path())
 
 
 def python(*arguments: str) -> list[str]:

