@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 import hypothesis
 import numpy as np
 import pytest
+import standin
 from labs import NEED_A_GPU, copied, in_lane, new_seed, the_lab
 
 import nif_lab.backends
 from nif_lab.arguments import LANES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nif_lab.lab import Lab, LoadedBackend
 
 # Where a test finds no Julia, none is to be downloaded.
@@ -103,3 +106,10 @@ def one_seed() -> int:
 def same_rng(request: pytest.FixtureRequest, one_seed: int) -> np.random.Generator:
     """The same random numbers for every test of the run, so that what is expected can be kept from one to the next."""
     return generator(request, one_seed)
+
+
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give this process the stand-in for a GPU's driver, with two devices."""
+    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
+        yield

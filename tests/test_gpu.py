@@ -6,7 +6,6 @@ import gc
 import itertools
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,11 @@ LANGUAGES = ("rust", "zig", "nim", "julia")
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
-        yield
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture(scope="module")
-def lab(_standin: None) -> Lab:
+def lab(two_devices: None) -> Lab:
     return Lab()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,11 @@ void mixed(char a, double b, int c, const float *__restrict__ x, short d, float*
 ONE = 'extern "C" __global__ void {}(double *x) {{}}\n'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
-        yield
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture(scope="module")
-def lab(_standin: None) -> Lab:
+def lab(two_devices: None) -> Lab:
     return Lab()
 
 

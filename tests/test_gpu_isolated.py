@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,11 @@ extern "C" __global__ void crash(double *x) {}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
-        yield
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture(scope="module")
-def lab(_standin: None) -> Lab:
+def lab(two_devices: None) -> Lab:
     return Lab(COMPILED, policy=RecoveryPolicy(crashes=None))
 
 

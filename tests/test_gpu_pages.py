@@ -9,7 +9,6 @@ import ctypes
 import gc
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,7 @@ SEED = int(os.environ.get("NIF_LAB_SEED", random.randrange(1 << 32)))
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with standin.here(tmp_path_factory.mktemp("cache"), devices=2):
-        yield
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture
