@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,18 +115,18 @@ def running(command: list[str], folder: Path, probe: str) -> Iterator[None]:
 
 
 @contextmanager
-def jupyterlab(folder: Path, *flags: str) -> Iterator[Server]:
-    """Run a JupyterLab on a copy of the notebooks."""
+def jupyterlab(folder: Path, *flags: str, settings: Mapping[str, object] = SETTINGS) -> Iterator[Server]:
+    """Run a JupyterLab on a copy of the notebooks. It reads its settings once, when it starts."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    settings = folder / "settings"
-    settings.mkdir()
-    (settings / "overrides.json").write_text(json.dumps(SETTINGS))
+    read_from = folder / "settings"
+    read_from.mkdir()
+    (read_from / "overrides.json").write_text(json.dumps(settings))
     port, token = free_port(), secrets.token_hex(16)
     command = [
         *(JUPYTER, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
         *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
-        *(f"--LabApp.app_settings_dir={settings}", f"--ServerApp.root_dir={folder / 'notebooks'}", *flags),
+        *(f"--LabApp.app_settings_dir={read_from}", f"--ServerApp.root_dir={folder / 'notebooks'}", *flags),
     ]
     url = f"http://127.0.0.1:{port}"
     with running(command, folder, f"{url}/api/status?token={token}"):

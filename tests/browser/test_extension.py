@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from servers import ARTEFACTS, MEAN, Server, open_notebook
+from servers import ARTEFACTS, MEAN, SETTINGS, Server, jupyterlab, open_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -93,11 +92,10 @@ def test_native_cells_and_the_dashboard(jupyter: Server, page: Page, tmp_path: P
     assert not away
 
 
-def test_off_by_one_setting(jupyter: Server, page: Page) -> None:
-    settings = Path(jupyter.folder).parent / "settings" / "overrides.json"
-    given = {**json.loads(settings.read_text()), "nif_lab:cells": {"enabled": False}}
-    settings.write_text(json.dumps(given))
-    open_notebook(page, jupyter.lab(jupyter.write("native.ipynb", "import os", MEAN)))
-    expect(page.locator(".jp-CodeCell").nth(1).locator(".cm-line").first).to_be_visible()
-    page.wait_for_timeout(500)
-    expect(page.locator(".nif-magic")).to_have_count(0)
+def test_off_by_one_setting(page: Page, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "nif_lab:cells": {"enabled": False}}
+    with jupyterlab(tmp_path, settings=settings) as jupyter:
+        open_notebook(page, jupyter.lab(jupyter.write("native.ipynb", "import os", MEAN)))
+        expect(page.locator(".jp-CodeCell").nth(1).locator(".cm-line").first).to_be_visible()
+        page.wait_for_timeout(500)
+        expect(page.locator(".nif-magic")).to_have_count(0)
