@@ -33,7 +33,7 @@ from nif_lab.errors import NifError, NifIndexError, NifPanic, WorkerCrashed
 #: Seconds between two counts, and the part of the time that is not looked at.
 EVERY, WARM_UP = 5.0, 0.2
 #: What may be left behind in an hour, by measure.
-LIMITS = {"memory_mb": 1.0, "descriptors": 1.0, "threads": 1.0, "processes": 1.0}
+LIMITS = {"memory_mb": 1.0, "shared_mb": 1.0, "descriptors": 1.0, "threads": 1.0, "processes": 1.0}
 #: How a worker is ended, and how the call says so.
 CRASHES = ("null_store", "abort", "exit_7", "stack_overflow")
 FAILURES: dict[str, type[Exception]] = {"error_value": NifError, "panic": NifPanic, "out_of_bounds": NifIndexError}
@@ -163,11 +163,11 @@ def _pids() -> list[int]:
     return found
 
 
-def _memory_mb(pid: int) -> float:
-    """Proportional memory: what is shared counts once over all who share it."""
+def _memory_mb(pid: int, kind: str = "Anon") -> float:
+    """Resident memory of one kind: `Anon` is a process's own. Its share of a library depends on the others."""
     with contextlib.suppress(OSError, IndexError):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        return int(text.split("Pss:")[1].split()[0]) / 1024
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(text.split(f"Rss{kind}:")[1].split()[0]) / 1024
     return 0.0
 
 
@@ -176,6 +176,7 @@ def count() -> dict[str, float]:
     pids = _pids()
     return {
         "memory_mb": _memory_mb(os.getpid()),
+        "shared_mb": _memory_mb(os.getpid(), "Shmem"),
         "workers_mb": sum(_memory_mb(it) for it in pids[1:]),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
@@ -252,7 +253,11 @@ def faults_of(figures: dict[str, Any]) -> list[str]:
 def as_markdown(figures: dict[str, Any]) -> str:
     """Return the figures as docs/reliability.md has them."""
     done = ", ".join(f"{number:,} {what}" for what, number in figures["done"].items())
-    words = {"memory_mb": "memory of the process, MB", "workers_mb": "memory of its workers, MB"}
+    words = {
+        "memory_mb": "memory of the process, MB",
+        "shared_mb": "shared memory, MB",
+        "workers_mb": "memory of its workers, MB",
+    }
     rows = "\n".join(
         f"| {words.get(name, name)} | {it['first']:.1f} | {it['last']:.1f} | {it['per_hour']:+.2f} |"
         for name, it in figures["measures"].items()
