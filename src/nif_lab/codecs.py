@@ -20,7 +20,7 @@ from .device_memory import DeviceBuffer, device_number
 from .errors import ArgumentTypeError, BackendNotLoaded, HandleError, NifValueError, NoSuchFunction
 from .flags import Flag
 from .wire import rules
-from .wire.schema import ACTIVATIONS, DIALECTS, LIVE, MARKERS, body_offset
+from .wire.schema import ACTIVATIONS, LIVE, MARKERS, body_offset
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Wire"]
 
-DIALECT_NAMES: Final = tuple(DIALECTS)
 ALIGNMENT: Final = 8
 #: Below so many bytes of data Python's own codec is quicker than a call is worth.
 SMALL: Final = 4096
@@ -49,7 +48,7 @@ class Wire:
     """
 
     def __init__(self, backends: Mapping[str, LoadedBackend], memory: MemoryManager) -> None:
-        self._backends, self._memory = backends, memory
+        self._backends, self._memory, self._core = backends, memory, memory.core
 
     def encode(
         self,
@@ -88,14 +87,10 @@ class Wire:
         WireError
             The value can't be written so.
         """
-        if by == "auto" and version == 2 and type(value) is np.ndarray:
-            # Other values are refused below or left to the codecs. Objects of other types may compare as they like.
-            chosen = (dialect, alignment, endianness)
-            has_plain_types = tuple(map(type, chosen)) == (str, int, str)
-            if has_plain_types and dialect in DIALECT_NAMES and chosen[1:] == (ALIGNMENT, "little"):
-                written = _core.encode_frame(self._memory.core, value, bool(checksum))
-                if written is not None:
-                    return written
+        # What isn't an array, or is asked for in another way, is left to the codecs or refused below.
+        written = _core.encode_frame(self._core, value, checksum, by, dialect, version, alignment, endianness)
+        if written is not None:
+            return written
         value = _as_record(value)
         spoken = rules.check_dialect(dialect)
         rules.check_version(version, (1, 2))

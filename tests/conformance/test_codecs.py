@@ -302,6 +302,10 @@ def test_a_shape_that_cannot_be_is_no_view() -> None:
         wire.decode(octets, version=2)
 
 
+#: Codec, dialect, version, alignment, endianness: what `lab.wire.encode` takes unless told.
+CHOICES = ("auto", "rust", 2, 8, "little")
+
+
 def test_the_core_writes_what_the_reference_writes(lab: Lab, rng: np.random.Generator) -> None:
     memory = lab.memory.core
     for dtype in sorted({it.name for it in DTYPES.values()} - {"bool"}):
@@ -309,7 +313,7 @@ def test_the_core_writes_what_the_reference_writes(lab: Lab, rng: np.random.Gene
             for order in ("C", "F"):
                 x = np.asarray(np.abs(rng.normal(size=shape)) * 9, order=order).astype(dtype)
                 for summed in (False, True):
-                    frame = _core.encode_frame(memory, x, summed)
+                    frame = _core.encode_frame(memory, x, summed, *CHOICES)
                     assert frame is not None
                     assert frame.tobytes() == wire.encode(x, checksum=summed), (dtype, shape, order, summed)
                     view = _core.view_frame(frame)
@@ -322,7 +326,20 @@ def test_the_core_writes_what_the_reference_writes(lab: Lab, rng: np.random.Gene
 def test_what_the_core_does_not_write_is_left_to_the_codecs(lab: Lab) -> None:
     odd = (np.ones(3, bool), np.arange(6.0)[::2], np.ones(3, ">f8"), np.ones((1,) * 5), np.array(["a"]), [1.0], 1.0)
     for value in odd:
-        assert _core.encode_frame(lab.memory.core, value, True) is None, repr(value)
+        assert _core.encode_frame(lab.memory.core, value, True, *CHOICES) is None, repr(value)
+    for place, choice in (
+        (0, "rust"),
+        (1, "ruby"),
+        (1, np.ones(2)),
+        (2, 1),
+        (2, 2.0),
+        (3, 16),
+        (3, 2**70),
+        (4, "big"),
+        (4, None),
+    ):
+        choices = [*CHOICES[:place], choice, *CHOICES[place + 1 :]]
+        assert _core.encode_frame(lab.memory.core, np.ones(3), True, *choices) is None, choices
     for value in odd[:2]:
         np.testing.assert_array_equal(lab.wire.decode(lab.wire.encode(value)), value)
 

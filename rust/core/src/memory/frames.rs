@@ -11,6 +11,7 @@ use nif_copy::{Summed, checksum};
 use numpy::npyffi::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, NPY_TYPES, PyArrayObject};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyString};
 
 use crate::memory::Memory;
 use crate::memory::arrays::Layout;
@@ -24,6 +25,9 @@ const SUMMED: usize = 56;
 /// Enough for every element type.
 const ALIGNMENT: usize = 16;
 const MAGIC_AND_VERSION: [u8; 5] = *b"\x89NIF\x02";
+/// Who reads it. In version 2 they all read the same, and the alignment is version 1's alone.
+const DIALECTS: [&str; 4] = ["rust", "zig", "nim", "julia"];
+const ALIGNMENT_OF_1: i64 = 8;
 /// The largest dimension.
 const DIMENSION_MAX: u64 = 1 << 40;
 
@@ -158,16 +162,44 @@ pub fn view_frame(py: Python<'_>, frame: &Bound<'_, PyAny>) -> PyResult<Option<P
 }
 
 /// The frame of an array that is row-major or column-major, in shared memory. None if the value is anything else: another
-/// kind of object, booleans, another byte order, gaps between its elements.
+/// kind of object, booleans, another byte order, gaps between its elements. None too if the choices aren't those of
+/// version 2 by any codec: whoever asked knows what is wrong with them.
 ///
 /// The array is read once: what the checksum covers is what the frame has, whoever writes to the array meanwhile.
 #[pyfunction]
-#[pyo3(signature = (memory, value, summed, /))]
-pub fn encode_frame(memory: &Bound<'_, Memory>, value: &Bound<'_, PyAny>, summed: bool) -> PyResult<Option<Py<PyAny>>> {
-    let py = value.py();
-    if value.get_type_ptr() != python::array_type() {
+#[pyo3(signature = (memory, value, checksum, by, dialect, version, alignment, endianness, /))]
+#[expect(clippy::too_many_arguments, reason = "those of `lab.wire.encode`, which has no time to put them in order")]
+pub fn encode_frame(
+    memory: &Bound<'_, Memory>,
+    value: &Bound<'_, PyAny>,
+    checksum: &Bound<'_, PyAny>,
+    by: &Bound<'_, PyAny>,
+    dialect: &Bound<'_, PyAny>,
+    version: &Bound<'_, PyAny>,
+    alignment: &Bound<'_, PyAny>,
+    endianness: &Bound<'_, PyAny>,
+) -> PyResult<Option<Py<PyAny>>> {
+    if value.get_type_ptr() != python::array_type()
+        || !(is_text(by, &["auto"]) && is_text(dialect, &DIALECTS) && is_text(endianness, &["little"]))
+        || !(is_number(version, 2) && is_number(alignment, ALIGNMENT_OF_1))
+    {
         return Ok(None);
     }
+    write(memory, value, checksum.is_truthy()?)
+}
+
+/// Whether it is a `str`, and one of these. Objects of other types may compare as they like.
+fn is_text(given: &Bound<'_, PyAny>, known: &[&str]) -> bool {
+    given.cast_exact::<PyString>().is_ok_and(|it| it.to_str().is_ok_and(|it| known.contains(&it)))
+}
+
+/// Whether it is an `int`, and this one.
+fn is_number(given: &Bound<'_, PyAny>, known: i64) -> bool {
+    given.cast_exact::<PyInt>().is_ok_and(|it| it.extract().is_ok_and(|it: i64| it == known))
+}
+
+fn write(memory: &Bound<'_, Memory>, value: &Bound<'_, PyAny>, summed: bool) -> PyResult<Option<Py<PyAny>>> {
+    let py = value.py();
     // SAFETY: it is an array, whose fields and dtype are valid while `value` keeps it.
     let (fields, descr) = unsafe {
         let fields = &(*value.as_ptr().cast::<PyArrayObject>()).fields;
@@ -204,12 +236,12 @@ pub fn encode_frame(memory: &Bound<'_, Memory>, value: &Bound<'_, PyAny>, summed
         (slice::from_raw_parts_mut(to, HEADER + size), from)
     };
     let (head, payload) = to.split_at_mut(HEADER);
-    let mut write = || {
+    let mut fill = || {
         let mut out = Summed::new(payload, summed);
         out.put(from);
         if summed { out.finish() ^ checksum(&header[..SUMMED]) } else { 0 }
     };
-    let sum = if size > RELEASE_BYTES { py.detach(write) } else { write() };
+    let sum = if size > RELEASE_BYTES { py.detach(fill) } else { fill() };
     head.copy_from_slice(&header);
     head[SUMMED..].copy_from_slice(&sum.to_le_bytes());
     Ok(Some(frame))
