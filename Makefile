@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help ready build julia lab voila demo doctor test check lint fuzz model sanitize kills soak docs pictures version wheel sdist fmt clean
+.PHONY: help ready build julia lab voila demo doctor test check lint fuzz model sanitize kills soak coverage docs pictures version wheel sdist fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ kills: build ## 10,000 workers killed while they write; what is lost goes into d
 
 soak: build ## an hour of mixed load with faults, files, forks and prints; its figures go into docs/reliability.md
 	$(BIN)/python tests/soak.py --minutes $(MINUTES) --write docs/reliability.md
+
+coverage: build ## which lines the tests run, and why the others aren't run; its figures go into docs/coverage.md
+	$(BIN)/python -m pip install --quiet 'coverage>=7.10'
+	$(BIN)/python tests/covered.py --write docs/coverage.md
 
 version: ## the version in every file that has it; TO=0.2.0 writes that one
 	@$(PYTHON) tools/version.py $(TO)

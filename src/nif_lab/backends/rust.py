@@ -72,10 +72,12 @@ def _cargo_home() -> Path | None:
     return Path(base) if base else None
 
 
-def _places(source: Path) -> dict[str, str]:
-    """Return flags by which the libraries name files as others have them: nothing of this machine is in a wheel."""
+def _flags(source: Path) -> dict[str, str]:
+    """Return the user's flags, and those by which libraries name files as others have them, and no folder of here."""
     places = {source.resolve().parent: "nif_lab", _cargo_home(): "cargo"}
-    flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items() if place]
+    encoded = os.environ.get("CARGO_ENCODED_RUSTFLAGS")  # in a build script: cargo's own form
+    flags = encoded.split("\x1f") if encoded else os.environ.get("RUSTFLAGS", "").split()
+    flags += [f"--remap-path-prefix={place}={name}" for place, name in places.items() if place]
     return {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags)}
 
 
@@ -162,7 +164,7 @@ pub fn mean(x: &[f64]) -> f64 {
         ]  # fmt: skip
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the copy is made; cargo's own lock ends with cargo
-            run(command, env=_places(source))
+            run(command, env=_flags(source))
             made = cache / host / "release"
             for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
                 _replace(made / artifact, final)
