@@ -30,8 +30,42 @@ from nif_lab.backends.julia import find_julia
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "coverage"
+DEVICES = "A real GPU or its compiler: run on a machine with one (docs/gpu.md). Here a stand-in is the driver."
+MODERN = "A Julia from 1.9 on, or one that juliapkg installed: run by hand (docs/julia.md)."
+CELLS = "Run in native cells, or while they are compiled, where nothing is counted (tests/test_cells.py and others)."
+WIDE = "Other ways of a processor: without AVX2, and past the caches for large arrays, which valgrind doesn't get."
+DAMAGED = (
+    "Damage of frames and tables that this run doesn't draw (`make fuzz` does), and functions that are no codec's."
+)
+SYSTEM = """What the system refuses (descriptors, memory, a process that has just ended), what only broken libraries \
+or other versions of libraries answer, and the other ways of a processor."""
+KILLED = """What the system refuses, what broken files and other versions of libraries do, and the work of processes \
+that are killed before coverage.py has written down what it counted."""
 #: Why lines aren't run, by the files that they are in; the first pattern that fits counts.
-REASONS: dict[str, str] = {}
+REASONS = {
+    "src/nif_lab/gpu/*": DEVICES,
+    "src/nif_lab/device_memory.py": DEVICES,
+    "rust/gpu/*": DEVICES,
+    "rust/core/src/memory/gpu*": DEVICES,
+    "rust/*/gpu.rs": DEVICES,
+    "rust/*/devices.rs": DEVICES,
+    "src/nif_lab/engines/ray.py": "Ray isn't among the tests' packages: run by hand (docs/scale.md).",
+    "src/nif_lab/_pyinstaller/*": "PyInstaller runs it, in a process of its own without counters.",
+    "src/nif_lab/backends/julia.py": MODERN,
+    "src/nif_lab/julia_*.py": MODERN,
+    "rust/core/src/face/julia.rs": MODERN,
+    "rust/core/src/call/owner.rs": MODERN,
+    "julia/*": "The Python tests run it in workers and beside Python, where Julia doesn't count.",
+    "rust/nif/*": CELLS,
+    "rust/nif-macros/*": CELLS,
+    "rust/kernels/*": DAMAGED,
+    "rust/*": SYSTEM,
+    "zig/src/wire*": DAMAGED,
+    "nim/src/wire*": DAMAGED,
+    "zig/*": WIDE,
+    "nim/*": WIDE,
+    "src/nif_lab/*": KILLED,
+}
 COUNTED = "-C instrument-coverage -C llvm-args=-runtime-counter-relocation"
 PROFILES = {"LLVM_PROFILE_FILE": str(WORK / "rust" / "%4m%c.profraw")}
 PYTHON_COVERAGE = """\
@@ -116,7 +150,7 @@ def python_lines() -> Files:
     """Return what coverage.py counted."""
     coverage = (sys.executable, "-m", "coverage")
     settings = f"--rcfile={WORK / 'coveragerc'}"
-    said([*coverage, "combine", settings, "--keep", "--quiet", WORK / "python"])
+    run([*coverage, "combine", settings, "--keep", "--quiet", WORK / "python"])  # it skips files half written
     said([*coverage, "json", settings, "--quiet", "-o", WORK / "python.json"])
     files = json.loads((WORK / "python.json").read_text())["files"]
     made = {}
