@@ -6,10 +6,10 @@
 
 use std::collections::TryReserveError;
 
+use crate::{ALIGNMENT, page};
+
 /// No piece.
 const NONE: u32 = u32::MAX;
-/// Granules of a page.
-const PAGE: u32 = 4096 / 64;
 /// Lists for the sizes of one octave.
 const STEPS: u32 = 16;
 const OCTAVES: u32 = 32;
@@ -274,7 +274,8 @@ impl Heap {
     /// A process that may write to this piece may write to all of its pages: nothing free there is known to be zeros any more.
     pub fn soil(&mut self, index: u32) {
         let piece = *self.piece(index);
-        let (start, end) = (piece.offset / PAGE * PAGE, piece.end().next_multiple_of(PAGE));
+        let page = u32::try_from(page() / ALIGNMENT).unwrap_or(1);
+        let (start, end) = (piece.offset / page * page, piece.end().next_multiple_of(page));
         let mut at = piece.before;
         while at != NONE && self.piece(at).end() > start {
             let neighbour = self.get(at);

@@ -21,5 +21,12 @@ pub use fork::{Own, PerProcess, current as current_forks, generation as forks};
 pub use map::SharedMap;
 pub use pool::Pin;
 
+/// Bytes of a page: 4096, and on some AArch64 machines 16,384 or 65,536.
+#[must_use]
+pub fn page() -> usize {
+    // SAFETY: a plain call, which asks the C library alone.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Every block begins at a multiple of this, and takes a multiple of it.
 pub const ALIGNMENT: usize = 64;

@@ -4,13 +4,12 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ALIGNMENT;
 use crate::arena::{BlockInfo, HandleError, PoolConfig, PoolMetrics};
 use crate::heap::{Heap, Piece};
 use crate::index::Index;
 use crate::map::SharedMap;
+use crate::{ALIGNMENT, page};
 
-const PAGE: usize = 4096;
 /// Blocks above this size take whole pages, which no other block shares: a [`Pin`] can keep those in place.
 const PAGED: usize = 1 << 20;
 
@@ -32,7 +31,7 @@ fn next_generation() -> u64 {
 
 /// Bytes in whole granules, or in whole pages; a block of 0 bytes takes one granule.
 fn granules(bytes: usize) -> Option<u32> {
-    let unit = if bytes > PAGED { PAGE } else { ALIGNMENT };
+    let unit = if bytes > PAGED { page() } else { ALIGNMENT };
     u32::try_from(bytes.max(1).div_ceil(unit) * (unit / ALIGNMENT)).ok()
 }
 
@@ -213,7 +212,7 @@ impl Pool {
         let usual = granules(self.config.block_bytes).and_then(|it| bytes(it).checked_mul(self.config.blocks));
         let is_own = size > self.config.block_bytes;
         let length = if is_own { Some(size) } else { usual };
-        let length = length.and_then(|it| it.checked_next_multiple_of(PAGE)).ok_or(Full::Limit)?;
+        let length = length.and_then(|it| it.checked_next_multiple_of(page())).ok_or(Full::Limit)?;
         if self.capacity().saturating_add(length) > self.config.limit_bytes {
             return Err(Full::Limit);
         }
@@ -279,7 +278,7 @@ impl Pool {
         let Segment { map, heap, pins, .. } = &mut self.segments[segment];
         let Piece { offset, size: granules, .. } = *heap.piece(index);
         let (start, length) = (bytes(offset), bytes(granules));
-        let has_whole_pages = start.is_multiple_of(PAGE) && length.is_multiple_of(PAGE);
+        let has_whole_pages = (start | length).is_multiple_of(page());
         let is_pinned = pins.iter().any(|it| it.0 == index);
         if is_pinned || !has_whole_pages || place + size > start + length || pins.try_reserve(1).is_err() {
             return;
@@ -358,6 +357,7 @@ impl Pool {
     /// Give the whole pages of free pieces back to the system: how many bytes it took.
     pub fn trim(&mut self) -> usize {
         self.let_all_go();
+        let page = page();
         let mut given = 0;
         for Segment { map, heap, .. } in &mut self.segments {
             let dirty: Vec<(u32, Piece)> = heap
@@ -373,8 +373,8 @@ impl Pool {
                 let (start, end) = (bytes(piece.offset), bytes(piece.offset + piece.size));
                 let dirty_end = bytes(piece.dirty_to);
                 // A page that ends inside the piece may go whole, even if only its beginning was used.
-                let last = dirty_end.next_multiple_of(PAGE).min(end / PAGE * PAGE);
-                let first = start.next_multiple_of(PAGE).min(last.max(start));
+                let last = dirty_end.next_multiple_of(page).min(end / page * page);
+                let first = start.next_multiple_of(page).min(last.max(start));
                 let zero = |from: usize, to: usize| {
                     if from < to {
                         // SAFETY: inside a free piece.
@@ -407,6 +407,7 @@ impl Pool {
     pub fn metrics(&self) -> PoolMetrics {
         let (peak, committed) = self.extent();
         let mut metadata = self.held.len() * size_of::<Held>() + size_of::<Self>();
+        let page = page();
         let (mut live_pages, mut free, mut largest) = (0, 0, 0);
         for segment in &self.segments {
             metadata += segment.heap.metadata() + segment.index.metadata() + size_of::<Segment>();
@@ -414,7 +415,7 @@ impl Pool {
             for (_, piece) in segment.heap.iter() {
                 if piece.is_live() {
                     let (first, last) =
-                        (bytes(piece.offset) / PAGE, (bytes(piece.offset) + piece.requested.max(1) - 1) / PAGE);
+                        (bytes(piece.offset) / page, (bytes(piece.offset) + piece.requested.max(1) - 1) / page);
                     live_pages += (last + 1).saturating_sub(first.max(next));
                     next = next.max(last + 1);
                 } else if piece.dirty_to > piece.offset {
@@ -435,7 +436,7 @@ impl Pool {
             allocations: self.allocations,
             releases: self.releases,
             committed_bytes: committed,
-            cached_bytes: committed.saturating_sub(live_pages * PAGE),
+            cached_bytes: committed.saturating_sub(live_pages * page),
             metadata_bytes: metadata,
             fragmentation: if free == 0 { 0.0 } else { 1.0 - largest as f64 / free as f64 },
         }

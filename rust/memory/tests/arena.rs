@@ -415,7 +415,7 @@ fn limits_of_the_process_are_errors() {
         // Room for what the process has and a little for the records of many blocks, but for no other segment.
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-        limit(libc::RLIMIT_AS, pages * 4096 + (1 << 20))
+        limit(libc::RLIMIT_AS, pages * nif_memory::page() as u64 + (1 << 20))
             && arena.allocate(1 << 20, false).is_err_and(|error| error.to_string().contains("ulimit -v"))
             && arena.allocate(65 << 20, false).is_err()
             && {

@@ -98,7 +98,7 @@ pub fn be_expendable() {
 fn limit_memory() {
     // SAFETY: plain calls.
     unsafe {
-        let memory = (libc::sysconf(libc::_SC_PHYS_PAGES) as u64).saturating_mul(4096);
+        let memory = (libc::sysconf(libc::_SC_PHYS_PAGES) as u64).saturating_mul(nif_memory::page() as u64);
         let most = libc::rlimit { rlim_cur: memory, rlim_max: memory };
         libc::setrlimit(libc::RLIMIT_DATA, &raw const most);
     }

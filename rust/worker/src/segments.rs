@@ -12,6 +12,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI8, Ordering};
 
+use nif_memory::page;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
 
 struct Mapping {
@@ -29,8 +30,6 @@ pub struct Segments {
     /// Those that the next call may write.
     wanted: Vec<(usize, usize)>,
 }
-
-const PAGE: usize = 4096;
 
 fn protect(range: (usize, usize), access: MprotectFlags) -> io::Result<()> {
     let (start, end) = range;
@@ -83,8 +82,8 @@ impl Segments {
     /// Let the next call write so many bytes from an address on.
     pub fn want(&mut self, start: NonNull<u8>, bytes: usize) {
         if bytes > 0 {
-            let start = start.as_ptr().expose_provenance();
-            self.wanted.push((start & !(PAGE - 1), (start + bytes).next_multiple_of(PAGE)));
+            let (start, page) = (start.as_ptr().expose_provenance(), page());
+            self.wanted.push((start / page * page, (start + bytes).next_multiple_of(page)));
         }
     }
 
