@@ -15,8 +15,9 @@ use nif_worker::serve::Server;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 fn main() -> io::Result<()> {
-    // SAFETY: a plain call. Whatever the host left open for its children is none of ours.
-    unsafe { libc::close_range(3, u32::MAX, 0) };
+    // SAFETY: a plain call, by number: C libraries before 2.34 have no name for it. Whatever the host left open for its children
+    // is none of ours.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     end_with_host();
     let parent = std::env::args().nth(2).and_then(|it| it.parse().ok());
     if parent != Some(std::os::unix::process::parent_id()) {
