@@ -48,6 +48,7 @@ fn main() {
     let built = Command::new(&python)
         .args(["-m", "nif_lab.build", "--out"])
         .arg(&out)
+        .args(["--machine", &env::var("CARGO_CFG_TARGET_ARCH").unwrap()])
         .env("PYTHONPATH", path)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output();

@@ -1,4 +1,4 @@
-"""Build the native libraries: ``python -m nif_lab.build --out DIR [LANGUAGE ...]``.
+"""Build the native libraries: ``python -m nif_lab.build --out DIR [--machine NAME] [LANGUAGE ...]``.
 
 The same code serves the wheel (rust/core/build.rs runs it before the package exists), ``nif-lab build`` and ``make
 build``. So it needs nothing but the standard library.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import backends
-from .backends.base import Backend, source_root
+from .backends.base import HOST, Backend, source_root
 from .errors import BackendError
 
 __all__ = ["Built", "build"]
@@ -39,7 +39,7 @@ class Built:
         return "\n".join(part for part in (f"{self.name}: NOT built: {self.reason}", cure, self.detail) if part)
 
 
-def build(name: str, folder: Path | None = None) -> Built:
+def build(name: str, folder: Path | None = None, machine: str = HOST) -> Built:
     """Build one language's library from the checkout's sources.
 
     Parameters
@@ -48,6 +48,8 @@ def build(name: str, folder: Path | None = None) -> Built:
         The language.
     folder
         Where the library goes; the package's own ``_native`` unless given.
+    machine
+        The processor that it is for, ``"aarch64"`` say; this machine's unless given.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def build(name: str, folder: Path | None = None) -> Built:
             raise BackendError("an installed wheel has no sources", "use the libraries it came with, or a checkout")
         target.parent.mkdir(parents=True, exist_ok=True)
         compiler = backend.compiler().version if backend.compiled else "sources only"
-        backend.build(root / name, target)
+        backend.build(root / name, target, machine)
         if folder:  # a wheel's: cells are compiled where there is no checkout
             _copy_sdk(root / name, target.parent / name, backend)
     except BackendError as error:
@@ -84,10 +86,11 @@ def _copy_sdk(source: Path, target: Path, backend: Backend) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m nif_lab.build", description="Build the native libraries.")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the libraries")
+    parser.add_argument("--machine", default=HOST, metavar="NAME", help="the processor they are for: aarch64, say")
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", default=backends.names())
     arguments = parser.parse_args()
     for name in arguments.languages:
-        print(build(name, arguments.out))
+        print(build(name, arguments.out, arguments.machine))
     return 0
 
 

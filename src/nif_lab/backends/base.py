@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shlex
 from abc import ABC, abstractmethod
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULTS",
+    "GLIBC",
+    "HOST",
     "WORKER",
     "Backend",
     "Compiler",
@@ -39,10 +42,15 @@ __all__ = [
     "publish",
     "run",
     "source_root",
+    "zig_cc",
     "zig_environment",
 ]
 
 PACKAGE = Path(__file__).resolve().parent.parent
+#: This machine's processor, as rustc and zig name it too.
+HOST: Final = platform.machine()
+#: The oldest C library that the wheel's libraries run with, as zig names it: that of manylinux2014.
+GLIBC: Final = "linux-gnu.2.17"
 #: What a cell declares, in any language; a word too many costs time alone.
 DECLARED: Final = re.compile(
     r"\b(?:fn|struct|enum|union|trait|type|const|static|var|let|proc|func|template|macro|iterator)\s+`?(\w+)|^\s*(\w+)\*",
@@ -167,6 +175,17 @@ def source_root() -> Path | None:
 def zig_environment() -> dict[str, str]:
     """Return what zig is told, and nim, whose package runs a zig by a script that it keeps: where their caches are."""
     return {"ZIG_GLOBAL_CACHE_DIR": str(private("zig")), "XDG_CACHE_HOME": str(private("programs"))}
+
+
+def zig_cc(zig: str | Path, *flags: str) -> Path:
+    """Return a script that is `zig cc`, for compilers that take one program as a C compiler or linker."""
+    text = f'#!/bin/sh\nexec {shlex.join([str(zig), "cc", *flags])} "$@"\n'
+    script = private("programs") / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if not script.is_file() or script.read_text() != text:
+        unfinished = script.with_name(f".{script.name}.{os.getpid()}")
+        unfinished.write_text(text)
+        publish(unfinished, script, 0o700)
+    return script
 
 
 def existing(dep: str, *, folder: bool) -> str:
@@ -300,8 +319,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def build(self, source: Path, target: Path) -> None:
-        """Compile the language's folder ``source`` into the library ``target``.
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
+        """Compile the language's folder ``source`` into the library ``target``, for a ``machine``: ``"aarch64"``, say.
 
         The library appears under its name in one step: a loaded file must never be written in place.
         """

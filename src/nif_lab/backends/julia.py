@@ -32,7 +32,7 @@ from ..julia_home import cache_folder, compiled_folder, find_julia, install_juli
 from ..julia_image import make_image, needs_image, with_image
 from ..programs import python
 from ..progress import Progress
-from .base import DEFAULTS, Backend, Compiler, Job, Options, digest, existing, run
+from .base import DEFAULTS, HOST, Backend, Compiler, Job, Options, digest, existing, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -415,7 +415,7 @@ end
         found = find_julia()
         return Compiler((found.program,), found.version)
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         """Put the package's sources beside the libraries; Julia compiles when it loads them."""
         copy = target.parent / "julia"
         shutil.rmtree(copy, ignore_errors=True)

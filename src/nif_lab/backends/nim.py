@@ -9,9 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import re
-import shlex
 import shutil
 import sys
 from contextlib import contextmanager
@@ -20,9 +18,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BuildError, Message, ToolchainMissing
+from ..errors import BackendError, BuildError, Message, ToolchainMissing
 from ..folders import private
-from .base import Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
+from .base import (
+    GLIBC,
+    HOST,
+    Backend,
+    Compiler,
+    Job,
+    ask,
+    existing,
+    find_program,
+    publish,
+    run,
+    zig_cc,
+    zig_environment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +64,8 @@ FLAGS: Final = (
     "--passL:-Wl,-Bsymbolic",  # two Nim libraries in a process each run their own NimMain
 )
 
+#: Processors by Nim's own names.
+CPU: Final = {"aarch64": "arm64", "x86_64": "amd64"}
 ROOT: Final = """\
 import nif
 from nif/cells as nifcells import cell
@@ -100,12 +113,7 @@ def _command(nim: str) -> list[str]:
     if not (compiler.is_file() and zig.is_file() and Path(nim).parent == Path(sys.executable or "/").parent):
         return [nim, "c"]
     # nim takes one program as a C compiler, and `zig cc` is two words.
-    text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} cc "$@"\n'
-    script = private("programs") / f"zigcc-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if not script.is_file() or script.read_text() != text:
-        unfinished = script.with_name(f".{script.name}.{os.getpid()}")
-        unfinished.write_text(text)
-        publish(unfinished, script, 0o700)
+    script = zig_cc(zig)
     return [str(compiler), "c", "--cc:clang", f"--clang.exe:{script}", f"--clang.linkerexe:{script}"]
 
 
@@ -158,10 +166,10 @@ func mean*(x: openArray[float64]): float64 =
             raise ToolchainMissing(f"Nim {version} ({nim}) is too old: 2.0 is the oldest that works", CURE)
         return Compiler((nim,), version)
 
-    def build(self, source: Path, target: Path) -> None:
-        self.compile(source / "src" / "lib.nim", target)
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
+        self.compile(source / "src" / "lib.nim", target, machine=machine)
 
-    def compile(self, module: Path, target: Path, *options: str, told: Path | None = None) -> str:
+    def compile(self, module: Path, target: Path, *options: str, told: Path | None = None, machine: str = HOST) -> str:
         """Compile a module, with what it imports, into the library ``target``; return what nim says.
 
         Parameters
@@ -174,9 +182,11 @@ func mean*(x: openArray[float64]): float64 =
             More flags for nim, ``--path:...`` say.
         told
             Where to put what nim writes down of its work: which files it read and compiled.
+        machine
+            The processor that it is for.
         """
         compiler = self.compiler()
-        start, own = self.start()
+        start, own = self.start(machine)
         flags = [*FLAGS, *options, *own]
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
         with waiting_parts(compiler, flags) as cache:
@@ -190,14 +200,16 @@ func mean*(x: openArray[float64]): float64 =
             finally:
                 unfinished.unlink(missing_ok=True)
 
-    def start(self) -> tuple[list[str], list[str]]:
-        """Return how nim is started to compile, and the flags that this way wants at the end."""
+    def start(self, machine: str = HOST) -> tuple[list[str], list[str]]:
+        """Return how nim is started to compile for a processor, and the flags that this way wants at the end."""
         (nim,) = self.compiler().command
         if not _bundled(nim):
+            if machine != HOST:
+                raise BackendError(f"{nim} compiles C for this machine alone, not for {machine}", CURE)
             return [nim, "c"], []
         # A named target is also one without the build machine's own instructions.
-        target = f"-target {platform.machine()}-linux-gnu.2.17"
-        return _command(nim), [f"--passC:{target}", f"--passL:{target} -O3"]
+        target = f"-target {machine}-{GLIBC}"
+        return _command(nim), [f"--cpu:{CPU.get(machine, machine)}", f"--passC:{target}", f"--passL:{target} -O3"]
 
     def needed(self, dep: str) -> str:
         return existing(dep, folder=True)

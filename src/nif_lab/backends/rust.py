@@ -18,7 +18,23 @@ from typing import TYPE_CHECKING, Final
 from .. import crates
 from ..errors import BuildError, Message, ToolchainMissing
 from ..folders import home, private
-from .base import WORKER, Backend, Compiler, Job, Options, ask, digest, find_program, publish, run
+from .base import (
+    GLIBC,
+    HOST,
+    WORKER,
+    Backend,
+    Compiler,
+    Job,
+    Options,
+    ask,
+    digest,
+    find_program,
+    publish,
+    run,
+    zig_cc,
+    zig_environment,
+)
+from .zig import Zig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +118,14 @@ def _describe(cargo: str) -> dict[str, str]:
     return {"trouble": f"{cargo} doesn't start{f': {said[1]}' if said else ''}"}
 
 
+def _linker(triple: str, machine: str) -> tuple[str, ...]:
+    """Return the flags by which cargo links for another processor: zig has what that takes."""
+    if machine == HOST:
+        return ()
+    program = zig_cc(*Zig().compiler().command, "-target", f"{machine}-{GLIBC}")
+    return ("--config", f"target.{triple}.linker={json.dumps(str(program))}")
+
+
 def _cache(source: Path) -> Path:
     """Return the folder for cargo's files: never that of another cargo, which may be waiting for this one to end."""
     if "CARGO_MANIFEST_DIR" in os.environ and "OUT_DIR" in os.environ:
@@ -151,21 +175,22 @@ pub fn mean(x: &[f64]) -> f64 {
             raise ToolchainMissing(f"{' and '.join(problems)}, but {needed} is needed", cure)
         raise ToolchainMissing("no cargo in this environment or on PATH", cure)
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         cargo = self.compiler().command
         # Named, so that the place of the result doesn't depend on anybody's configuration.
-        host = _describe(cargo[0])["host"]
+        triple = _describe(cargo[0])["host"].replace(HOST, machine)
         cache = _cache(source)
         cache.mkdir(parents=True, exist_ok=True)
         packages = [word for package in ARTIFACTS for word in ("--package", package)]
         command = [
             *cargo, "build", "--release", "--locked", "--quiet", *packages,
-            "--manifest-path", str(source / "Cargo.toml"), "--target-dir", str(cache), "--target", host,
+            "--manifest-path", str(source / "Cargo.toml"), "--target-dir", str(cache), "--target", triple,
+            *_linker(triple, machine),
         ]  # fmt: skip
         with open(cache / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the copy is made; cargo's own lock ends with cargo
-            run(command, env=_flags(source))
-            made = cache / host / "release"
+            run(command, env=_flags(source) | zig_environment())
+            made = cache / triple / "release"
             for artifact, final in zip(ARTIFACTS.values(), (target, target.with_name(WORKER)), strict=True):
                 _replace(made / artifact, final)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ArgumentValueError, BuildError, Message, ToolchainMissing
 from ..folders import private
-from .base import Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
+from .base import GLIBC, HOST, Backend, Compiler, Job, ask, existing, find_program, publish, run, zig_environment
 
 if TYPE_CHECKING:
     from ..arguments import Form
@@ -22,7 +21,6 @@ __all__ = ["Zig"]
 RELEASE: Final = "0.17"
 CURE: Final = "pip install ziglang==0.17.0"
 
-LIBC: Final = "linux-gnu.2.17"  # the oldest of the wheel's platform
 FLAGS: Final = (
     "-dynamic",
     "-O", "ReleaseSafe",  # optimised; what goes out of bounds or overflows panics
@@ -34,10 +32,10 @@ FLAGS: Final = (
 )  # fmt: skip
 
 #: A module whose functions use AVX2: they are called where the machine has it.
-WIDE: Final = ("-target", f"x86_64-{LIBC}", "-mcpu=x86_64_v3") if platform.machine() == "x86_64" else ()
+WIDE: Final = {"x86_64": ("-target", f"x86_64-{GLIBC}", "-mcpu=x86_64_v3")}
 CELL_FLAGS: Final = ("-mcpu=native",)  # a cell runs where it was compiled
 #: Zig's own code generator has the same checks, takes less than half of LLVM's time, and its loops are 4 times slower.
-DEBUG: Final = ("-fno-llvm",) if platform.machine() == "x86_64" else ("-O", "Debug")
+DEBUG: Final = ("-fno-llvm",) if HOST == "x86_64" else ("-O", "Debug")
 ROOT: Final = """\
 const nif = @import("nif");
 pub const panic = nif.panic;
@@ -105,12 +103,12 @@ pub fn mean(x: []const f64) f64 {
             raise ToolchainMissing(f"{' and '.join(problems)}, but Zig {RELEASE} is needed", CURE)
         raise ToolchainMissing("no Zig compiler in this environment or on PATH", CURE)
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         root = source / "src"
-        modules = (f"-Mroot={root / 'lib.zig'}", *WIDE, f"-Mblocks={root / 'xxh3' / 'blocks.zig'}")
-        self.compile(root, target, "--dep", "blocks", *modules)
+        modules = (f"-Mroot={root / 'lib.zig'}", *WIDE.get(machine, ()), f"-Mblocks={root / 'xxh3' / 'blocks.zig'}")
+        self.compile(root, target, "--dep", "blocks", *modules, machine=machine)
 
-    def compile(self, sdk: Path, target: Path, *module: str) -> None:
+    def compile(self, sdk: Path, target: Path, *module: str, machine: str = HOST) -> None:
         """Compile a root module, with the SDK's panic guard, into the library ``target``.
 
         Parameters
@@ -121,18 +119,20 @@ pub fn mean(x: []const f64) f64 {
             The library; it appears in one step.
         module
             The root file, or the flags that name it and its imports: ``--dep nif -Mroot=cell.zig -Mnif=...``.
+        machine
+            The processor that it is for.
         """
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
         try:
-            self._build_lib(sdk, f"-femit-bin={unfinished}", *module)
+            self._build_lib(sdk, f"-femit-bin={unfinished}", *module, machine=machine)
             publish(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _build_lib(self, sdk: Path, *arguments: str) -> None:
+    def _build_lib(self, sdk: Path, *arguments: str, machine: str = HOST) -> None:
         command = [
             *self.compiler().command, "build-lib", *FLAGS,
-            "-target", f"{platform.machine()}-{LIBC}",  # no instruction of this machine's own
+            "-target", f"{machine}-{GLIBC}",  # no instruction of this machine's own
             "--cache-dir", str(private("zig", "local")),
             str(sdk / "nif" / "guard.c"), *arguments,  # in this order: it becomes part of the root module
         ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BuildError, CellError, Message, ToolchainMissing
-from .base import PACKAGE, Backend, Compiler, Job, find_program, run
+from .base import HOST, PACKAGE, Backend, Compiler, Job, find_program, run
 
 __all__ = ["C"]
 
@@ -39,7 +39,7 @@ class C(Backend):
         asked = subprocess.run([program, "-dumpfullversion"], capture_output=True, text=True, check=False)
         return Compiler((program,), asked.stdout.strip())
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         unfinished = target.absolute().with_name(f".{target.name}.{os.getpid()}")
         try:
             self._compile(unfinished, *sorted(source.rglob("*.c")))
