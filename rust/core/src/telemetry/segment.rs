@@ -258,7 +258,8 @@ impl Segment {
             };
             let number = usize::from(number);
             // Records of the former function say nothing of this one.
-            self.function(number).since.store(u64::MAX, Ordering::Release);
+            self.function(number).since.store(u64::MAX, Ordering::Relaxed);
+            fence(Ordering::Release); // no store from here on is seen before that one
             self.forget(number);
             entry.since = clock::now();
             let former = std::mem::replace(&mut table.entries[number], entry);
