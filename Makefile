@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(BIN_RELEASE):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help ready build julia lab voila demo doctor test check lint fuzz model sanitize kills soak coverage docs pictures version wheel sdist fmt clean
+.PHONY: help ready build julia lab voila demo doctor test check lint fuzz model sanitize kills soak coverage docs pictures version wheel emulate sdist fmt clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,10 +86,17 @@ version: ## the version in every file that has it; TO=0.2.0 writes that one
 # Byte for byte the same when built again in a folder of the same name: the time is the last commit's, and no path is in it.
 wheel sdist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 wheel sdist: export RUSTFLAGS := --remap-path-prefix=$(CURDIR)=nif_lab --remap-path-prefix=$(HOME)=home
+# For another processor, with zig as the linker: TARGET=aarch64-unknown-linux-gnu, after `rustup target add` of the same.
+# maturin knows that processor's Pythons by their names.
+wheel: export MATURIN_PEP517_ARGS = $(if $(TARGET),--zig --compatibility manylinux2014 --target $(TARGET) -i $(shell $(PYTHON) -c \
+  'import sys; print("python{}.{}{}".format(*sys.version_info[:2], sys.abiflags))'))
 wheel: $(RELEASE) ## a wheel for PYTHON, as manylinux: dist/
 	rm -rf build/wheel
 	$(BIN_RELEASE)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
 	$(BIN_RELEASE)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+
+emulate: $(RELEASE) ## the wheel for aarch64 and CPython 3.11 in dist/, tried under QEMU
+	$(BIN_RELEASE)/python tools/emulate.py dist/*-cp311-*_aarch64.whl
 
 sdist: $(RELEASE) ## the source distribution: dist/
 	$(BIN_RELEASE)/python -m build --quiet --sdist --no-isolation --outdir dist

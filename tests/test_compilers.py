@@ -21,6 +21,7 @@ import nif_lab
 from nif_lab import backends, folders, julia_home, programs
 from nif_lab.backends import base
 from nif_lab.backends.base import Job, Options, ask, run
+from nif_lab.build import build
 from nif_lab.cells.cache import Cache
 from nif_lab.cells.cell import compiled
 from nif_lab.errors import BackendError, BuildError, CellError, ToolchainMissing
@@ -137,6 +138,16 @@ def test_what_a_compiler_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "FORCE_COLOR" not in seen
     assert all(os.path.isabs(it) for it in seen["PATH"].split(":"))
     assert [stat.S_IMODE((tmp_path / it).stat().st_mode) for it in ("made", "folder")] == [0o600, 0o700]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["zig", "nim"])  # Rust's would need that processor's standard library
+def test_a_library_for_another_processor(language: str, tmp_path: Path) -> None:
+    machine, number = ("x86_64", 62) if base.HOST == "aarch64" else ("aarch64", 183)
+    built = build(language, tmp_path, machine)
+    assert built.built, str(built)
+    header = (tmp_path / backends.find(language).library.name).read_bytes()[:20]
+    assert int.from_bytes(header[18:], "little") == number
 
 
 def test_compilers_are_run_in_one_place() -> None:

@@ -127,6 +127,11 @@ def test_it_works_in_an_empty_environment_without_compilers(installed: Path, tmp
     assert os.listdir(tmp_path) == [".cache"], "nothing but caches is written"
 
 
+def test_it_does_what_is_asked_of_it_on_other_processors(installed: Path) -> None:
+    done = subprocess.run([installed, ROOT / "tests" / "smoke.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_cells_need_no_checkout(installed: Path, tmp_path: Path) -> None:
     """Only the compilers, which are put on PATH here."""
     import ziglang
