@@ -21,7 +21,7 @@ pub use fork::{Own, PerProcess, current as current_forks, generation as forks};
 pub use map::SharedMap;
 pub use pool::Pin;
 
-/// Bytes of a page: 4096, and on some AArch64 machines 16,384 or 65,536.
+/// Bytes of a page: 4096, and on some Arm machines 16,384 or 65,536.
 #[must_use]
 pub fn page() -> usize {
     // SAFETY: a plain call, which asks the C library alone.
