@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nif_lab import Lab, Snapshot, backends
-from nif_lab.backends.base import Backend, Compiler
+from nif_lab.backends.base import HOST, Backend, Compiler
 from nif_lab.errors import AbiError, BackendNotLoaded, BuildError, NifValueError, ToolchainMissing
 from nif_lab.lab import LoadedBackend
 from nif_lab.telemetry import FunctionStats
@@ -30,7 +30,7 @@ class Broken(Backend):
     def compiler(self) -> Compiler:
         raise self.error
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         raise self.error
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import backends as languages
 from .arguments import expect, path_of
-from .backends.base import Backend, Compiler
+from .backends.base import HOST, Backend, Compiler
 from .errors import AbiError, ArgumentValueError, BackendError, ToolchainMissing
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LibraryFile(Backend):
     def compiler(self) -> Compiler:
         raise ToolchainMissing(f"{self.path} was built elsewhere", "build it there again, and load it in a new Lab")
 
-    def build(self, source: Path, target: Path) -> None:
+    def build(self, source: Path, target: Path, machine: str = HOST) -> None:
         self.compiler()
 
 

@@ -18,7 +18,7 @@ pub use arena::{
     AllocError, Arena, Block, BlockInfo, Config, Handle, HandleError, PoolConfig, PoolMetrics, SegmentInfo,
 };
 pub use fork::{Own, PerProcess, current as current_forks, generation as forks};
-pub use map::SharedMap;
+pub use map::{SharedMap, memfd};
 pub use pool::Pin;
 
 /// Bytes of a page: 4096, and on some Arm machines 16,384 or 65,536.

@@ -11,6 +11,21 @@ use std::sync::Arc;
 
 use crate::fork;
 
+/// A new file in memory, whose name shows in /proc; `exec` closes it.
+///
+/// # Errors
+///
+/// The system's: no descriptor is free.
+pub fn memfd(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // By number: C libraries before 2.27 have no name for it.
+    // SAFETY: the name is a C string; the descriptor is owned from here on.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags | libc::MFD_CLOEXEC);
+        let fd = libc::c_int::try_from(fd).unwrap_or(-1);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
 /// A sealed memfd and this process's mapping of it.
 #[derive(Debug)]
 pub struct SharedMap {
@@ -35,14 +50,7 @@ impl SharedMap {
     /// The system's: no descriptor is free, or no address space.
     pub fn new(name: &CStr, size: usize) -> io::Result<Self> {
         let length = libc::off_t::try_from(size).map_err(io::Error::other)?;
-        // SAFETY: the name is a C string; the descriptor is owned from here on.
-        let file = unsafe {
-            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
+        let file = memfd(name, libc::MFD_ALLOW_SEALING)?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: plain calls on a descriptor that we own; every result is checked.
         let address = unsafe {

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .. import crates
+from .. import backends, crates
 from ..errors import BuildError, Message, ToolchainMissing
 from ..folders import home, private
 from .base import (
@@ -34,7 +34,6 @@ from .base import (
     zig_cc,
     zig_environment,
 )
-from .zig import Zig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +121,7 @@ def _linker(triple: str, machine: str) -> tuple[str, ...]:
     """Return the flags by which cargo links for another processor: zig has what that takes."""
     if machine == HOST:
         return ()
-    program = zig_cc(*Zig().compiler().command, "-target", f"{machine}-{GLIBC}")
+    program = zig_cc(*backends.find("zig").compiler().command, "-target", f"{machine}-{GLIBC}")
     return ("--config", f"target.{triple}.linker={json.dumps(str(program))}")
 
 

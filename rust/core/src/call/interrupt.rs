@@ -347,9 +347,10 @@ fn present() -> Option<libc::sigaction> {
     }
 }
 
-fn is_main_thread() -> bool {
-    // SAFETY: plain calls.
-    unsafe { libc::gettid() == libc::getpid() }
+/// Is this the thread that Python's signal handlers run on?
+pub fn is_main_thread() -> bool {
+    // SAFETY: plain calls; one by its number, as C libraries before 2.30 have no name for it.
+    unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
 }
 
 /// Have this core's handler in place, if the process handles the signal (neither the default nor ignored). Python and others

@@ -291,16 +291,8 @@ fn unique_path(file: &File) -> String {
 }
 
 fn copy_to_memfd(path: &str) -> io::Result<File> {
-    use std::os::fd::FromRawFd;
     let mut source = File::open(path)?;
-    // SAFETY: the name is a C string; the descriptor is owned by the file from here on.
-    let mut copy = unsafe {
-        let fd = libc::memfd_create(c"nif_lab library".as_ptr(), libc::MFD_CLOEXEC);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        File::from_raw_fd(fd)
-    };
+    let mut copy = File::from(nif_memory::memfd(c"nif_lab library", 0)?);
     io::copy(&mut source, &mut copy)?;
     Ok(copy)
 }

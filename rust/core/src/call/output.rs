@@ -276,7 +276,7 @@ fn lead(number: c_int, name: &CStr) -> io::Result<(File, OwnedFd, u64)> {
     let checked = |number: c_int| if number < 0 { Err(io::Error::last_os_error()) } else { Ok(number) };
     // SAFETY: plain calls; each new descriptor has one owner.
     unsafe {
-        let file = File::from_raw_fd(checked(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?);
+        let file = File::from(nif_memory::memfd(name, 0)?);
         checked(libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND))?;
         let before = OwnedFd::from_raw_fd(checked(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3))?);
         checked(libc::dup2(file.as_raw_fd(), number))?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use crate::call::interrupt;
 use crate::call::nif::Nif;
 use crate::python::door;
 use crate::telemetry::Teller;
@@ -42,8 +43,7 @@ pub struct Telling {
 impl Telling {
     /// To be made by the thread that Python called.
     pub fn of(nif: &Nif) -> Self {
-        // SAFETY: plain calls.
-        let is_main = unsafe { libc::gettid() == libc::getpid() };
+        let is_main = interrupt::is_main_thread();
         Self { name: nif.place.clone(), teller: nif.slot.teller(), is_main, watched: OnceLock::new() }
     }
 
