@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from elftools.elf.elffile import ELFFile
+
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE, PYTHON, GLIBC = "bookworm", "3.11", 36  # Debian's, its Python, and the minor number of its C library
 PACKAGES = "python3,libstdc++6"
@@ -42,6 +44,24 @@ def install(wheel: str, folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
+def homeless(folder: Path) -> list[str]:
+    """Return what the wheel's libraries want and neither Python has nor the C library that they are linked for.
+
+    Linkers let that pass, and so does auditwheel. Debian's C library, which is newer, may have it.
+    """
+    found = []
+    for file in (it for it in folder.rglob("*") if it.is_file() and it.read_bytes().startswith(b"\x7fELF")):
+        with file.open("rb") as stream:
+            elf = ELFFile(stream)
+            versions = elf.get_section_by_name(".gnu.version")
+            for number, it in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
+                is_wanted = it["st_shndx"] == "SHN_UNDEF" and it["st_info"]["bind"] == "STB_GLOBAL"
+                is_versioned = isinstance(versions.get_symbol(number)["ndx"], int)
+                if is_wanted and not is_versioned and not it.name.startswith(("Py", "_Py")):
+                    found.append(f"{file.name}: {it.name}")
+    return found
+
+
 def main(wheel: str, *arguments: str) -> int:
     """Run that Python with the wheel; return its status."""
     if missing := [package for program, package in NEEDED.items() if not shutil.which(program)]:
@@ -52,6 +72,8 @@ def main(wheel: str, *arguments: str) -> int:
         debian, site = Path(place, "debian"), Path(place, "site")
         unpack(debian)
         install(wheel, site)
+        if wanted := homeless(site / "nif_lab"):
+            sys.exit(f"an older C library has no {', '.join(wanted)}")
         command = [
             "bwrap", "--bind", str(debian), "/", "--ro-bind", str(site), "/opt/site",
             "--ro-bind", str(ROOT / "tests"), "/opt/tests", "--proc", "/proc", "--dev", "/dev",
