@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from labs import new_lab, new_seed
+from labs import IS_FREE_THREADED, new_lab, new_seed
 
 from nif_lab.backends import julia
 from nif_lab.errors import BackendError, BufferReleased, NifError, NifPanic
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nif_lab.lab import Lab
-
-#: A build of Python without a GIL; another one can't show what these tests are about.
-IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 free_threaded = pytest.mark.skipif(
     not IS_FREE_THREADED,
