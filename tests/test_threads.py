@@ -163,6 +163,18 @@ def test_a_buffer_is_freed_once(small: Lab) -> None:
         owned_by_turns(small)
 
 
+def test_buffers_are_listed_while_others_come_and_go(small: Lab) -> None:
+    def allocate() -> None:
+        for _ in range(3):
+            assert len([small.memory.allocate(8) for _ in range(600)]) == 600
+
+    def look() -> None:
+        for _ in range(50):
+            small.memory.buffers()
+
+    at_once([allocate, look, allocate, look])
+
+
 def test_all_at_once_and_every_call_is_counted(small: Lab, seed: int) -> None:
     """Both lanes, failures, arrays, snapshots, metrics, trimming and the collector beside each other."""
     x = np.arange(50.0)
