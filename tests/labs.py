@@ -7,6 +7,7 @@ import gc
 import os
 import secrets
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from nif_lab.recovery import RecoveryPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["ANSWER", "copied", "in_lane", "new_lab", "new_seed", "one_with_workers", "the_lab"]
+__all__ = ["ANSWER", "IS_FREE_THREADED", "copied", "in_lane", "new_lab", "new_seed", "one_with_workers", "the_lab"]
 
 #: A function that gives a number, by its name and the number.
 ANSWER = {
@@ -27,6 +28,9 @@ ANSWER = {
     "nim": "proc {0}*(): int64 = {1}",
     "julia": "{0}()::Int64 = {1}",
 }
+
+#: A build of Python without a GIL.
+IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 #: Notebooks that run only where a GPU is.
 NEED_A_GPU = {"08_devices.ipynb"}

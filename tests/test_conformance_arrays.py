@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import tvm_ffi
@@ -62,10 +61,8 @@ def test_elements_are_read_where_they_lie(lab: Lab, name: str) -> None:
     x = np.arange(12.0).reshape(3, 4)
     for value in (ByTable(x), ByManaged(x), ByCapsule(x), tvm_ffi.from_dlpack(x), xr.DataArray(x), memoryview(x)):
         assert lab.call(name, "address", value) == x.ctypes.data
-    for one in (pa.array(X), pl.Series(X)):
+    for one in (pa.array(X), pd.Series(X)):
         assert lab.call(name, "address", one) == np.asarray(one).ctypes.data
-    series = pd.Series(X)
-    assert lab.call(name, "address", series) == np.asarray(series).ctypes.data
     many = x.reshape((1,) * 30 + (3, 4))
     assert lab.call(name, "address", ByTable(many)) == x.ctypes.data
     assert lab.call(name, "checksum", ByTable(x.reshape((1,) * 62 + (3, 4)))) == lab.call(name, "checksum", x)
@@ -86,7 +83,7 @@ def test_what_is_written_is_where_it_was_asked_for(lab: Lab, name: str) -> None:
     for value, fix in (
         (type("ReadOnly", (ByTable,), {"flags": 1})(np.zeros(4)), lambda it: it.x),
         (ByCapsule(np.zeros(4), is_old=True), lambda it: it.x),  # old capsules can't say that they may be written to
-        (pl.Series(np.zeros(4)), np.array),
+        (pa.array(np.zeros(4)), np.array),
         (np.broadcast_to(0.0, 4), np.array),
     ):
         with pytest.raises(NifError, match=r"read-only|lose"):
@@ -255,11 +252,6 @@ NOT_TAKEN: dict[str, tuple[Any, str, Any]] = {
         lambda x: x.astype("i8").astype("f8"),
     ),
     "decimals of Arrow": (pa.array([decimal.Decimal(1)]), "decimals", lambda x: x.cast(pa.float64())),
-    "two chunks of polars": (
-        pl.concat([pl.Series([1.0]), pl.Series([2.0])], rechunk=False),
-        r"2 chunks.*rechunk",
-        lambda x: x.rechunk(),
-    ),
     "keys of jax": (jax.random.key(0), "key_data", lambda x: np.asarray(jax.random.key_data(x), "f8")),
     "records": (RECORDS, r"records \(take one field: x\['a'\]\)", lambda x: x["a"]),
     "dates": (np.array(["1970-01-02"], "M8[D]"), "dates or times", lambda x: x.astype("i8").astype("f8")),
@@ -308,7 +300,7 @@ def test_what_people_bring_is_refused_with_a_fix_that_works(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_a_worker_finds_a_converted_argument_where_it_was_converted(lab: Lab, name: str) -> None:
-    for value in (X.astype("f4"), X[::-1], X.tolist(), jnp.asarray(X), pl.Series(X, dtype=pl.Float32), X.astype(">f8")):
+    for value in (X.astype("f4"), X[::-1], X.tolist(), jnp.asarray(X), X.astype(">f8")):
         before = lab.memory.core.copy_count
         assert lab.call(name, "sum", value, lane="isolated") == X.sum()
         copies = lab.memory.core.copies_since(before, True)
@@ -342,7 +334,7 @@ def test_scalars(lab: Lab) -> None:
 
 
 def test_the_doors_of_the_lab_take_the_same(lab: Lab) -> None:
-    kinds = (ByCapsule(X), ByTable(X), tvm_ffi.from_dlpack(X), pl.Series(X), pd.Series(X), pa.array(X), X.tolist())
+    kinds = (ByCapsule(X), ByTable(X), tvm_ffi.from_dlpack(X), pd.Series(X), pa.array(X), X.tolist())
     expected = wire.encode(X)
     for value in kinds[:1] + kinds[2:]:
         assert wire.encode(value) == expected
@@ -353,12 +345,12 @@ def test_the_doors_of_the_lab_take_the_same(lab: Lab) -> None:
             assert done.verified
             assert (done.array == X).all()
     frame = np.frombuffer(expected, np.uint8)
-    for given in (tvm_ffi.from_dlpack(frame.copy()), pa.array(frame), pl.Series(frame)):
+    for given in (tvm_ffi.from_dlpack(frame.copy()), pa.array(frame)):
         assert (lab.wire.decode(given) == X).all()
         assert wire.inspect(given).frame == expected
     with pytest.raises(CopyRequired):
-        lab.transfer("rust", "zig", pl.Series(X), mode="shared", strict=True)
-    for value, words in ((pl.Series([1, None]), "missing"), (np.ma.masked_array(X, X > 0), "masked")):
+        lab.transfer("rust", "zig", pa.array(X), mode="shared", strict=True)
+    for value, words in ((pa.array([1, None]), "missing"), (np.ma.masked_array(X, X > 0), "masked")):
         with pytest.raises(ArgumentTypeError, match=words):
             lab.transfer("rust", "zig", value)
         with pytest.raises(ArgumentTypeError, match=words):
@@ -400,7 +392,7 @@ def test_ctrl_c_while_an_array_is_read_ends_the_call(lab: Lab, lane: str) -> Non
 def test_the_usual_libraries_cost_no_refused_call(lab: Lab, lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The core reads them itself, each a second time by what it knows of the type."""
     kinds = {
-        "polars": pl.Series(X), "a slice of polars": pl.Series([9.0, *X])[1:], "chunked": pa.chunked_array([X, X[:0]]),
+        "chunked": pa.chunked_array([X, X[:0]]),
         "pandas": pd.Series(X), "pandas of Arrow": pd.Series(X, dtype="double[pyarrow]"), "xarray": xr.DataArray(X),
         "memoryview": memoryview(X), "array": array.array("d", X),
     }  # fmt: skip
@@ -414,10 +406,10 @@ def test_the_usual_libraries_cost_no_refused_call(lab: Lab, lane: str, monkeypat
     monkeypatch.setattr("nif_lab.foreign.adapt", refused)
     for kind, value in kinds.items():
         assert (home.sum(value), home.dot(value, y=value)) == (X.sum(), X @ X), kind
-    owners = [pl.Series(X + i) for i in range(3)]
+    owners = [pd.Series(X + i) for i in range(3)]
     assert [home.sum(owners.pop()) for _ in range(3)] == [(X + i).sum() for i in (2, 1, 0)]
     written = bytearray(X.tobytes())
-    home.axpy(1.0, pl.Series(X), memoryview(written).cast("d"))
+    home.axpy(1.0, pd.Series(X), memoryview(written).cast("d"))
     assert np.frombuffer(written).tolist() == (2 * X).tolist()
 
 
@@ -425,7 +417,7 @@ def test_buffers_are_filled_from_any_array(lab: Lab) -> None:
     buffer = lab.memory.allocate(X.shape)
     for value in (
         X,
-        pl.Series(X),
+        pa.array(X),
         tvm_ffi.from_dlpack(X.copy()),
         jnp.asarray(X),
         ByCapsule(X),
@@ -435,10 +427,10 @@ def test_buffers_are_filled_from_any_array(lab: Lab) -> None:
         buffer[...] = 0.0
         buffer.copy_from(value)
         assert buffer.array.tolist() == X.tolist()
-        buffer[1:3] = value[1:3] if isinstance(value, (np.ndarray, list, pl.Series)) else 7
+        buffer[1:3] = value[1:3] if isinstance(value, (np.ndarray, list, pa.Array)) else 7
     buffer.copy_from(2)
     assert set(buffer.array) == {2.0}
-    for value, words in ((pl.Series([1.0, None]), "missing"), (np.ma.masked_array(X, X > 0), "masked")):
+    for value, words in ((pa.array([1.0, None]), "missing"), (np.ma.masked_array(X, X > 0), "masked")):
         with pytest.raises(ArgumentTypeError, match=words):
             buffer[: len(value)] = value
 
@@ -461,10 +453,7 @@ def test_what_has_another_shape_or_none_says_what_to_take(lab: Lab) -> None:
         (pd.DataFrame({"a": X}), r"got f64\[4,1\] \(numpy\.ravel", np.ravel),
         (1.0, r"got f64 \(make it an array: numpy\.array\(\[x\]\)\)", lambda x: np.array([x])),
         ({"a": 1.0}, r"numpy\.array\(list\(x\.values\(\)\)\)", lambda x: np.array(list(x.values()))),
-        (pl.DataFrame({"a": X}), r"all: x\.to_numpy\(\)", lambda x: x.to_numpy().ravel()),
         (xr.Dataset({"name": ("t", X)}), r"x\['name'\]", lambda x: x["name"]),
-        (pl.DataFrame({"a": X}).lazy(), r"x\.collect\(\)", lambda x: x.collect()["a"]),
-        (pl.Series([[1.0], [2.0]]), r"x\.to_list\(\)", lambda x: np.array(x.to_list()).ravel()),
     ):  # fmt: skip
         with pytest.raises(NifError, match=words):
             lab.rust.sum(value)

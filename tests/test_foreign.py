@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import tvm_ffi
@@ -29,8 +28,6 @@ IN_PLACE: dict[str, Any] = {
     "pyarrow": pa.array,
     "pyarrow slice": lambda x: pa.array(np.concatenate([[9.0, 9.0], x, [9.0]]))[2:6],
     "pyarrow, one chunk": lambda x: pa.chunked_array([pa.array(x)]),
-    "polars": pl.Series,
-    "polars slice": lambda x: pl.Series(np.concatenate([[9.0], x]))[1:],
     "pandas": pd.Series,
     "pandas nullable": lambda x: pd.Series(x, dtype="Float64"),
     "xarray": xr.DataArray,
@@ -50,22 +47,19 @@ COPIED: dict[str, tuple[Any, str]] = {
     "broadcast": (lambda x: np.broadcast_to(x[:1], 4), "argument not contiguous"),
     "list": (lambda x: x.tolist(), "argument is a sequence"),
     "tuple": (lambda x: tuple(x.tolist()), "argument is a sequence"),
-    "polars float32": (lambda x: pl.Series(x, dtype=pl.Float32), "argument of another element type"),
 }
 #: What can't be read, a word of the reason, and what the message advises.
 REFUSED: dict[str, tuple[Any, str, Any]] = {
     "pyarrow with nulls": (lambda: pa.array([1.0, None]), "missing values", lambda x: x.drop_null()),
-    "polars with nulls": (lambda: pl.Series([1, None]), "missing values", lambda x: x.drop_nulls()),
     "pandas with nulls": (lambda: pd.Series([1, None], dtype="Int64"), "missing values", lambda x: x.dropna()),
     "two chunks": (lambda: pa.chunked_array([[1.0], [0.0]]), "2 chunks", lambda x: x.combine_chunks()),
-    "text": (lambda: pl.Series(["1"]), "text", lambda x: x.cast(pl.Float64)),
+    "text": (lambda: pa.array(["1"]), "text", lambda x: x.cast(pa.float64())),
     "dates": (lambda: np.array(["1970-01-02"], "M8[D]"), "dates or times", lambda x: x.astype("i8").astype("f8")),
     "objects": (lambda: np.array([1, None], object), "objects", lambda x: x[:1].astype("f8")),
     "categories": (lambda: pd.Series(list("ba")).astype("category"), "categories", lambda x: x.cat.codes.astype("f8")),
     "masked": (lambda: np.ma.masked_array([1.0, 5.0], [False, True]), "masked", lambda x: x.filled(0)),
     "complex": (lambda: np.array([1 + 0j]), "without loss", lambda x: x.real),
     "ragged": (lambda: [[1.0], [2.0, 3.0]], "different lengths", lambda x: x[0]),
-    "a table": (lambda: pl.DataFrame({"a": [1.0]}), "several columns", lambda x: x["a"]),
 }
 
 
@@ -90,7 +84,7 @@ def test_arrays_of_other_libraries_give_the_same_value(lab: Lab, name: str, lane
 
 def test_memory_is_read_where_it_lies() -> None:
     base = np.arange(6.0)
-    for kind in ("tvm_ffi", "pyarrow", "polars", "xarray", "memoryview"):
+    for kind in ("tvm_ffi", "pyarrow", "xarray", "memoryview"):
         make = {"tvm_ffi": tvm_ffi.from_dlpack, "memoryview": memoryview}.get(kind) or IN_PLACE[kind]
         value = make(base)
         taken = as_array(value)
@@ -150,7 +144,7 @@ def test_strict_refuses_copies_in_the_functions_own_words(lab: Lab) -> None:
         lab.call("rust", "sum", np.zeros(6)[::2], strict=True)
     with pytest.raises(NifTypeError, match=r"expected f64\[n\], got f32\[3\]"):
         lab.call("zig", "sum", np.zeros(3, "f4"), strict=True)
-    assert lab.call("nim", "sum", pl.Series(X), strict=True, lane="direct") == X.sum()
+    assert lab.call("nim", "sum", pa.array(X), strict=True, lane="direct") == X.sum()
     assert lab.memory.core.copy_count == before
     own = Lab(["rust"])
     own.strict = True

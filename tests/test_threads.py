@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from labs import new_lab, new_seed
+from labs import IS_FREE_THREADED, new_lab, new_seed
 
 from nif_lab.backends import julia
 from nif_lab.errors import BackendError, BufferReleased, NifError, NifPanic
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nif_lab.lab import Lab
-
-#: A build of Python without a GIL; another one can't show what these tests are about.
-IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 free_threaded = pytest.mark.skipif(
     not IS_FREE_THREADED,
@@ -164,6 +161,18 @@ def test_a_buffer_is_freed_once(small: Lab) -> None:
     """Owners come and go at the same time; whoever was told that it owns the buffer does."""
     for _ in range(15):
         owned_by_turns(small)
+
+
+def test_buffers_are_listed_while_others_come_and_go(small: Lab) -> None:
+    def allocate() -> None:
+        for _ in range(3):
+            assert len([small.memory.allocate(8) for _ in range(600)]) == 600
+
+    def look() -> None:
+        for _ in range(50):
+            small.memory.buffers()
+
+    at_once([allocate, look, allocate, look])
 
 
 def test_all_at_once_and_every_call_is_counted(small: Lab, seed: int) -> None:

@@ -284,14 +284,16 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 def test_nothing_is_skipped() -> None:
     """A machine without what a test needs fails it, and says how to get that.
 
-    The exceptions: what a Python with a GIL can't show (the suite runs on both, and each says which it is), and tests
-    of a real GPU: what they test is tested with a stand-in for the driver, too.
+    The exceptions: what a Python with a GIL can't show (the suite runs on both, and each says which it is), polars
+    where there is no GIL and no wheel of it, and tests of a real GPU: what they test is tested with a stand-in for the
+    driver, too.
     """
     ways = re.compile(r"pytest\.(?:skip|importorskip|xfail)\b|mark\.(?:skip|skipif|xfail)\b")
     tests = (path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__))
     skipped = {path.name: len(ways.findall(path.read_text())) for path in tests if ways.search(path.read_text())}
-    assert skipped == {"conftest.py": 1, "test_threads.py": 1}
+    assert skipped == {"conftest.py": 1, "test_polars.py": 1, "test_threads.py": 1}
     assert 'item.get_closest_marker("gpu") and no_device()' in (ROOT / "tests/conftest.py").read_text()
+    assert 'if IS_FREE_THREADED:\n    pytest.importorskip("polars"' in (ROOT / "tests/test_polars.py").read_text()
     assert "free_threaded = pytest.mark.skipif(\n    not IS_FREE_" in (ROOT / "tests/test_threads.py").read_text()
 
 

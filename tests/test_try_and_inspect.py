@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars
+import pyarrow as pa
 import pytest
 
 from nif_lab import Lab
@@ -92,7 +92,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_a_variable_of_the_notebook_is_an_argument(form: TryPanel, notebook: dict[str, object]) -> None:
-    notebook["mine"] = polars.Series([1.0, 2.0, 6.0])
+    notebook["mine"] = pa.array([1.0, 2.0, 6.0])
     form.function.value = "sum"
     form.fields["x"].value = " mine "
     form.call.click()

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import requires
 
 from pip._vendor.packaging.requirements import Requirement
+
+#: What has no wheel for a free-threaded Python and takes an hour to build; its tests skip themselves there.
+NOT_FREE_THREADED = {"polars"} if sysconfig.get_config_var("Py_GIL_DISABLED") else set()
 
 
 def needed(extras: list[str]) -> list[str]:
     """Return the requirements that the extras add."""
     wanted = []
-    for text in requires("nif_lab") or ():
-        it = Requirement(text)
-        if it.marker and any(it.marker.evaluate({"extra": extra}) for extra in extras):
+    for it in map(Requirement, requires("nif_lab") or ()):
+        asked = it.marker and any(it.marker.evaluate({"extra": extra}) for extra in extras)
+        if asked and it.name not in NOT_FREE_THREADED:
             it.marker = None
             wanted.append(str(it))
     return wanted

@@ -147,12 +147,13 @@ class CellCosts:
     def report(self, segment: Segment) -> CellsReport:
         """Return all cells, the one that runs included."""
         now = self._now(segment, is_running=True)
-        return CellsReport((*self._done, *([now] if now is not None else [])))
+        return CellsReport((*self._done.copy(), *([now] if now is not None else [])))
 
     def _now(self, segment: Segment, is_running: bool = False) -> CellCost | None:
-        if self._running is None:
+        running = self._running  # another thread's cell may end meanwhile
+        if running is None:
             return None
-        cell, start, before = self._running
+        cell, start, before = running
         functions = tuple(sorted(_difference(before, _read(segment)), key=lambda it: -it.seconds))
         return CellCost(cell, time.perf_counter() - start, functions, is_running) if functions else None
 

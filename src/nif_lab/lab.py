@@ -493,6 +493,6 @@ def _others(lab: weakref.ref[Lab], name: str) -> Iterator[LoadedBackend]:
     Languages only: a function of the same name and signature may mean something else in a library.
     """
     this = lab()
-    for other in tuple(this.backends) if this is not None and name in this.backends else ():
+    for other in this._made.copy() if this is not None and name in this.backends else ():
         if other != name and (loaded := _in_lane(lab, other, "isolated")).loaded:
             yield loaded

@@ -14,6 +14,7 @@ import importlib.util
 import re
 import shutil
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -40,6 +41,7 @@ __all__ = ["NimCompiler", "NimModImporter", "NimModule", "Nimporter"]
 #: Where a module takes nimpy from.
 NIMPY: Final = re.compile(r"^\s*(?:import|from|include)\b[^#\n]*\bnimpy\b", re.M)
 CURE: Final = "nimble install nimpy, or name its folder: nif_lab.importer.use(dep={'nim': 'path/to/nimpy'})"
+FREE_CURE: Final = "export plain functions, without nimpy, or use a Python with a GIL"
 
 
 class NimCompiler(nimporter.NimCompiler):  # type: ignore[misc]  # nimporter has no types
@@ -73,7 +75,12 @@ class NimCompiler(nimporter.NimCompiler):  # type: ignore[misc]  # nimporter has
 
     @classmethod
     def ensure_nimpy(cls) -> None:
-        """Refuse to go on without nimpy; nimporter would install it from the network without a word."""
+        """Refuse to go on without nimpy; nimporter would install it from the network without a word.
+
+        nimpy has its own notion of how Python lays objects out, and that is the one with a GIL.
+        """
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+            raise ToolchainMissing("nimpy doesn't work in a free-threaded Python", FREE_CURE)
         if cls.find_nimpy() is None:
             raise ToolchainMissing("the module uses nimpy, which isn't on this machine", CURE)
 

@@ -95,7 +95,7 @@ def _reduce_part(part: object) -> tuple[Any, ...]:
         for name in PARTS:
             if getattr(lab, name) is part:
                 return arrive_part, (settings_of(lab), (name,))
-        for key, loaded in lab._opened.items():
+        for key, loaded in lab._opened.copy().items():
             if loaded is part:
                 names = (key[1], key[0]) if key[0] in lab.may_load else ("libraries", key[0])
                 return arrive_part, (settings_of(lab), names)

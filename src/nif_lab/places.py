@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["BufferInfo", "Places", "table"]
 
 Handle = tuple[int, int, int]
+#: Gives the address and the size.
+Resolve = Callable[[Handle], tuple[int, int]]
 #: Rows of a table; the largest buffers come first.
 SHOWN = 20
 
@@ -51,25 +53,26 @@ class Places:
         self._noted: dict[Handle, tuple[str, tuple[str, ...], weakref.ref[SharedBuffer]]] = {}
         self._limit = 1024
 
-    def note(self, buffer: SharedBuffer, cell: int, resolve: Callable[[Handle], object]) -> None:
+    def note(self, buffer: SharedBuffer, cell: int, resolve: Resolve) -> None:
         """Note a buffer that the code outside of this package has just asked for."""
         if len(self._noted) >= self._limit:
-            for handle in tuple(self._noted):
-                if not _is_live(handle, resolve):
+            for handle in self._noted.copy():
+                if _bytes(handle, resolve) is None:
                     self._noted.pop(handle, None)
             self._limit = max(1024, 2 * len(self._noted))
         self._noted[buffer.handle] = (_caller(cell), tuple(buffer.owners), weakref.ref(buffer))
 
-    def live(self, resolve: Callable[[Handle], tuple[int, int]]) -> tuple[BufferInfo, ...]:
+    def live(self, resolve: Resolve) -> tuple[BufferInfo, ...]:
         """Return the noted buffers that aren't freed, the largest first."""
         found = []
-        for handle, (place, given, alive) in tuple(self._noted.items()):
-            if not _is_live(handle, resolve):
+        for handle, (place, given, alive) in self._noted.copy().items():
+            size = _bytes(handle, resolve)
+            if size is None:
                 self._noted.pop(handle, None)
                 continue
             buffer = alive()
             owners = given if buffer is None else tuple(buffer.owners)
-            found.append(BufferInfo(handle, resolve(handle)[1], owners, place))
+            found.append(BufferInfo(handle, size, owners, place))
         return tuple(sorted(found, key=lambda it: -it.bytes))
 
 
@@ -85,14 +88,14 @@ def table(buffers: tuple[BufferInfo, ...]) -> str:
     return table_html(["buffer", "owners", "allocated at"], rows, caption=f"Shared buffers{more}")
 
 
-def _is_live(handle: Handle, resolve: Callable[[Handle], object]) -> bool:
+def _bytes(handle: Handle, resolve: Resolve) -> int | None:
+    """Return a buffer's size; None if it is freed."""
     from .errors import HandleError
 
     try:
-        resolve(handle)
+        return resolve(handle)[1]
     except HandleError:
-        return False
-    return True
+        return None
 
 
 def _caller(cell: int) -> str:

@@ -66,10 +66,10 @@ def write(lab: Lab, out: Path) -> list[Path]:
     """
     package = out / PACKAGE
     files: dict[Path, str] = {}
-    shown = [it for it in (*lab.backends.values(), *lab.libraries.values()) if it.loaded]
+    shown = [it for it in (*lab.backends.values(), *lab.libraries.copy().values()) if it.loaded]
     for it in shown:
         files[package / f"{it.name}.pyi"] = _backend(it)
-    for opened in lab._opened.values():
+    for opened in lab._opened.copy().values():
         for file, handles in opened.cells.apart.items():
             files[out / f"{Path(file).stem}.pyi"] = _module([handle.nif for handle in handles.values()])
     files[package / "__init__.pyi"] = _lab(shown)

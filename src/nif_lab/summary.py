@@ -42,14 +42,14 @@ def lab_text(lab: Lab) -> str:
     """Return a line for each backend."""
     loaded = sum(it.loaded for it in lab.backends.values())
     lines = [f"Lab: {loaded} of {len(lab.backends)} backends loaded"]
-    lines += [f"  {it.name:<6} {_state(it)}" for it in (*lab.backends.values(), *lab.libraries.values())]
+    lines += [f"  {it.name:<6} {_state(it)}" for it in (*lab.backends.values(), *lab.libraries.copy().values())]
     return "\n".join(lines)
 
 
 def lab_html(lab: Lab) -> str:
     """Return a table with a row for each backend."""
     rows = []
-    for it in (*lab.backends.values(), *lab.libraries.values()):
+    for it in (*lab.backends.values(), *lab.libraries.copy().values()):
         if it.library is not None:
             state, functions = "✓&nbsp;loaded", ", ".join(f"<code>{escape(name)}</code>" for name in it.kernels)
             rows.append([f"<b>{it.title}</b>", state, it.lane, escape(it.library.compiler), functions])

@@ -159,7 +159,7 @@ def known(lab: Lab) -> str:
 
 def here() -> tuple[Lab, ...]:
     """Return the Labs of this process: those that were made here, and those in place of others."""
-    return (*_labs.values(), *_guests.values())
+    return (*_labs.values(), *_guests.copy().values())
 
 
 def place() -> str:
@@ -172,7 +172,7 @@ def place() -> str:
 
 def settings_of(lab: Lab, whole: bool = True) -> LabSettings:
     """Return a Lab's settings as they are now; with its cells and the libraries that it has loaded, if ``whole``."""
-    libraries = tuple(file_of(it) for it in lab.libraries.values()) if whole else ()
+    libraries = tuple(file_of(it) for it in lab.libraries.copy().values()) if whole else ()
     return LabSettings(
         lab._key,
         tuple(lab.may_load),

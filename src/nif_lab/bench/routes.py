@@ -228,7 +228,8 @@ def _c(both: Vector, _: str, *, spins: bool) -> Iterator[Route]:
             return np.diff(stamps)
 
         def ask(number: int) -> float | None:
-            answer: float = library.call_lane(lane, spins, number, 1, np.empty(2, np.int64).ctypes.data)
+            stamps = np.empty(2, np.int64)
+            answer: float = library.call_lane(lane, spins, number, 1, stamps.ctypes.data)
             return answer if number else None
 
         name, title = ("spin", "C, shared memory, spinning") if spins else ("futex", "C, shared memory, futex")

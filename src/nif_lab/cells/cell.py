@@ -202,7 +202,7 @@ class Cells:
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """What the cells are compiled from, in the order in which they were."""
-        return tuple(self._recipes.values())
+        return tuple(self._recipes.copy().values())
 
     def recipe_of(self, nif: Nif) -> Recipe | None:
         """Return what the cell of a function is compiled from; None for the function of no cell."""
@@ -210,7 +210,8 @@ class Cells:
         held = shelf.handle_of(nif)
         if held is not None:
             return held.recipe
-        return next((it for it, library in self._received.items() if library.functions.get(nif.name) is nif), None)
+        received = self._received.copy().items()
+        return next((it for it, library in received if library.functions.get(nif.name) is nif), None)
 
     def receive(self, recipe: Recipe) -> Mapping[str, Nif]:
         """Return the functions of a cell that another process has sent; it is compiled here, or found in the cache."""
@@ -282,7 +283,8 @@ class Cells:
     def others(self, request: Request) -> tuple[Other, ...]:
         """Return the cells that a cell names, and those that they name, in the order in which they were compiled."""
         backend = languages.find(request.language)
-        known = {it: other for it, other in self._known.get(backend.name, {}).items() if it != request.key}
+        known = self._known.get(backend.name, {}).copy()
+        known.pop(request.key, None)
         if not request.key:  # then it is that of its first function
             mine = Other(request.code, ())
             known = {it: other for it, other in known.items() if not mine.is_named_in(it)}

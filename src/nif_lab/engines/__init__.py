@@ -34,7 +34,7 @@ def _start(settings: LabSettings, lanes: tuple[tuple[str, str], ...]) -> None:
 
 
 def _opened(lab: Lab) -> tuple[tuple[str, str], ...]:
-    return tuple((name, lane) for (name, lane), it in lab._opened.items() if it.loaded and name in lab.may_load)
+    return tuple((name, lane) for (name, lane), it in lab._opened.copy().items() if it.loaded and name in lab.may_load)
 
 
 def initializer(lab: Lab) -> Callable[[], None]:

@@ -162,7 +162,7 @@ class Gpu:
             made = self.compile(SOURCE.read_text(encoding="utf-8"), device=device, options=OPTIONS)
             self._kernels.update({(key[0], it): kernel for it, kernel in made.items()})
         if key not in self._kernels:
-            there = sorted(it for number, it in self._kernels if number == key[0])
+            there = sorted(it for number, it in self._kernels.copy() if number == key[0])
             raise ArgumentValueError("name", f"no kernel {name!r}; there are {', '.join(there)}")
         return self._kernels[key]
 

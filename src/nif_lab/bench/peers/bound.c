@@ -82,5 +82,9 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "nif_la
 
 PyMODINIT_FUNC PyInit_nif_lab_bound(void) {
     import_array();
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+#ifdef Py_GIL_DISABLED
+    if (module) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
 }

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False, initializedcheck=False
+# cython: freethreading_compatible=True
 """The Cython peer: typed memoryviews, every directive that makes calls faster."""
 
 cdef extern from "kernel.h" nogil:
