@@ -128,7 +128,7 @@ def test_the_doors_of_the_lab_take_columns(lab: Lab) -> None:
     for use in (
         lambda: lab.transfer("rust", "zig", nulls),
         lambda: lab.memory.from_array(nulls),
-        lambda: buffer[:2].__setitem__(slice(None), nulls),
+        lambda: buffer.__setitem__(slice(2), nulls),
     ):
         with pytest.raises(ArgumentTypeError, match="missing"):
             use()
