@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -152,4 +153,10 @@ def _bars() -> Any:
         from tqdm.std import tqdm
     else:
         from tqdm.auto import tqdm
-    return tqdm
+    return _by_threads(tqdm)
+
+
+@cache
+def _by_threads(bars: type) -> type:
+    """Return the bars with a lock for threads; tqdm's own, for processes too, starts one that stays in Python 3.14."""
+    return type(bars.__name__, (bars,), {"_lock": threading.RLock()})
