@@ -27,7 +27,7 @@ FAULTS = {
     "exit": ("os._exit(0)", "exit status 0"),
     "hang": ("time.sleep(100)", "no answer within 2 s"),
     "other answer": ("return np.zeros((1, 14), int)", "the codecs disagree"),
-    "memory": ("bytearray(300 << 20)", "the codecs disagree"),
+    "memory": ("bytearray(4 << 30)", "the codecs disagree"),
     "one byte too many": ("return ctypes.string_at(frame.ctypes.data, 5)", "exit status -11"),
 }
 WORKER = """
