@@ -132,8 +132,11 @@ impl Running {
 /// Make a call that keeps the GIL, unless an interrupt comes. A function whose calls aren't all timed is quick, and not worth it.
 #[inline(never)]
 pub fn keeping<R>(nif: &Nif, call: impl FnOnce() -> R) -> R {
-    if MANY || !nif.slot.mine().is_always_timed() {
+    if !nif.slot.mine().is_always_timed() {
         return call();
+    }
+    if MANY {
+        return released(nif, |_| call()); // without a GIL many calls keep it, of which the main thread's is told of
     }
     ensure();
     let running = Running::of(nif);
