@@ -24,6 +24,30 @@ pub unsafe fn owned(py: Python<'_>, pointer: *mut ffi::PyObject) -> PyResult<Py<
     Ok(unsafe { Bound::from_owned_ptr_or_err(py, pointer)? }.unbind())
 }
 
+/// A built-in function of Python's, whose `__self__` is `this`. Without a GIL threads call it without counting their references
+/// to it: on the one cache line that they would all write to, two threads took longer than one.
+///
+/// # Safety
+/// `this` keeps `method` alive; Python only reads it. `module` is its name, or null.
+pub unsafe fn builtin(
+    py: Python<'_>,
+    method: *const ffi::PyMethodDef,
+    this: *mut ffi::PyObject,
+    module: *mut ffi::PyObject,
+) -> PyResult<Py<PyAny>> {
+    // SAFETY: the caller's promise.
+    let function = unsafe { owned(py, ffi::PyCFunction_NewEx(method.cast_mut(), this, module))? };
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    {
+        unsafe extern "C" {
+            fn PyUnstable_Object_EnableDeferredRefcount(object: *mut ffi::PyObject) -> std::ffi::c_int;
+        }
+        // SAFETY: the object is new, and this thread's alone.
+        unsafe { PyUnstable_Object_EnableDeferredRefcount(function.as_ptr()) };
+    }
+    Ok(function)
+}
+
 /// A new reference to an object that somebody else holds.
 ///
 /// # Safety

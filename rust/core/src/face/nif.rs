@@ -141,11 +141,8 @@ impl Nif {
     fn function(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let module = pyo3::types::PyString::new(py, &format!("nif_lab.{}", slf.get().origin.backend));
-        // SAFETY: the definition lives in the NIF, which the new object keeps alive as its `__self__`. Python only reads it.
-        unsafe {
-            let method = (&raw const slf.get().method).cast_mut();
-            python::owned(py, ffi::PyCFunction_NewEx(method, slf.as_ptr(), module.as_ptr()))
-        }
+        // SAFETY: the definition lives in the NIF.
+        unsafe { python::builtin(py, &raw const slf.get().method, slf.as_ptr(), module.as_ptr()) }
     }
 
     fn __repr__(&self) -> String {
