@@ -305,4 +305,4 @@ def test_two_threads_make_twice_the_calls_of_one(small: Lab) -> None:
     rounds = 5
     ratios = sorted(rate(2) / rate(1) for _ in range(rounds))
     assert small.snapshot().function("rust", "dot").calls - before == rounds * 3 * calls
-    assert max(ratios) >= 1.9, ratios
+    assert ratios[rounds // 2] >= 1.9, ratios
