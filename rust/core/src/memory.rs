@@ -137,7 +137,7 @@ impl Memory {
 
     fn bind(slf: &Bound<'_, Self>, method: &ffi::PyMethodDef) -> PyResult<Py<PyAny>> {
         // SAFETY: the definition lives in the object.
-        unsafe { python::builtin(slf.py(), method, slf.as_ptr(), std::ptr::null_mut()) }
+        unsafe { python::new_function(slf.py(), method, slf.as_ptr(), std::ptr::null_mut()) }
     }
 }
 

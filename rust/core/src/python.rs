@@ -29,7 +29,7 @@ pub unsafe fn owned(py: Python<'_>, pointer: *mut ffi::PyObject) -> PyResult<Py<
 ///
 /// # Safety
 /// `this` keeps `method` alive; Python only reads it. `module` is its name, or null.
-pub unsafe fn builtin(
+pub unsafe fn new_function(
     py: Python<'_>,
     method: *const ffi::PyMethodDef,
     this: *mut ffi::PyObject,

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyAttributeError, PyValueError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -142,7 +141,7 @@ impl Nif {
         let py = slf.py();
         let module = pyo3::types::PyString::new(py, &format!("nif_lab.{}", slf.get().origin.backend));
         // SAFETY: the definition lives in the NIF.
-        unsafe { python::builtin(py, &raw const slf.get().method, slf.as_ptr(), module.as_ptr()) }
+        unsafe { python::new_function(py, &raw const slf.get().method, slf.as_ptr(), module.as_ptr()) }
     }
 
     fn __repr__(&self) -> String {

@@ -55,7 +55,7 @@ impl Recorder {
     #[getter]
     fn record(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         // SAFETY: the definition lives in the recorder.
-        unsafe { python::builtin(slf.py(), &raw const slf.get().method, slf.as_ptr(), std::ptr::null_mut()) }
+        unsafe { python::new_function(slf.py(), &raw const slf.get().method, slf.as_ptr(), std::ptr::null_mut()) }
     }
 }
 
