@@ -5,6 +5,7 @@ What could freeze or end the process runs in one of its own, with a time limit.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -303,6 +304,7 @@ def test_what_a_worker_started_ends_with_it(library: Path, how: str) -> None:
     elif how == "restart":
         odd.workers.restart()
     del lab, odd
+    gc.collect()  # without a GIL functions are freed by it alone
     wait_for(lambda: gone(child))
 
 

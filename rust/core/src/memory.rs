@@ -136,8 +136,8 @@ impl Memory {
     }
 
     fn bind(slf: &Bound<'_, Self>, method: &ffi::PyMethodDef) -> PyResult<Py<PyAny>> {
-        // SAFETY: the definition lives in the object.
-        unsafe { python::new_function(slf.py(), method, slf.as_ptr(), std::ptr::null_mut()) }
+        // SAFETY: the definition lives in the object, which the new one keeps alive as its `__self__`.
+        unsafe { python::owned(slf.py(), ffi::PyCFunction_New(std::ptr::from_ref(method).cast_mut(), slf.as_ptr())) }
     }
 }
 

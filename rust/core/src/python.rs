@@ -24,28 +24,19 @@ pub unsafe fn owned(py: Python<'_>, pointer: *mut ffi::PyObject) -> PyResult<Py<
     Ok(unsafe { Bound::from_owned_ptr_or_err(py, pointer)? }.unbind())
 }
 
-/// A built-in function of Python's, whose `__self__` is `this`. Without a GIL threads call it without counting their references
-/// to it: on the one cache line that they would all write to, two threads took longer than one.
-///
-/// # Safety
-/// `this` keeps `method` alive; Python only reads it. `module` is its name, or null.
-pub unsafe fn new_function(
-    py: Python<'_>,
-    method: *const ffi::PyMethodDef,
-    this: *mut ffi::PyObject,
-    module: *mut ffi::PyObject,
-) -> PyResult<Py<PyAny>> {
-    // SAFETY: the caller's promise.
-    let function = unsafe { owned(py, ffi::PyCFunction_NewEx(method.cast_mut(), this, module))? };
+/// Have threads call a function without counting references to it, where there is no GIL: on the one cache line that they would
+/// all write to, two threads took longer than one. It is freed by a garbage collection then.
+pub fn defer_counts(function: &Py<PyAny>) {
     #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
     {
         unsafe extern "C" {
             fn PyUnstable_Object_EnableDeferredRefcount(object: *mut ffi::PyObject) -> std::ffi::c_int;
         }
-        // SAFETY: the object is new, and this thread's alone.
+        // SAFETY: a live object.
         unsafe { PyUnstable_Object_EnableDeferredRefcount(function.as_ptr()) };
     }
-    Ok(function)
+    #[cfg(not(all(Py_GIL_DISABLED, Py_3_14)))]
+    let _ = function;
 }
 
 /// A new reference to an object that somebody else holds.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -140,8 +141,13 @@ impl Nif {
     fn function(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let module = pyo3::types::PyString::new(py, &format!("nif_lab.{}", slf.get().origin.backend));
-        // SAFETY: the definition lives in the NIF.
-        unsafe { python::new_function(py, &raw const slf.get().method, slf.as_ptr(), module.as_ptr()) }
+        // SAFETY: the definition lives in the NIF, which the new object keeps alive as its `__self__`. Python only reads it.
+        let function = unsafe {
+            let method = (&raw const slf.get().method).cast_mut();
+            python::owned(py, ffi::PyCFunction_NewEx(method, slf.as_ptr(), module.as_ptr()))?
+        };
+        python::defer_counts(&function);
+        Ok(function)
     }
 
     fn __repr__(&self) -> String {

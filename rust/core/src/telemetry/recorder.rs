@@ -54,8 +54,8 @@ impl Recorder {
     /// The built-in function that records.
     #[getter]
     fn record(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        // SAFETY: the definition lives in the recorder.
-        unsafe { python::new_function(slf.py(), &raw const slf.get().method, slf.as_ptr(), std::ptr::null_mut()) }
+        // SAFETY: the definition lives in the recorder, which the new object keeps alive as its `__self__`. Python only reads it.
+        unsafe { python::owned(slf.py(), ffi::PyCFunction_New((&raw const slf.get().method).cast_mut(), slf.as_ptr())) }
     }
 }
 
