@@ -9,17 +9,28 @@ import secrets
 import shutil
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from nif_lab.lab import Lab, LoadedBackend
 from nif_lab.recovery import RecoveryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["ANSWER", "IS_FREE_THREADED", "copied", "in_lane", "new_lab", "new_seed", "one_with_workers", "the_lab"]
+__all__ = [
+    "ANSWER",
+    "IS_FREE_THREADED",
+    "check_that_the_core_reads",
+    "copied",
+    "in_lane",
+    "new_lab",
+    "new_seed",
+    "one_with_workers",
+    "the_lab",
+]
 
 #: A function that gives a number, by its name and the number.
 ANSWER = {
@@ -77,3 +88,27 @@ def one_with_workers(languages: Iterable[str]) -> Iterator[Lab]:
     yield lab
     del lab
     gc.collect()
+
+
+def check_that_the_core_reads(
+    functions: Any, make: Callable[[Any], Any], values: Iterable[Any], patch: pytest.MonkeyPatch
+) -> None:
+    """Check that the core reads `values` (0.5, -1, 3.25, 8) itself, the second time by what it knows of their types.
+
+    `make` makes such an array whose owner goes as soon as it is read.
+    """
+    x, values = np.array([0.5, -1.0, 3.25, 8.0]), list(values)
+    for value in values:
+        functions.sum(value)  # its type is looked up
+
+    def refused(*_: object) -> None:
+        raise AssertionError("the call was refused before")
+
+    patch.setattr("nif_lab.foreign.adapt", refused)
+    for value in values:
+        assert (functions.sum(value), functions.dot(value, y=value)) == (x.sum(), x @ x), type(value)
+    owners = [make(x + i) for i in range(3)]
+    assert [functions.sum(owners.pop()) for _ in range(3)] == [(x + i).sum() for i in (2, 1, 0)]
+    written = bytearray(x.tobytes())
+    functions.axpy(1.0, make(x), memoryview(written).cast("d"))
+    assert np.frombuffer(written).tolist() == (2 * x).tolist()

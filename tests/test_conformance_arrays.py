@@ -22,6 +22,7 @@ import pyarrow as pa
 import pytest
 import tvm_ffi
 import xarray as xr
+from labs import check_that_the_core_reads
 from numpy.lib.stride_tricks import as_strided
 from tensors import KEPT, ByCapsule, ByManaged, ByTable, Newer
 
@@ -397,20 +398,7 @@ def test_the_usual_libraries_cost_no_refused_call(lab: Lab, lane: str, monkeypat
         "memoryview": memoryview(X), "array": array.array("d", X),
     }  # fmt: skip
     home = getattr(lab, lane).rust
-    for value in kinds.values():
-        home.sum(value)  # its type is looked up
-
-    def refused(*_: object) -> None:
-        raise AssertionError("the call was refused before")
-
-    monkeypatch.setattr("nif_lab.foreign.adapt", refused)
-    for kind, value in kinds.items():
-        assert (home.sum(value), home.dot(value, y=value)) == (X.sum(), X @ X), kind
-    owners = [pd.Series(X + i) for i in range(3)]
-    assert [home.sum(owners.pop()) for _ in range(3)] == [(X + i).sum() for i in (2, 1, 0)]
-    written = bytearray(X.tobytes())
-    home.axpy(1.0, pd.Series(X), memoryview(written).cast("d"))
-    assert np.frombuffer(written).tolist() == (2 * X).tolist()
+    check_that_the_core_reads(home, pd.Series, kinds.values(), monkeypatch)
 
 
 def test_buffers_are_filled_from_any_array(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from labs import IS_FREE_THREADED
+from labs import IS_FREE_THREADED, check_that_the_core_reads
 
 from nif_lab import wire
 from nif_lab.arguments import LANES
@@ -64,19 +64,7 @@ def test_a_column_is_read_where_it_lies(lab: Lab, name: str) -> None:
 def test_a_column_costs_no_refused_call(lab: Lab, lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The core reads it itself, a second time by what it knows of the type."""
     home = getattr(lab, lane).rust
-    home.sum(pl.Series(X))  # its type is looked up
-
-    def refused(*_: object) -> None:
-        raise AssertionError("the call was refused before")
-
-    monkeypatch.setattr("nif_lab.foreign.adapt", refused)
-    for value in (pl.Series(X), a_slice()):
-        assert (home.sum(value), home.dot(value, y=value)) == (X.sum(), X @ X)
-    owners = [pl.Series(X + i) for i in range(3)]
-    assert [home.sum(owners.pop()) for _ in range(3)] == [(X + i).sum() for i in (2, 1, 0)]
-    written = bytearray(X.tobytes())
-    home.axpy(1.0, pl.Series(X), memoryview(written).cast("d"))
-    assert np.frombuffer(written).tolist() == (2 * X).tolist()
+    check_that_the_core_reads(home, pl.Series, [pl.Series(X), a_slice()], monkeypatch)
 
 
 def test_what_cannot_be_read_says_why_and_the_fix_works(lab: Lab) -> None:
